@@ -1,0 +1,115 @@
+"""Loopback servers that outlive the command that started them: process, log and record under the output folder."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from titlegen.errors import ServeError
+from titlegen.manifest import write_atomically
+
+_POLL_S = 0.1
+_LOG_TAIL_CHARS = 600
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A server process that titlegen started.
+
+    ``started`` is the process' creation time in seconds since the epoch: with the pid it identifies the process,
+    so that a pid which the system gave to another program is never taken for ours.
+    """
+
+    name: str
+    pid: int
+    started: float
+    url: str
+    log: Path
+
+
+def start_daemon(
+    name: str,
+    command: Sequence[str],
+    url: str,
+    directory: Path,
+    is_ready: Callable[[], bool],
+    timeout_s: float = 60.0,
+) -> Daemon:
+    """Start a server in its own session and wait until it is ready.
+
+    The record is written to ``directory/NAME.json`` and the output to ``directory/NAME.log``.
+
+    Raises:
+        ServeError: the process ended or was not ready in time; the message holds the end of its log.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command line
+            list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    deadline = time.monotonic() + timeout_s
+    while not is_ready():
+        if process.poll() is not None:
+            raise ServeError(f"{name} ended with code {process.returncode} while starting: {_tail(log)}")
+        if time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise ServeError(f"{name} at {url} was not ready within {timeout_s:.0f} s: {_tail(log)}")
+        time.sleep(_POLL_S)
+    daemon = Daemon(name, process.pid, psutil.Process(process.pid).create_time(), url, log)
+    write_atomically(_record(directory, name), json.dumps({**asdict(daemon), "log": str(log)}) + "\n")
+    # The server is meant to outlive us: without this, Popen warns about a running child when collected.
+    process.returncode = 0
+    return daemon
+
+
+def find_daemon(name: str, directory: Path) -> Daemon | None:
+    """Return the running server of that name; a record whose process is gone is removed."""
+    record = _record(directory, name)
+    try:
+        fields = json.loads(record.read_text(encoding="utf-8"))
+        daemon = Daemon(**{**fields, "log": Path(fields["log"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    if _process(daemon) is None:
+        record.unlink(missing_ok=True)
+        return None
+    return daemon
+
+
+def stop_daemon(name: str, directory: Path, timeout_s: float = 15.0) -> bool:
+    """Stop the server of that name: first politely, then not. Returns False when none was running."""
+    daemon = find_daemon(name, directory)
+    process = _process(daemon) if daemon else None
+    if process is None:
+        return False
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=timeout_s)
+    for member in alive:
+        member.kill()
+    psutil.wait_procs(alive, timeout=timeout_s)
+    _record(directory, name).unlink(missing_ok=True)
+    return True
+
+
+def _process(daemon: Daemon) -> psutil.Process | None:
+    try:
+        process = psutil.Process(daemon.pid)
+        alive = process.create_time() == daemon.started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if alive else None
+
+
+def _record(directory: Path, name: str) -> Path:
+    return directory / f"{name}.json"
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace").strip()[-_LOG_TAIL_CHARS:] or "(no output)"

@@ -1,0 +1,37 @@
+"""The exceptions that titlegen raises; ``cli.main`` alone catches them."""
+
+
+class TitlegenError(Exception):
+    """Base of all expected failures: says what failed, the value received and what to do next."""
+
+
+class ConfigError(TitlegenError):
+    """A profile, environment variable or option is unknown or has a value that cannot be used."""
+
+
+class DataError(TitlegenError):
+    """A data set cannot be read, or nothing usable is left of it."""
+
+
+class MissingDependencyError(TitlegenError):
+    """A package or program is missing; the message holds the command that installs it."""
+
+
+class TrainError(TitlegenError):
+    """Training cannot start, or stopped before it was done."""
+
+
+class ExportError(TitlegenError):
+    """The merged model or the GGUF file cannot be written."""
+
+
+class VerifyError(TitlegenError):
+    """An artefact is not what its manifest, its base model or its adapter says."""
+
+
+class HubError(TitlegenError):
+    """The Hub refused, cannot be reached, or holds something else than what was sent."""
+
+
+class ServeError(TitlegenError):
+    """The model server cannot be reached, refused, or answered something unusable."""

@@ -1,0 +1,385 @@
+"""Every setting of every stage, frozen, from profile, environment and command line (in rising precedence)."""
+
+import difflib
+import os
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from titlegen.errors import ConfigError
+
+ENV_PREFIX = "TITLEGEN_"
+# Read outside the settings model, so not "unknown" when present.
+ENV_SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE"})
+EMBEDDED = "embedded"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Stage(BaseModel):
+    """Base of one stage's settings: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataSettings(Stage):
+    """Where the articles come from and how they become train, val and test."""
+
+    source: str = "AWeirdDev/zh-tw-pts-articles-sm"
+    """Hub data set name, path to JSONL, CSV or Parquet, or `embedded` for the corpus shipped with titlegen."""
+    revision: str | None = None
+    """Hub revision of the data set."""
+    content_column: str = "content"
+    """Column that holds the article."""
+    title_column: str = "title"
+    """Column that holds the title."""
+    date_column: str = "date"
+    """Column that holds the ISO date, when there is one."""
+    split: Literal["random", "time"] = "random"
+    """How train, val and test are separated; near-duplicates always stay together."""
+    val_share: Share = 0.1
+    """Share of the articles for validation."""
+    test_share: Share = 0.1
+    """Share of the articles for the test."""
+    seed: int = 20240601
+    """Seed of the split, of balancing and of every other draw in this stage."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Use at most this many rows of the source, 0 for all."""
+    min_content_chars: Annotated[int, Field(ge=1)] = 50
+    """Shortest article kept, characters after cleaning."""
+    min_title_chars: Annotated[int, Field(ge=1)] = 6
+    """Shortest title kept, characters after cleaning."""
+    max_title_chars: Annotated[int, Field(ge=1)] = 60
+    """Longest title kept, characters after cleaning."""
+    script: Literal["convert", "drop", "keep"] = "convert"
+    """What happens to Simplified Chinese: convert it with OpenCC, drop the row, or keep it."""
+    near_duplicate: Share = 0.8
+    """Jaccard similarity of character 5-grams from which two articles count as the same."""
+    max_content_tokens: Annotated[int, Field(ge=16)] = 1536
+    """Token budget of the article; a longer one is shortened at a sentence end."""
+    max_title_tokens: Annotated[int, Field(ge=4)] = 64
+    """Token budget of the title; a longer title drops the row."""
+    shorten: Literal["truncate", "lead", "textrank"] = "truncate"
+    """How an article over its budget is shortened: cut at a sentence end, Lead-3, or TextRank sentences."""
+    balance: bool = False
+    """Re-sample the train split so that title lengths are evenly spread."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes for cleaning, 0 for one a core; the output does not depend on it."""
+
+
+class ModelSettings(Stage):
+    """The base model."""
+
+    base: str = "unsloth/gemma-3n-E4B-it"
+    """Hub name, local directory, or `embedded` for Gemma 3 270M out of its PyPI package."""
+    revision: str | None = None
+    """Hub revision of the base model."""
+
+
+class TrainSettings(Stage):
+    """Fine-tuning; the defaults are the specification's."""
+
+    backend: Literal["unsloth", "peft"] = "unsloth"
+    """`unsloth` (CUDA, 4-bit QLoRA) or `peft` (TRL and PEFT, CPU or CUDA)."""
+    load_in_4bit: bool = True
+    """Quantise the frozen weights to 4 bits while training (unsloth back end only)."""
+    max_length: Annotated[int, Field(ge=32)] = 2048
+    """Longest row, tokens of prompt and title together."""
+    num_train_epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over the train split."""
+    per_device_train_batch_size: Annotated[int, Field(ge=1)] = 4
+    """Rows in one forward pass."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 8
+    """Forward passes in one optimizer step; times the batch size it is the effective batch."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak learning rate of AdamW."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the learning rate after warm-up."""
+    warmup_ratio: Share = 0.03
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    lora_r: Annotated[int, Field(ge=1)] = 16
+    """Rank of the adapter."""
+    lora_alpha: Annotated[int, Field(ge=1)] = 32
+    """Scale of the adapter: its update is multiplied by alpha / r."""
+    lora_dropout: Share = 0.05
+    """Dropout in front of the adapter."""
+    target_modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Linear layers that get an adapter."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, more time."""
+    group_by_length: bool = True
+    """Batch rows of like length, so that little of a batch is padding."""
+    logging_steps: Annotated[int, Field(ge=1)] = 20
+    """Optimizer steps between two log lines."""
+    save_steps: Annotated[int, Field(ge=1)] = 500
+    """Optimizer steps between two checkpoints."""
+    save_total_limit: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints kept on disk."""
+    seed: int = 3407
+    """Seed of initialisation, order and dropout."""
+
+
+class ExportSettings(Stage):
+    """The merged model and its GGUF files."""
+
+    dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
+    """Element type of the merged safetensors; `base` keeps the base model's."""
+    gguf_types: tuple[Literal["f32", "f16", "bf16", "q8_0"], ...] = ("q8_0",)
+    """GGUF files to write; the first is the one that is deployed."""
+    max_shard_gib: Annotated[float, Field(gt=0)] = 4.0
+    """Largest safetensors shard, GiB."""
+
+
+class GateSettings(Stage):
+    """Smallest value of each score with which the model may be released; a missing gate is `-1`."""
+
+    rougeL: Annotated[float, Field(ge=-1, le=1)] = 0.30  # noqa: N815 - the metric's name
+    """Mean ROUGE-L F1."""
+    bleu1: Annotated[float, Field(ge=-1, le=1)] = 0.45
+    """Corpus BLEU-1 with brevity penalty."""
+    title_only_rate: Annotated[float, Field(ge=-1, le=1)] = 0.98
+    """Share of raw outputs that are a title and nothing else."""
+    length_rate: Annotated[float, Field(ge=-1, le=1)] = 0.95
+    """Share of titles of 8 to 30 characters."""
+
+
+class EvaluateSettings(Stage):
+    """Scoring of generated titles against the references."""
+
+    target: str = "merged"
+    """What generates: `server`, `merged`, `adapter`, or the path of a predictions file (JSONL)."""
+    split: Literal["val", "test"] = "test"
+    """Which split is scored."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Score at most this many rows, 0 for all."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Articles generated at a time (merged and adapter)."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 48
+    """Longest title, tokens."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Sampling temperature; 0 is greedy."""
+    base_model: bool = True
+    """Score the untuned base model on the same rows, for the calibration card."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    """Bootstrap resamples behind each 95% interval."""
+    seed: int = 7
+    """Seed of the bootstrap and of the random baseline."""
+    gates: GateSettings = GateSettings()
+    """Limits below which `evaluate` exits with code 1."""
+
+
+class HubSettings(Stage):
+    """Publication."""
+
+    repo_id: str | None = None
+    """`ORG/NAME` of the model repository; HF_ORG and HF_REPO give the default."""
+    private: bool = True
+    """Create the repository private."""
+    revision: str | None = None
+    """Branch to push to, created when missing; default is main."""
+    create_pr: bool = False
+    """Open a pull request instead of committing to the branch."""
+    tag: str | None = None
+    """Tag to put on the pushed commit, such as v1."""
+    include_adapter: bool = False
+    """Also upload the adapter, under adapter/."""
+    include_gguf: bool = True
+    """Also upload the GGUF files."""
+    allow_failed_gates: bool = False
+    """Push although a gate failed; the model card says so."""
+    offline_port: Annotated[int, Field(ge=0, le=65535)] = 8089
+    """Loopback port of the bundled Hub, 0 for any free one."""
+
+
+class ServeSettings(Stage):
+    """Deployment and the client."""
+
+    host: str = "http://127.0.0.1:11434"
+    """Ollama server; OLLAMA_HOST gives the default."""
+    model_name: str = "zh-titlegen"
+    """Name of the model on the server."""
+    source: str = "gguf"
+    """`gguf` (the exported file), a path to GGUF or safetensors, `hf.co/ORG/REPO[:QUANT]`, or a model name."""
+    quantize: Literal["q4_K_M", "q4_K_S", "q8_0"] | None = None
+    """Quantisation that the server makes while it creates the model."""
+    num_ctx: Annotated[int, Field(ge=256)] = 4096
+    """Context window, tokens."""
+    num_predict: Annotated[int, Field(ge=1)] = 48
+    """Longest answer, tokens."""
+    temperature: Annotated[float, Field(ge=0)] = 0.3
+    """Sampling temperature put into the Modelfile."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait for one answer, seconds."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Further tries after a 503 or a lost connection."""
+    start_offline: bool = True
+    """Start `ollama serve`, or else the bundled server, when no server answers at a loopback host."""
+
+
+class Settings(BaseSettings):
+    """All settings of a run."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    profile: str = "quickstart"
+    """Name of a shipped profile, or path to a TOML file."""
+    output: Path = Path("outputs")
+    """Folder under which every stage writes, in a folder named like the profile."""
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    export: ExportSettings = ExportSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    hub: HubSettings = HubSettings()
+    serve: ServeSettings = ServeSettings()
+
+    STAGES: ClassVar[tuple[str, ...]] = ("data", "model", "train", "export", "evaluate", "hub", "serve")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: command line, environment, profile, and the variables of the tools we drive."""
+        return init_settings, env_settings, _ProfileSource(settings_cls), _ForeignEnvironment(settings_cls)
+
+    @model_validator(mode="after")
+    def _refuse_unknown_environment(self) -> "Settings":
+        known = {f"{ENV_PREFIX}{name}".upper() for name in type(self).model_fields} | ENV_SWITCHES
+        for name in os.environ:
+            head = name.upper().split("__", maxsplit=1)[0]
+            if head.startswith(ENV_PREFIX) and head not in known:
+                raise ConfigError(_unknown(f"environment variable {name}", head, known))
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """Folder of this profile's outputs."""
+        return self.output / Path(self.profile).stem
+
+
+class _Source(PydanticBaseSettingsSource):
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # pydantic-settings asks for it, but calls only __call__
+
+
+class _ProfileSource(_Source):
+    def __call__(self) -> dict[str, Any]:
+        return read_profile(str(self.current_state.get("profile", "quickstart")))
+
+
+class _ForeignEnvironment(_Source):
+    """HF_ORG and HF_REPO of the specification, and Ollama's own OLLAMA_HOST."""
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        organisation, repository = os.environ.get("HF_ORG"), os.environ.get("HF_REPO")
+        if organisation and repository:
+            found["hub"] = {"repo_id": f"{organisation}/{repository}"}
+        if host := os.environ.get("OLLAMA_HOST"):
+            found["serve"] = {"host": host}
+        return found
+
+
+def profile_names() -> list[str]:
+    """Return the names of the shipped profiles."""
+    folder = resources.files("titlegen") / "profiles"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    """Read a shipped profile by name, or any TOML file by path.
+
+    Raises:
+        ConfigError: the profile does not exist (a like name is suggested) or is not valid TOML.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"profile file {name!r} does not exist")
+        text = path.read_text(encoding="utf-8")
+    elif name in profile_names():
+        text = (resources.files("titlegen") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise ConfigError(_unknown(f"profile {name!r}", name, profile_names()))
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"profile {name!r} is not valid TOML: {error}") from error
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Resolve the settings of a run.
+
+    Raises:
+        ConfigError: a key is unknown or a value cannot be used; the message names it.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError(describe_invalid(error)) from error
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Put a validation error into one line: each key, the value received, what is wrong, and a like key."""
+    problems = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(_unknown(f"setting {key!r}", key, _setting_names()))
+        else:
+            problems.append(f"setting {key!r} = {item['input']!r}: {item['msg']}")
+    return "; ".join(problems)
+
+
+def _setting_names() -> list[str]:
+    return list(Settings.model_fields) + [
+        f"{stage}.{field}"
+        for stage in Settings.STAGES
+        for field in Settings.model_fields[stage].default.__class__.model_fields
+    ]
+
+
+def _unknown(what: str, given: str, known: Any) -> str:
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    return f"unknown {what}; {hint}"
+
+
+def cache_directory() -> Path:
+    """Return the folder of materialised base models: TITLEGEN_CACHE, else titlegen in XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("TITLEGEN_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "titlegen"
+
+
+def debugging() -> bool:
+    """Return whether TITLEGEN_DEBUG asks for tracebacks."""
+    return os.environ.get("TITLEGEN_DEBUG", "") not in {"", "0"}
