@@ -163,8 +163,8 @@ class GateSettings(Stage):
 class EvaluateSettings(Stage):
     """Scoring of generated titles against the references."""
 
-    target: str = "merged"
-    """What generates: `server`, `merged`, `adapter`, or the path of a predictions file (JSONL)."""
+    target: str = "auto"
+    """What generates: `server`, `merged`, `adapter`, a predictions file, or `auto`: the server once deployed."""
     split: Literal["val", "test"] = "test"
     """Which split is scored."""
     limit: Annotated[int, Field(ge=0)] = 0

@@ -1,0 +1,199 @@
+"""The verbs of the command line; the work is in the modules below."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from pydantic import ValidationError
+
+from titlegen import __version__
+from titlegen.errors import TitlegenError
+from titlegen.settings import Settings, debugging, describe_invalid, load_settings
+
+EXIT_DONE, EXIT_GATE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+app = cyclopts.App(
+    name="titlegen",
+    help="Fine-tune, prove, publish and serve a Traditional Chinese headline model.",
+    version=__version__,
+    result_action="return_value",
+)
+
+Options = Annotated[Settings | None, cyclopts.Parameter(name="*")]
+AsJson = Annotated[bool, cyclopts.Parameter(name="--json", negative="")]
+
+
+def _resolve(settings: Settings | None, verb: str) -> Settings:
+    """Return the resolved settings and say which profile and device are in use."""
+    from titlegen.pipeline import announce
+
+    settings = settings or load_settings()
+    announce(settings, verb)
+    return settings
+
+
+def _emit(value: Any, text: str, *, as_json: bool) -> None:
+    """Print a result: for a program with ``--json``, else for a person."""
+    print(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+
+
+@app.command
+def prepare(*, settings: Options = None, as_json: AsJson = False) -> int:
+    """Clean, filter and split the data set."""
+    from titlegen import pipeline
+
+    run = pipeline.prepare(_resolve(settings, "prepare"))
+    _emit(run.results, pipeline.describe(run), as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def train(*, settings: Options = None, as_json: AsJson = False) -> int:
+    """Fit the adapter (prepares the data first when needed); an interrupted run resumes."""
+    from titlegen import pipeline
+
+    run = pipeline.train(_resolve(settings, "train"))
+    _emit(run.results, pipeline.describe(run), as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def export(*, settings: Options = None, as_json: AsJson = False) -> int:
+    """Merge the adapter into the base model and convert it to GGUF (trains first when needed)."""
+    from titlegen import pipeline
+
+    runs = pipeline.export(_resolve(settings, "export"))
+    _emit({run.name: run.results for run in runs}, "\n".join(map(pipeline.describe, runs)), as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def evaluate(*, settings: Options = None, against: Path | None = None, as_json: AsJson = False) -> int:
+    """Generate titles for a split, score them and write the report; exit code 1 when a gate fails.
+
+    Args:
+        settings: all settings.
+        against: another report.json to compare with, article by article.
+        as_json: print the report as one JSON object.
+    """
+    from titlegen import pipeline
+
+    resolved = _resolve(settings, "evaluate")
+    run = pipeline.evaluate(resolved, against=against)
+    _emit(run.results, pipeline.summary(resolved), as_json=as_json)
+    return EXIT_GATE if pipeline.failed_gates(run) else EXIT_DONE
+
+
+@app.command
+def push(
+    *,
+    settings: Options = None,
+    dry_run: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    verify_only: str | None = None,
+    as_json: AsJson = False,
+) -> int:
+    """Publish the exported model to the Hub and prove that what arrived is what was sent.
+
+    Args:
+        settings: all settings.
+        dry_run: print what would be uploaded, and upload nothing.
+        verify_only: compare this repository (ORG/NAME) with the local export, and upload nothing.
+        as_json: print one JSON object.
+    """
+    from titlegen import pipeline
+
+    resolved = _resolve(settings, "push")
+    result = pipeline.push(resolved, dry_run=dry_run, verify_only=verify_only)
+    _emit(result, pipeline.summary(resolved) if not dry_run else json.dumps(result, indent=2), as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def deploy(
+    *,
+    settings: Options = None,
+    rollback: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Create the model on the Ollama server, smoke-test it and switch over to it.
+
+    Args:
+        settings: all settings.
+        rollback: go back to the previous version of the model instead.
+        as_json: print one JSON object.
+    """
+    from titlegen import pipeline
+
+    resolved = _resolve(settings, "deploy")
+    result = pipeline.deploy(resolved, rollback=rollback)
+    _emit(result, pipeline.summary(resolved), as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def generate(article: str, /, *, settings: Options = None, as_json: AsJson = False) -> int:
+    """Print a title for an article, from the deployed model.
+
+    Args:
+        article: path of a UTF-8 text file, or - for standard input.
+        settings: all settings.
+        as_json: print title, timings and token counts as one JSON object.
+    """
+    from titlegen import pipeline
+
+    answer = pipeline.generate(settings or load_settings(), article)
+    _emit(answer, answer["title"], as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def serve(
+    *,
+    settings: Options = None,
+    stop: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Start the model server when none answers; it outlives this command.
+
+    Args:
+        settings: all settings.
+        stop: end the servers that titlegen started.
+        as_json: print one JSON object.
+    """
+    from titlegen import pipeline
+
+    result = pipeline.serve(settings or load_settings(), stop=stop)
+    _emit(result, result["message"], as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def doctor(*, settings: Options = None, as_json: AsJson = False) -> int:
+    """Check this machine for a profile and say what each problem needs; exit code 1 when something is missing."""
+    from titlegen.doctor import examine, table
+
+    checks = examine(settings or load_settings())
+    _emit([check._asdict() for check in checks], table(checks), as_json=as_json)
+    return EXIT_GATE if any(check.state == "missing" for check in checks) else EXIT_DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 a gate failed, 2 error, 130 interrupted."""
+    try:
+        return int(app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False) or EXIT_DONE)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (TitlegenError, cyclopts.CycloptsError) as error:
+        if debugging():
+            raise
+        cause = error.__cause__
+        text = describe_invalid(cause) if isinstance(cause, ValidationError) else str(error)
+        print(f"titlegen: {' '.join(text.split())}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

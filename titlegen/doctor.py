@@ -1,0 +1,209 @@
+"""Checks of this machine for a profile: what is there, what is missing, and what each problem needs."""
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from titlegen.errors import TitlegenError
+from titlegen.settings import EMBEDDED, Settings
+
+_PYTHON = (3, 11)
+# Measured: the quickstart writes about 2.5 GiB. Gemma 3n E4B: base 13 GiB, merged 13 GiB, GGUF 8 GiB, checkpoints.
+_DISK_GIB = {"peft": 5, "unsloth": 60}
+# Measured on an H100 with Unsloth in 4 bits, sequence 2048, batch 4: 12.3 GiB.
+_GPU_GIB = 16
+_COMMAND_TIMEOUT_S = 20
+
+
+class Check(NamedTuple):
+    """One fact about the machine; ``missing`` stops the profile, ``absent`` only takes something away."""
+
+    name: str
+    state: Literal["ok", "absent", "missing"]
+    found: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Run every check; a check never fails, it reports."""
+    checks: list[Callable[[Settings], Check]] = [
+        _python,
+        _memory,
+        _disk,
+        _torch,
+        _gpu,
+        _driver,
+        _container_toolkit,
+        _unsloth,
+        _base_model,
+        _hub_token,
+        _ollama,
+    ]
+    return [check(settings) for check in checks]
+
+
+def table(checks: list[Check]) -> str:
+    """Return the checks as text, one line each, with the remedy below a problem."""
+    lines = []
+    for check in checks:
+        mark = {"ok": "ok     ", "absent": "absent ", "missing": "MISSING"}[check.state]
+        lines.append(f"{mark}  {check.name:<18} {check.found}")
+        if check.remedy:
+            lines.append(f"{'':27} -> {check.remedy}")
+    return "\n".join(lines)
+
+
+def _needs_gpu(settings: Settings) -> bool:
+    return settings.train.backend == "unsloth"
+
+
+def _gate(settings: Settings, *, needed: bool) -> Literal["absent", "missing"]:
+    return "missing" if needed and _needs_gpu(settings) else "absent"
+
+
+def _python(_: Settings) -> Check:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info[:2] < _PYTHON:
+        return Check("Python", "missing", found, "install Python 3.11, 3.12 or 3.13")
+    return Check("Python", "ok", found)
+
+
+def _memory(settings: Settings) -> Check:
+    import psutil
+
+    gib = psutil.virtual_memory().total / 2**30
+    needed = 24 if _needs_gpu(settings) else 8
+    if gib < needed:
+        return Check("memory", "missing", f"{gib:.0f} GiB", f"this profile needs {needed} GiB")
+    return Check("memory", "ok", f"{gib:.0f} GiB, {psutil.cpu_count()} cores")
+
+
+def _disk(settings: Settings) -> Check:
+    folder = settings.output.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    needed = _DISK_GIB[settings.train.backend]
+    if free < needed:
+        remedy = f"this profile needs {needed} GiB; free some, or choose another disk with --output"
+        return Check("disk", "missing", f"{free:.0f} GiB free at {folder}", remedy)
+    return Check("disk", "ok", f"{free:.0f} GiB free at {folder}")
+
+
+def _torch(settings: Settings) -> Check:
+    try:
+        import torch
+    except ImportError:
+        return Check("torch", "missing", "not installed", "python -m pip install -c constraints.txt -e .")
+    if torch.version.cuda is None:
+        state = _gate(settings, needed=True)
+        remedy = (
+            "install a CUDA build of torch: python -m pip install -c constraints.txt torch"
+            if state == "missing"
+            else ""
+        )
+        return Check("torch", state, f"{torch.__version__}, without CUDA", remedy)
+    return Check("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}")
+
+
+def _gpu(settings: Settings) -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        state = _gate(settings, needed=True)
+        remedy = "run on a machine with an NVIDIA GPU, or use --profile quickstart" if state == "missing" else ""
+        return Check("GPU", state, "torch sees none", remedy)
+    properties = torch.cuda.get_device_properties(0)
+    gib = properties.total_memory / 2**30
+    found = f"{properties.name}, {gib:.0f} GiB"
+    if _needs_gpu(settings) and gib < _GPU_GIB:
+        return Check("GPU", "missing", found, f"training Gemma 3n E4B needs {_GPU_GIB} GiB")
+    return Check("GPU", "ok", found)
+
+
+def _driver(settings: Settings) -> Check:
+    output = _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    if output is None:
+        state = _gate(settings, needed=True)
+        remedy = "install the NVIDIA driver, so that nvidia-smi answers" if state == "missing" else ""
+        return Check("NVIDIA driver", state, "nvidia-smi does not answer", remedy)
+    return Check("NVIDIA driver", "ok", output.splitlines()[0])
+
+
+def _container_toolkit(_: Settings) -> Check:
+    output = _output(["nvidia-ctk", "--version"])
+    if output is None:
+        return Check("container toolkit", "absent", "nvidia-ctk not found; only the compose files need it")
+    return Check("container toolkit", "ok", output.splitlines()[0])
+
+
+def _unsloth(settings: Settings) -> Check:
+    from importlib import metadata
+
+    try:
+        return Check("Unsloth", "ok", metadata.version("unsloth"))
+    except metadata.PackageNotFoundError:
+        state = _gate(settings, needed=True)
+        remedy = "python -m pip install -c constraints.txt -e '.[gpu]'" if state == "missing" else ""
+        return Check("Unsloth", state, "not installed", remedy)
+
+
+def _base_model(settings: Settings) -> Check:
+    base = settings.model.base
+    if base == EMBEDDED or Path(base).is_dir():
+        return Check("base model", "ok", base)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        HfApi().model_info(base, timeout=_COMMAND_TIMEOUT_S)
+        return Check("base model", "ok", f"{base} is accessible")
+    except GatedRepoError:
+        remedy = f"accept its terms at https://huggingface.co/{base} and run: hf auth login"
+        return Check("base model", "missing", f"{base} is gated", remedy)
+    except RepositoryNotFoundError:
+        return Check(
+            "base model", "missing", f"{base} does not exist, or needs a token", "check the name; hf auth login"
+        )
+    # An offline machine raises one of many transport errors.
+    except (HfHubHTTPError, OSError, RuntimeError) as error:
+        remedy = "check the network and HF_ENDPOINT, or give a local directory with --model.base"
+        return Check("base model", "missing", f"{base}: no answer ({type(error).__name__})", remedy)
+
+
+def _hub_token(_: Settings) -> Check:
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        return Check(
+            "Hub token", "absent", "none; push uses the bundled offline Hub", "for huggingface.co: hf auth login"
+        )
+    return Check("Hub token", "ok", "configured")
+
+
+def _ollama(settings: Settings) -> Check:
+    import httpx
+    import ollama
+
+    try:
+        models = ollama.Client(host=settings.serve.host, timeout=5).list().models
+        return Check("Ollama", "ok", f"{settings.serve.host}, {len(models)} models")
+    except (ollama.ResponseError, httpx.HTTPError, OSError, TitlegenError):
+        installed = shutil.which("ollama")
+        found = f"no answer at {settings.serve.host}; " + (
+            f"{installed} is installed" if installed else "not installed"
+        )
+        return Check("Ollama", "absent", found, "" if installed else "deploy uses the bundled server instead")
+
+
+def _output(command: list[str]) -> str | None:
+    """Return a program's output, or None when it is missing or fails."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_COMMAND_TIMEOUT_S)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None

