@@ -156,6 +156,7 @@ def _base_model(settings: Settings) -> Check:
     base = settings.model.base
     if base == EMBEDDED or Path(base).is_dir():
         return Check("base model", "ok", base)
+    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -169,8 +170,7 @@ def _base_model(settings: Settings) -> Check:
         return Check(
             "base model", "missing", f"{base} does not exist, or needs a token", "check the name; hf auth login"
         )
-    # An offline machine raises one of many transport errors.
-    except (HfHubHTTPError, OSError, RuntimeError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         remedy = "check the network and HF_ENDPOINT, or give a local directory with --model.base"
         return Check("base model", "missing", f"{base}: no answer ({type(error).__name__})", remedy)
 

@@ -66,6 +66,7 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
     for pattern in _COPIED:
         for source in base.glob(pattern):
             shutil.copyfile(source, directory / source.name)
+    _declare_added_tokens(directory)
     if not any(directory.glob("NOTICE*")):
         write_atomically(directory / "NOTICE", GEMMA_NOTICE)
     return {
@@ -268,8 +269,24 @@ def _write_configs(base: Path, directory: Path, settings: ExportSettings) -> Non
     _write_json(directory / "generation_config.json", generation)
 
 
+def _declare_added_tokens(directory: Path) -> None:
+    """List the control tokens in tokenizer_config.json, as releases before transformers 5 did.
+
+    llama.cpp's converter reads them there alone; without the list it stores <start_of_turn> as plain text, and the
+    served model reads every turn mark as a handful of letters.
+    """
+    path = directory / "tokenizer_config.json"
+    config = read_json(path)
+    if not config.get("added_tokens_decoder"):
+        added = read_json(directory / "tokenizer.json")["added_tokens"]
+        config["added_tokens_decoder"] = {
+            str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
+        }
+        _write_json(path, config)
+
+
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def gguf_name(kind: str) -> str:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from titlegen.errors import ConfigError, TitlegenError
+from titlegen.errors import ServeError
 from titlegen.manifest import (
     Manifest,
     digest_file,
@@ -140,6 +140,92 @@ def export(settings: Settings) -> tuple[StageRun, StageRun]:
         convert,
     )
     return merged, converted
+
+
+def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
+    """Generate titles for a split, score them beside the baselines, and write ``report/`` (``report-served/``)."""
+    from titlegen import data
+    from titlegen import evaluate as scoring
+
+    target = _target(settings)
+    merged, converted = export(settings)
+    prepared = prepare(settings)
+    inputs = {"data": prepared.manifest.digest, "model": merged.manifest.digest}
+    if target == "server":
+        inputs["gguf"] = converted.manifest.digest
+    elif target not in {"merged", "adapter"}:
+        inputs["predictions"] = digest_file(Path(target))
+    if against is not None:
+        inputs["against"] = digest_file(against)
+    stage_settings = settings.evaluate.model_dump(mode="json") | {"target": target}
+    if target == "server":
+        stage_settings["serve"] = settings.serve.model_dump(mode="json")
+
+    def build(directory: Path) -> dict[str, Any]:
+        examples = data.load_split(prepared.directory, settings.evaluate.split)
+        examples = examples[: settings.evaluate.limit or None]
+        generated = _generate_split(settings, target, examples, merged.directory)
+        base = _base_titles(settings, prepared.manifest.digest, examples) if settings.evaluate.base_model else None
+        report = scoring.evaluate(
+            examples, generated.predictions, settings.evaluate, base_predictions=base, generation=generated.describe
+        )
+        scoring.write_report(report, directory)
+        if against is not None:
+            scoring.write_comparison(report, against, directory)
+        return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
+
+    name = "report-served" if target == "server" else "report"
+    return run_stage("evaluate", settings.directory / name, stage_settings, inputs, build)
+
+
+def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None = None) -> dict[str, Any]:
+    """Publish the export, or with ``dry_run`` say what would be published, or compare a repository with the export."""
+    from titlegen import hub
+
+    merged, converted = export(settings)
+    target = hub.ensure_hub(settings.hub, settings.output / "run", settings.profile)
+    say(f"push: {target.describe()}")
+    artefacts = hub.Artefacts(
+        export=merged.directory,
+        gguf=converted.directory,
+        report=settings.directory / "report",
+        adapter=settings.directory / "lora",
+        data=settings.directory / "data",
+    )
+    if verify_only is not None:
+        return hub.verify_remote(target, verify_only, artefacts, settings)
+    if dry_run:
+        return hub.plan_push(target, artefacts, settings)
+    started = time.monotonic()
+    result = hub.push_model(target, artefacts, settings)
+    result["elapsed_s"] = round(time.monotonic() - started, 2)
+    _remember(settings, "push", result)
+    return result
+
+
+def deploy(settings: Settings, *, rollback: bool = False) -> dict[str, Any]:
+    """Put the exported model on the server and switch over to it, or go back to the previous version."""
+    from titlegen import serve as serving
+
+    state = settings.output / "run"
+    if rollback:
+        return serving.rollback(settings.serve, state)
+    merged, converted = export(settings)
+    check_files(merged.directory, merged.manifest)
+    check_files(converted.directory, converted.manifest)
+    started = time.monotonic()
+    result = serving.deploy(merged.directory, converted.directory, settings.serve, state)
+    result["elapsed_s"] = round(time.monotonic() - started, 2)
+    _remember(settings, "deploy", result)
+    return result
+
+
+def generate(settings: Settings, article: str) -> dict[str, Any]:
+    """Return the deployed model's title for an article in a file, or on standard input for ``-``."""
+
+
+def serve(settings: Settings, *, stop: bool = False) -> dict[str, Any]:
+    """Make sure that a server answers, or end those that titlegen started."""
 
 
 def _source_digest(settings: Settings) -> str:

@@ -1,0 +1,86 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
+from titlegen.settings import Settings
+
+VERBS = ["prepare", "train", "export", "evaluate", "push", "deploy", "generate", "serve", "doctor"]
+
+
+def test_importing_the_command_line_loads_no_heavy_package() -> None:
+    heavy = "torch transformers trl peft datasets unsloth xllamacpp matplotlib polars evaluate uvicorn".split()
+    code = f"import sys, titlegen.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_explains_every_setting(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == EXIT_DONE
+    text = " ".join(capsys.readouterr().out.split())
+    for stage in Settings.STAGES:
+        for name, field in type(Settings.model_fields[stage].default).model_fields.items():
+            option = f"--{stage}.{name.replace('_', '-')}"
+            assert option in text, option
+            assert field.description
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], 'Did you mean "train"'),
+        (["train", "--train.max-lenght", "3"], "Did you mean --train.max-length"),
+        (["train", "--train.max-length", "long"], "setting 'train.max_length' = 'long'"),
+        (["train", "--profile", "quikstart"], "did you mean 'quickstart'"),
+        (["train", "--profile", "gemma3n-e4b"], "needs an NVIDIA GPU"),
+        (["generate"], "ARTICLE"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr(
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    if torch.cuda.is_available() and "gemma3n-e4b" in arguments:
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == EXIT_ERROR
+    captured = capsys.readouterr()
+    assert expected in captured.err.splitlines()[-1]
+    assert captured.err.splitlines()[-1].startswith("titlegen: ")
+    assert captured.out == ""
+
+
+def test_debug_switch_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TITLEGEN_DEBUG", "1")
+    with pytest.raises(Exception, match="quikstart"):
+        main(["train", "--profile", "quikstart"])
+
+
+def test_doctor_reports_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor"])
+    assert "disk" in capsys.readouterr().out
+    main(["doctor", "--json"])
+    checks = json.loads(capsys.readouterr().out)
+    assert {"Python", "memory", "disk", "torch", "GPU", "base model", "Hub token", "Ollama"} <= {
+        c["name"] for c in checks
+    }
+
+
+def test_doctor_says_what_the_mission_needs_here(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert main(["doctor", "--profile", "gemma3n-e4b"]) == 1
+    out = capsys.readouterr().out
+    assert "MISSING  GPU" in out
+    assert "--profile quickstart" in out

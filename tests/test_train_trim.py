@@ -1,0 +1,152 @@
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from training_models import gradients, random_batch, tiny_model
+
+from titlegen.errors import TrainError
+from titlegen.train import layers
+from titlegen.train.loss import completion_loss
+from titlegen.train.packed import pack
+from titlegen.train.trim import CompletionTrim, can_trim, check_trim
+
+KINDS = ["gemma3n", "gemma3"]
+ROWS = st.lists(st.tuples(st.integers(1, 24), st.integers(1, 12)), min_size=1, max_size=5)
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[tuple[str, torch.dtype], torch.nn.Module]:
+    return {(kind, dtype): tiny_model(kind, dtype) for kind in KINDS for dtype in (torch.float32, torch.float64)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, seed=st.integers(0, 2**31), left=st.booleans(), checkpointing=st.booleans())
+def test_loss_and_gradients_equal_the_full_models(models, kind, rows, seed, left, checkpointing):
+    model = models[kind, torch.float64]
+    batch = random_batch(rows, seed, left=left)
+    trim = CompletionTrim(model, checkpointing=checkpointing)
+    # The model rounds to float32 in its norms and its loss; without that both computations agree to float64.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        full, trimmed = completion_loss(model, batch), trim(batch)
+        assert trimmed.item() == pytest.approx(full.item(), abs=1e-6)
+        expected = gradients(model, full)
+        assert relative(gradients(model, trimmed), expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, seed=st.integers(0, 2**31))
+def test_float32_agrees_to_rounding(models, kind, rows, seed):
+    model = models[kind, torch.float32]
+    batch = random_batch(rows, seed)
+    full, trimmed = completion_loss(model, batch), CompletionTrim(model)(batch)
+    assert trimmed.item() == pytest.approx(full.item(), rel=2e-6)
+    expected = gradients(model, full)
+    assert relative(gradients(model, trimmed), expected) < 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packing_leaks_nothing_between_rows(models, kind):
+    model = models[kind, torch.float64]
+    rows = [(20, 4), (3, 9), (11, 2)]
+    batch = random_batch(rows, 1)
+    trim = CompletionTrim(model)
+    with torch.no_grad():
+        packed = pack(batch)
+        together = trim.hidden(packed).split(packed.kept_rows.lengths)
+        for i, (prompt, title) in enumerate(rows):
+            alone = {key: value[i : i + 1, : prompt + title] for key, value in batch.items()}
+            assert torch.allclose(trim.hidden(pack(alone)), together[i], atol=1e-6)
+
+
+def test_a_micro_batch_is_its_share_of_the_whole_step(models):
+    model = models["gemma3n", torch.float64]
+    trim = CompletionTrim(model)
+    rows = [(20, 4), (3, 9), (11, 2), (7, 7)]
+    batch = random_batch(rows, 5)
+    labels = sum(title for _, title in rows)
+    halves = [{key: value[part] for key, value in batch.items()} for part in (slice(0, 2), slice(2, 4))]
+    whole = gradients(model, trim(batch, labels))
+    parts = gradients(model, trim(halves[0], labels) + trim(halves[1], labels))
+    assert relative(parts, whole) < 1e-6
+
+
+def test_dropout_is_applied_to_the_adapter():
+    model = tiny_model("gemma3n", torch.float32, dropout=0.5)
+    batch = random_batch([(20, 4)], 1)
+    trim = CompletionTrim(model)
+    assert trim(batch).item() != trim(batch).item()
+    model.eval()
+    assert trim(batch).item() == trim(batch).item()
+
+
+def test_checkpointing_repeats_the_dropout_of_the_forward_pass():
+    model = tiny_model("gemma3n", torch.float32, dropout=0.5)
+    batch = random_batch([(20, 4), (5, 5)], 1)
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(3)
+        found.append(gradients(model, CompletionTrim(model, checkpointing=checkpointing)(batch)))
+    assert relative(found[1], found[0]) < 1e-6
+
+
+def test_many_titles_are_scored_in_parts(models, monkeypatch):
+    model = models["gemma3", torch.float64]
+    batch = random_batch([(4, 9), (4, 9)], 2)
+    trim = CompletionTrim(model)
+    whole = gradients(model, trim(batch))
+    monkeypatch.setattr("titlegen.train.trim._HEAD_TOKENS", 5)
+    assert relative(gradients(model, trim(batch)), whole) < 1e-6
+
+
+def test_labels_before_masked_tokens_are_refused(models):
+    batch = random_batch([(6, 4), (5, 5)], 1)
+    batch["labels"][1, -2] = -100
+    with pytest.raises(TrainError, match="row 1 of the batch has labels before masked tokens"):
+        CompletionTrim(models["gemma3", torch.float64])(batch)
+
+
+def test_the_self_check_passes_on_a_sound_trim(models):
+    for (kind, dtype), model in models.items():
+        trimmed, full = check_trim(CompletionTrim(model), model, random_batch([(20, 4), (5, 7)], 1))
+        assert trimmed == pytest.approx(full, rel=1e-5), (kind, dtype)
+        assert model.training
+
+
+def test_other_architectures_are_left_alone():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    assert not can_trim(LlamaForCausalLM(config))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("fault", ["window", "scale", "position", "stream", "threshold"])
+def test_the_self_check_catches_a_broken_trim(models, monkeypatch, fault):
+    model = models["gemma3n", torch.float32]
+    trim = CompletionTrim(model)
+    attend = __import__("titlegen.train.packed", fromlist=["attend"]).attend
+    if fault == "window":
+        broken = lambda *rest, window, scale: attend(*rest, window=None, scale=scale)  # noqa: E731, ARG005
+        monkeypatch.setattr("titlegen.train.trim.attend", broken)
+    elif fault == "scale":
+        broken = lambda *rest, window, scale: attend(*rest, window=window, scale=scale * 2)  # noqa: E731
+        monkeypatch.setattr("titlegen.train.trim.attend", broken)
+    elif fault == "position":
+        original = trim._angles
+        monkeypatch.setattr(
+            trim, "_angles", lambda *rest: {k: (c.roll(1, 0), s.roll(1, 0)) for k, (c, s) in original(*rest).items()}
+        )
+    elif fault == "stream":
+        write = layers.Gemma3n.write
+        monkeypatch.setattr(layers.Gemma3n, "write", staticmethod(lambda *rest: write(*rest)[::-1]))
+    else:
+        monkeypatch.setattr(trim, "_thresholds", [None] * 10)
+    with pytest.raises(TrainError, match="differs from the full model's"):
+        check_trim(trim, model, random_batch([(20, 4), (5, 7)], 1))

@@ -1,0 +1,77 @@
+"""Tiny random Gemma models with an adapter, and batches for them."""
+
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Gemma3ForCausalLM, Gemma3nForCausalLM, Gemma3nTextConfig, Gemma3TextConfig
+
+from titlegen.train.encode import IGNORED
+
+VOCABULARY = 300
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def tiny_model(kind: str, dtype: torch.dtype, dropout: float = 0.0, layers: int = 10) -> Any:
+    """Return a PEFT model in training mode whose adapter is not zero."""
+    torch.manual_seed(0)
+    common: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 8,
+        "pad_token_id": 0,
+    }
+    kinds = [("full_attention" if i % 3 == 2 or i == layers - 1 else "sliding_attention") for i in range(layers)]
+    model: Any
+    if kind == "gemma3n":
+        model = Gemma3nForCausalLM(
+            Gemma3nTextConfig(
+                **common,
+                num_hidden_layers=layers,
+                layer_types=kinds,
+                vocab_size_per_layer_input=VOCABULARY,
+                hidden_size_per_layer_input=8,
+                num_kv_shared_layers=4,
+                laurel_rank=4,
+                activation_sparsity_pattern=[0.95] * 3 + [0.0] * (layers - 3),
+            )
+        )
+    else:
+        model = Gemma3ForCausalLM(
+            Gemma3TextConfig(**common, num_hidden_layers=4, layer_types=kinds[:3] + kinds[-1:], query_pre_attn_scalar=8)
+        )
+    config = LoraConfig(r=4, lora_alpha=8, lora_dropout=dropout, target_modules=TARGETS, task_type="CAUSAL_LM")
+    model = get_peft_model(model, config)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.1 if "lora_B" in name else 0.08)
+        if kind == "gemma3n" and ("q_norm" in name or "k_norm" in name):
+            # Gemma 3n does not scale its dot products: undamped random ones blow rounding up.
+            parameter.data.fill_(0.3)
+    return model.to(dtype).train()
+
+
+def random_batch(rows: list[tuple[int, int]], seed: int, *, left: bool = False) -> dict[str, torch.Tensor]:
+    """Return a padded batch of (prompt, title) lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    width = max(prompt + title for prompt, title in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+    for i, (prompt, title) in enumerate(rows):
+        start = width - prompt - title if left else 0
+        end = start + prompt + title
+        ids[i, start:end] = torch.randint(5, VOCABULARY, (prompt + title,), generator=generator)
+        mask[i, start:end] = 1
+        labels[i, start + prompt : end] = ids[i, start + prompt : end]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def gradients(model: Any, loss: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of every trained parameter as one vector."""
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])

@@ -1,0 +1,6 @@
+"""From any collection of zh-TW articles to train, val and test: read, clean, filter, deduplicate, shorten, split."""
+
+from titlegen.data.example import Example, load_split
+from titlegen.data.prepare import prepare
+
+__all__ = ["Example", "load_split", "prepare"]

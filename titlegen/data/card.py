@@ -1,0 +1,149 @@
+"""The data card: what came in, what each step took out and why, and what is left."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from titlegen.data.dedup import Rows
+from titlegen.data.stream import Collected, RuleCount
+from titlegen.manifest import write_atomically
+
+PICTURE = "lengths.png"
+_BINS = 40
+_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_{}[]#|~!"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+def write_card(directory: Path, results: Mapping[str, Any], pool: Collected, rows: Rows) -> None:
+    """Write ``data.json``, ``data.md`` and the picture of the lengths before and after."""
+    counts = pool.counts
+    lengths = {
+        "content_before": counts.raw_content_chars,
+        "content_after": Counter(pool.content_chars[rows].tolist()),
+        "title_before": counts.raw_title_chars,
+        "title_after": Counter(pool.title_chars[rows].tolist()),
+    }
+    card = {
+        **results,
+        "rules": {"content": _rules(counts.content_rules), "title": _rules(counts.title_rules)},
+        "length_chars": {name: summarise(histogram) for name, histogram in lengths.items()},
+    }
+    write_atomically(directory / "data.json", json.dumps(card, ensure_ascii=False, indent=2) + "\n")
+    write_atomically(directory / "data.md", render_card(card))
+    draw_lengths(directory / PICTURE, lengths)
+
+
+def _rules(rules: Mapping[str, RuleCount]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "articles": count.articles,
+            "pieces": count.pieces,
+            "chars": count.chars,
+            "examples": [_printable(text) for _, text in sorted(count.examples)],
+        }
+        for name, count in sorted(rules.items(), key=lambda item: (-item[1].articles, item[0]))
+    }
+
+
+def summarise(histogram: Mapping[int, int]) -> dict[str, float]:
+    """Return count, mean and quantiles of lengths given as ``{length: how often}``."""
+    total = sum(histogram.values())
+    if not total:
+        return {"count": 0}
+    summary: dict[str, float] = {
+        "count": total,
+        "mean": round(sum(length * often for length, often in histogram.items()) / total, 1),
+    }
+    wanted = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+    for name, share in wanted.items():
+        seen = 0
+        for length in sorted(histogram):
+            seen += histogram[length]
+            if seen >= max(share * total, 1):
+                summary[name] = length
+                break
+    return summary
+
+
+def render_card(card: Mapping[str, Any]) -> str:
+    """Return the card as Markdown; nothing out of an article can become markup."""
+    splits = ", ".join(f"{name} {count}" for name, count in card["splits"].items())
+    columns = ", ".join(f"{role} from {_escape(column)}" for role, column in card["columns"].items())
+    coverage = card["coverage"]["title_coverage"]
+    paragraphs = {
+        "source": f"Source: {_escape(str(card['source']))}; columns: {columns}.",
+        "counts": f"{card['rows']} rows in, {card['kept']} articles kept; {splits}. "
+        f"{card['converted_from_simplified']} converted from Simplified Chinese, {card['shortened']} shortened to the "
+        f"token budget, {card['undated']} without a date.",
+        "leaks": "No two articles of the output are near-duplicates, so none can leak from train to test. A plain "
+        "random split of the rows before deduplication would have had "
+        f"{card['naive_leak_rate']:.2%} of its test articles in train.",
+        "shortening": "Share of the title's distinct letters that stand in the article, mean over "
+        f"{card['coverage']['articles']} articles above the token budget.",
+    }
+    parts = [
+        "# Data card",
+        paragraphs["source"],
+        paragraphs["counts"],
+        "## Steps",
+        _table(("step", "in", "dropped", "out"), [(s["step"], s["in"], s["dropped"], s["out"]) for s in card["steps"]]),
+        "## Leaks",
+        paragraphs["leaks"],
+        "## Lengths, characters",
+        f"![Lengths before and after]({PICTURE})",
+        _table(
+            ("", "count", "mean", "min", "p5", "median", "p95", "max"),
+            [(name.replace("_", " "), *summary.values()) for name, summary in card["length_chars"].items()],
+        ),
+        "## Shortening",
+        paragraphs["shortening"],
+        _table(("strategy", "title coverage"), [(k, "-" if v is None else f"{v:.3f}") for k, v in coverage.items()]),
+    ]
+    for name, rules in card["rules"].items():
+        parts += [f"## What cleaning removed from the {name}", _rule_table(rules)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rule_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        (name, rule["articles"], rule["pieces"], rule["chars"], " · ".join(_escape(text) for text in rule["examples"]))
+        for name, rule in rules.items()
+    ]
+    return _table(("rule", "articles", "pieces", "characters", "examples"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else f"U+{ord(c):04X} " for c in text)
+
+
+def _escape(text: str) -> str:
+    return _printable(text).translate(_MARKDOWN)
+
+
+def draw_lengths(path: Path, lengths: Mapping[str, Mapping[int, int]]) -> None:
+    """Draw four histograms: content and title, before and after; equal lengths give equal bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2)
+    for row, part in enumerate(("content", "title")):
+        longest = max((summarise(lengths[f"{part}_{when}"]).get("p95", 1) for when in ("before", "after")), default=1)
+        for column, when in enumerate(("before", "after")):
+            histogram = lengths[f"{part}_{when}"]
+            axis = axes[row][column]
+            axis.hist(
+                list(histogram), bins=_BINS, weights=list(histogram.values()), range=(0, 1.3 * longest), color="#3b6ea5"
+            )
+            axis.set_title(f"{part}, {when}")
+            axis.set_xlabel("characters")
+            axis.set_ylabel("articles")
+    # matplotlib would write its version into the file.
+    figure.savefig(path, metadata={"Software": None})

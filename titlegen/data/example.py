@@ -1,0 +1,72 @@
+"""What the other stages read: one article with its title, out of the JSONL files that ``prepare`` wrote."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import DataError
+
+SPLITS = ("train", "val", "test")
+KEYS = ("id", "content", "title", "source", "date")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One article: the model reads ``content`` and learns to write ``title``."""
+
+    id: str
+    content: str
+    title: str
+    source: str
+    date: str | None
+    """Day of publication, YYYY-MM-DD, when the source gave one."""
+
+
+def load_split(directory: Path, split: str) -> list[Example]:
+    """Return the examples of ``train``, ``val`` or ``test``, in file order.
+
+    Raises:
+        DataError: the file is missing, or a line is not one of its records; the message names file, line and reason.
+    """
+    path = directory / f"{split}.jsonl"
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; run `titlegen prepare` first")
+    return [_example(record, path, number) for number, record in read_jsonl(path)]
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line number, from 1, and object of each line; blank lines are passed over.
+
+    Raises:
+        DataError: a line is not UTF-8, not JSON or not an object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start}); "
+                    "save the file as UTF-8"
+                ) from error
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not JSON ({error}); correct or remove the line") from error
+            except RecursionError as error:
+                raise DataError(f"{path}, line {number}: nested too deeply; correct or remove the line") from error
+            if not isinstance(record, dict):
+                raise DataError(f"{path}, line {number}: {type(record).__name__} instead of an object {{...}}")
+            yield number, record
+
+
+def _example(record: dict[str, Any], path: Path, number: int) -> Example:
+    for key in KEYS:
+        if key not in record:
+            raise DataError(f"{path}, line {number}: key {key!r} is missing; run `titlegen prepare` again")
+        value = record[key]
+        if not isinstance(value, str) and not (key == "date" and value is None):
+            raise DataError(f"{path}, line {number}: {key!r} is {type(value).__name__} instead of text")
+    return Example(**{key: record[key] for key in KEYS})

@@ -1,0 +1,187 @@
+"""One raw row to one clean example, or the reason why it is dropped; every step is a small pure function."""
+
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from functools import cache
+from typing import Any
+
+from titlegen.data.sources import Row
+from titlegen.settings import DataSettings
+from titlegen.text import Removals, clean_content, clean_title
+from titlegen.text.sentences import split_sentences
+
+# Longer than any article; what follows is a dump of something else, and would cost time in every step.
+MAX_CONTENT_CHARS = 1_000_000
+# In the order in which a row meets them.
+REASONS = (
+    "missing",
+    "not_text",
+    "oversized",
+    "empty_after_cleaning",
+    "not_chinese",
+    "simplified",
+    "title_short",
+    "title_long",
+    "content_short",
+    "title_copies_lead",
+    "title_over_token_budget",
+)
+_MIN_HAN_SHARE = 0.4
+_LETTERS = re.compile(r"[^\W\d_]+")
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]+")
+_NOT_WORD = re.compile(r"[\W_]+")
+_EPOCH_MS = 10**11
+_ROC_YEARS = 1911
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """A row after cleaning, before its content is shortened."""
+
+    content: str
+    title: str
+    source: str
+    date: str | None
+    id: str | None
+    converted: bool = False
+    """Whether Simplified Chinese was converted."""
+
+
+def clean_row(row: Row, settings: DataSettings, content_removals: Removals, title_removals: Removals) -> Clean | str:
+    """Return the clean row, or one of ``REASONS`` when it is dropped."""
+    if reason := unreadable(row):
+        return reason
+    title = clean_title(row.title, title_removals)
+    content = drop_title_line(clean_content(row.content, content_removals), title, content_removals)
+    clean = Clean(content, title, _source_name(row.source), parse_date(row.date), row.id)
+    if not (content and title):
+        return "empty_after_cleaning"
+    if not is_chinese(content):
+        return "not_chinese"
+    if settings.script != "keep" and is_simplified(title + content):
+        if settings.script == "drop":
+            return "simplified"
+        clean = replace(clean, content=to_traditional(content), title=to_traditional(title), converted=True)
+    return failed_bound(clean, settings) or clean
+
+
+def unreadable(row: Row) -> str | None:
+    """Return why a row cannot be cleaned at all, None when it can."""
+    if row.content is None or row.title is None:
+        return "missing"
+    if not (isinstance(row.content, str) and isinstance(row.title, str)):
+        return "not_text"
+    return "oversized" if len(row.content) > MAX_CONTENT_CHARS or len(row.title) > MAX_CONTENT_CHARS else None
+
+
+def failed_bound(clean: Clean, settings: DataSettings) -> str | None:
+    """Return which length or copy rule a clean row breaks, None when it breaks none."""
+    if len(clean.title) < settings.min_title_chars:
+        return "title_short"
+    if len(clean.title) > settings.max_title_chars:
+        return "title_long"
+    if len(clean.content) < settings.min_content_chars:
+        return "content_short"
+    if copies_lead(clean.title, clean.content):
+        return "title_copies_lead"
+    return None
+
+
+def drop_title_line(content: str, title: str, removals: Removals) -> str:
+    """Return the article without a first line that only repeats the title."""
+    first, separator, rest = content.partition("\n")
+    if separator and title and _letters(first) == _letters(title):
+        removals.add("title_line", [first])
+        return rest
+    return content
+
+
+def copies_lead(title: str, content: str) -> bool:
+    """Return whether the title is only the beginning of the article's first sentence, copied."""
+    wanted = _letters(title)
+    # A lead needs at most a few marks more than the title has.
+    lead = next(iter(split_sentences(content[: 2 * len(title) + 20])), "")
+    return bool(wanted) and _letters(lead).startswith(wanted)
+
+
+def is_chinese(text: str) -> bool:
+    """Return whether enough of a text's letters are Han characters."""
+    head = text[:600]
+    letters, han = (sum(map(len, pattern.findall(head))) for pattern in (_LETTERS, _HAN))
+    return letters > 0 and han >= _MIN_HAN_SHARE * letters
+
+
+def is_simplified(text: str) -> bool:
+    """Return whether a text is written in Simplified rather than Traditional characters."""
+    simplified, traditional = _script_patterns()
+    head = text[:1000]
+    found = len(simplified.findall(head))
+    return found > 0 and found > len(traditional.findall(head))
+
+
+def to_traditional(text: str) -> str:
+    """Return a Simplified text in the characters that Taiwan uses; words are not replaced."""
+    return str(_converter("s2tw").convert(text))
+
+
+@cache
+def _converter(name: str) -> Any:
+    import opencc
+
+    return opencc.OpenCC(name)
+
+
+@cache
+def _script_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return patterns of the characters that only Simplified, and only Traditional text has.
+
+    A character of Big5 (后, 里, 台) may stand in Traditional text, whatever OpenCC would make of it.
+    """
+    every = [chr(code) for code in range(0x4E00, 0xA000)]
+    traditional = _converter("s2t").convert("\n".join(every)).split("\n")
+    simplified = _converter("t2s").convert("\n".join(every)).split("\n")
+    only_simplified = [c for c, t in zip(every, traditional, strict=True) if c != t and not _in_big5(c)]
+    only_traditional = [c for c, s in zip(every, simplified, strict=True) if c != s and _in_big5(c)]
+    return re.compile(f"[{''.join(only_simplified)}]"), re.compile(f"[{''.join(only_traditional)}]")
+
+
+def _in_big5(character: str) -> bool:
+    try:
+        character.encode("big5")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def parse_date(value: Any) -> str | None:
+    """Return the day as YYYY-MM-DD, None when the value is no date.
+
+    Understood are ISO 8601, 2024/5/1, 2024年5月1日, the Republic's 113年5月1日, and seconds or milliseconds since 1970.
+    """
+    if isinstance(value, datetime | date):
+        return value.isoformat()[:10]
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = value / 1000 if abs(value) >= _EPOCH_MS else value
+            return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+        if not isinstance(value, str):
+            return None
+        if match := _DATE.match(value):
+            year = int(match[1]) + (_ROC_YEARS if len(match[1]) < 4 else 0)  # noqa: PLR2004
+            return date(year, int(match[2]), int(match[3])).isoformat()
+        return datetime.fromisoformat(value.strip()).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+_DATE = re.compile(r"\s*(\d{2,4}) ?[-/.年] ?(\d{1,2}) ?[-/.月] ?(\d{1,2})(?!\d)", re.ASCII)
+
+
+def _letters(text: str) -> str:
+    return _NOT_WORD.sub("", text)
+
+
+def _source_name(name: str) -> str:
+    # The name is printed in reports: one short line without markup.
+    return clean_title(name[:200]) or "unknown"

@@ -1,0 +1,222 @@
+"""The data stage: source, cleaning, filters, near-duplicates, shortening, splits, data card."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from titlegen.data.card import write_card
+from titlegen.data.dedup import U64, Clusters, Rows, join_equal, join_similar
+from titlegen.data.example import KEYS, SPLITS
+from titlegen.data.filters import REASONS
+from titlegen.data.shorten import STRATEGIES, load_counter, shorten, title_coverage
+from titlegen.data.sources import Source, open_source
+from titlegen.data.split import balance_rows, best_first, draw, keep_first, leak_rate, split_rows
+from titlegen.data.stream import Collected, Spool, clean_chunks, collect
+from titlegen.errors import ConfigError, DataError
+from titlegen.manifest import writable
+from titlegen.settings import DataSettings
+
+# Comparing the strategies costs three shortenings an article; this many give the mean to about two points.
+_COMPARED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What deduplication keeps."""
+
+    rows: Rows
+    clusters: Rows
+    """Cluster of every row, the dropped ones included."""
+    dropped: dict[str, int]
+
+
+def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> dict[str, Any]:
+    """Write train, val and test, a ``DatasetDict`` and the data card into a fresh directory; return the counts.
+
+    ``directory`` then holds ``{train,val,test}.jsonl``, ``dataset/``, ``data.md``, ``data.json`` and ``lengths.png``.
+    The bytes depend on the source's rows, the settings and the tokenizer alone: not on the order of the rows, nor on
+    the number of processes.
+
+    Raises:
+        DataError: the source cannot be read, or a split would be empty.
+        ConfigError: the settings contradict each other.
+    """
+    check_settings(settings)
+    source = open_source(settings)
+    with (
+        writable(directory),
+        tempfile.TemporaryDirectory(prefix=".spool-", dir=directory) as folder,
+        closing(Spool(Path(folder) / "lines")) as lines,
+        closing(Spool(Path(folder) / "texts")) as texts,
+    ):
+        pool = collect(clean_chunks(source.rows, settings, tokenizer_file), lines, texts)
+        if not len(pool.digests):
+            raise DataError(_nothing_left(source, pool))
+        kept = deduplicate(pool, settings)
+        splits = split_rows(pool.days[kept.rows], pool.digests[kept.rows], settings)
+        splits = {name: kept.rows[places] for name, places in splits.items()}
+        written = {name: _split_lines(pool, rows, name, settings) for name, rows in splits.items()}
+        sizes = {name: _write_lines(directory / f"{name}.jsonl", parts) for name, parts in written.items()}
+        write_dataset(directory, Path(folder))
+        results = _results(source, pool, kept, sizes, settings)
+        results["coverage"] = compare_strategies(pool, kept.rows, settings, tokenizer_file)
+        write_card(directory, results, pool, kept.rows)
+    return results
+
+
+def check_settings(settings: DataSettings) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        ConfigError: naming both values.
+    """
+    if settings.val_share + settings.test_share >= 1:
+        raise ConfigError(
+            f"data.val_share {settings.val_share} and data.test_share {settings.test_share} leave nothing to train on; "
+            "their sum must be below 1"
+        )
+    if settings.min_title_chars > settings.max_title_chars:
+        raise ConfigError(
+            f"data.min_title_chars {settings.min_title_chars} is above data.max_title_chars {settings.max_title_chars}"
+        )
+
+
+def deduplicate(pool: Collected, settings: DataSettings) -> Kept:
+    """Return one row of each cluster of near-duplicates, and of each title."""
+    clusters = Clusters(len(pool.digests))
+    repeated_ids = join_equal(clusters, pool.ids)
+    near = join_similar(
+        clusters, pool.views, _bands(pool), pool.signatures, lambda n: pool.texts[n].decode(), settings.near_duplicate
+    )
+    labels = clusters.labels()
+    order = best_first(pool.days, pool.content_chars, pool.digests)
+    unique = keep_first(order, labels)
+    # One headline over different bodies says nothing about either.
+    titled = keep_first(unique, pool.titles)
+    dropped = {"duplicate_id": repeated_ids, "near_duplicate": near, "same_title": len(unique) - len(titled)}
+    return Kept(titled, labels, dropped)
+
+
+def _bands(pool: Collected) -> Iterator[U64]:
+    for band in range(pool.band_keys[0].shape[1]):
+        yield np.concatenate([keys[:, band] for keys in pool.band_keys])
+
+
+def _split_lines(pool: Collected, rows: Rows, name: str, settings: DataSettings) -> Iterator[bytes]:
+    if not (settings.balance and name == "train"):
+        return (pool.lines[row] for row in rows.tolist())
+    chosen = balance_rows(rows, pool.title_chars, pool.digests, settings.seed)
+    return (_copy(pool.lines[row], copy) for row, copy in chosen)
+
+
+def _copy(line: bytes, number: int) -> bytes:
+    if not number:
+        return line
+    record = json.loads(line)
+    record["id"] = f"{record['id']}#{number + 1}"
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
+    count = 0
+    with path.open("wb") as file:
+        for line in lines:
+            file.write(line)
+            count += 1
+    return count
+
+
+def write_dataset(directory: Path, scratch: Path) -> None:
+    """Write ``dataset/``, a ``DatasetDict`` of the three files, with the same bytes for the same files."""
+    import datasets
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    from titlegen.manifest import digest_file
+
+    schema = pa.schema([pa.field(name, pa.string()) for name in KEYS])
+    parts = {}
+    for split in SPLITS:
+        path = scratch / f"{split}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for records in _record_batches(directory / f"{split}.jsonl"):
+                writer.write_batch(pa.RecordBatch.from_pylist(records, schema))
+        # The fingerprint that datasets would draw is random; it stands in state.json.
+        parts[split] = datasets.Dataset(
+            datasets.table.MemoryMappedTable.from_file(str(path)),
+            split=datasets.NamedSplit(split),
+            fingerprint=digest_file(directory / f"{split}.jsonl")[:16],
+        )
+    bars = datasets.utils.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.DatasetDict(parts).save_to_disk(str(directory / "dataset"))
+    finally:
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def _record_batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    with path.open("rb") as file:
+        for line in file:
+            batch.append(json.loads(line))
+            if len(batch) == size:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def compare_strategies(pool: Collected, rows: Rows, settings: DataSettings, tokenizer_file: Path) -> dict[str, Any]:
+    """Return how much of the title each shortening strategy keeps in the article, on articles over the budget."""
+    # A shortened article has two texts, its content and behind it the full one.
+    second = np.flatnonzero(pool.views[1:] == pool.views[:-1]) + 1
+    full = dict(zip(pool.views[second].tolist(), second.tolist(), strict=True))
+    sample = [row for row in rows[draw(pool.digests[rows], settings.seed)].tolist() if row in full][:_COMPARED]
+    count_tokens = load_counter(tokenizer_file)
+    covered = dict.fromkeys(("full", *STRATEGIES), 0.0)
+    for row in sample:
+        title, text = json.loads(pool.lines[row])["title"], pool.texts[full[row]].decode()
+        covered["full"] += title_coverage(title, text)
+        for strategy in STRATEGIES:
+            covered[strategy] += title_coverage(
+                title, shorten(text, settings.max_content_tokens, strategy, count_tokens)
+            )
+    means = {name: round(total / len(sample), 4) if sample else None for name, total in covered.items()}
+    return {"articles": len(sample), "title_coverage": means}
+
+
+def _results(
+    source: Source, pool: Collected, kept: Kept, sizes: Mapping[str, int], settings: DataSettings
+) -> dict[str, Any]:
+    counts = pool.counts
+    left, steps = counts.rows, []
+    for reason, dropped in [*((reason, counts.dropped[reason]) for reason in REASONS), *kept.dropped.items()]:
+        steps.append({"step": reason, "in": left, "dropped": dropped, "out": left - dropped})
+        left -= dropped
+    return {
+        "source": source.name,
+        "columns": source.columns,
+        "rows": counts.rows,
+        "kept": len(kept.rows),
+        "splits": dict(sizes),
+        "steps": steps,
+        "converted_from_simplified": counts.converted,
+        "shortened": counts.shortened,
+        "undated": int((pool.days[kept.rows] < 0).sum()),
+        "naive_leak_rate": round(leak_rate(kept.clusters, pool.digests, settings), 4),
+    }
+
+
+def _nothing_left(source: Source, pool: Collected) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in pool.counts.dropped.most_common(4))
+    return (
+        f"no article of {source.name!r} is left after the filters: {pool.counts.rows} rows, dropped: {reasons}; "
+        "check --data.content-column and --data.title-column, or loosen the filters"
+    )

@@ -1,0 +1,296 @@
+"""From a stream of raw rows to clean ones on disk, chunk by chunk, on as many cores as wanted, in constant memory."""
+
+import hashlib
+import heapq
+import itertools
+import json
+import multiprocessing
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from titlegen.data.dedup import U8, U64, Rows, sign
+from titlegen.data.filters import Clean, clean_row
+from titlegen.data.shorten import CountTokens, fits, load_counter, shorten
+from titlegen.data.sources import Row
+from titlegen.data.split import to_day
+from titlegen.errors import DataError
+from titlegen.settings import DataSettings
+from titlegen.text import Removals
+
+CHUNK_ROWS = 500
+# Fewer rows than this are cleaned before another process has even started.
+_INLINE_ROWS = 4 * CHUNK_ROWS
+_EXAMPLES = 3
+_EXAMPLE_CHARS = 120
+_ID_CHARS = 16
+
+
+@dataclass(slots=True)
+class RuleCount:
+    """How often one cleaning rule applied, with a few of the pieces that it removed."""
+
+    articles: int = 0
+    pieces: int = 0
+    chars: int = 0
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """Digest and text of the pieces with the lowest digests, so that the choice does not depend on any order."""
+
+    def add(self, other: "RuleCount") -> None:
+        """Add another chunk's counts."""
+        self.articles += other.articles
+        self.pieces += other.pieces
+        self.chars += other.chars
+        self.examples = heapq.nsmallest(_EXAMPLES, set(self.examples) | set(other.examples))
+
+
+@dataclass(slots=True)
+class Counts:
+    """Everything that is counted while rows are cleaned."""
+
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    converted: int = 0
+    shortened: int = 0
+    content_rules: dict[str, RuleCount] = field(default_factory=dict)
+    title_rules: dict[str, RuleCount] = field(default_factory=dict)
+    raw_content_chars: Counter[int] = field(default_factory=Counter)
+    raw_title_chars: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: "Counts") -> None:
+        """Add another chunk's counts."""
+        self.rows += other.rows
+        self.converted += other.converted
+        self.shortened += other.shortened
+        self.dropped.update(other.dropped)
+        self.raw_content_chars.update(other.raw_content_chars)
+        self.raw_title_chars.update(other.raw_title_chars)
+        for mine, theirs in ((self.content_rules, other.content_rules), (self.title_rules, other.title_rules)):
+            for name, count in theirs.items():
+                mine.setdefault(name, RuleCount()).add(count)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Clean rows of one chunk, ready to be written, and the arrays that deduplication and splitting need."""
+
+    counts: Counts
+    lines: list[bytes]
+    """One JSON line for each row, as the split files hold it."""
+    texts: list[bytes]
+    """UTF-8 of each text that is compared: every row's content, and the full article behind a shortened one."""
+    views: npt.NDArray[np.int32]
+    """Row within the chunk of each text."""
+    digests: U64
+    ids: U64
+    """Digest of the id that the source gave, 0 for none."""
+    titles: U64
+    days: npt.NDArray[np.int32]
+    content_chars: npt.NDArray[np.int32]
+    title_chars: npt.NDArray[np.int32]
+    band_keys: U64
+    signatures: U8
+
+
+def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | None) -> Chunk:
+    """Return one chunk cleaned, filtered, shortened and signed; a pure function of its arguments."""
+    count_tokens = load_counter(tokenizer_file) if tokenizer_file else None
+    counts = Counts(rows=len(rows))
+    lines: list[bytes] = []
+    texts: list[str] = []
+    views: list[int] = []
+    kept: list[Clean] = []
+    contents: list[str] = []
+    for row in rows:
+        clean = _clean_one(row, settings, counts, count_tokens)
+        if isinstance(clean, str):
+            counts.dropped[clean] += 1
+            continue
+        full = clean.content
+        content = shorten(full, settings.max_content_tokens, settings.shorten, count_tokens) if count_tokens else full
+        identity = clean.id or digest_hex(f"{clean.title}\n{full}")
+        record = {"id": identity, "content": content, "title": clean.title, "source": clean.source, "date": clean.date}
+        lines.append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        number = len(kept)
+        texts.append(content)
+        views.append(number)
+        if content != full:
+            counts.shortened += 1
+            texts.append(full)
+            views.append(number)
+        contents.append(content)
+        kept.append(clean)
+    band_keys, signatures = sign(texts, settings.near_duplicate)
+    return Chunk(
+        counts=counts,
+        lines=lines,
+        texts=[text.encode() for text in texts],
+        views=np.array(views, dtype=np.int32),
+        digests=_digests(lines),
+        ids=_digests([(clean.id or "").encode() for clean in kept])
+        * np.array([bool(clean.id) for clean in kept], np.uint64),
+        titles=_digests([clean.title.encode() for clean in kept]),
+        days=np.array([to_day(clean.date) for clean in kept], dtype=np.int32),
+        content_chars=np.array([len(content) for content in contents], dtype=np.int32),
+        title_chars=np.array([len(clean.title) for clean in kept], dtype=np.int32),
+        band_keys=band_keys,
+        signatures=signatures,
+    )
+
+
+def _clean_one(row: Row, settings: DataSettings, counts: Counts, count_tokens: CountTokens | None) -> Clean | str:
+    if isinstance(row.content, str) and isinstance(row.title, str):
+        counts.raw_content_chars[len(row.content)] += 1
+        counts.raw_title_chars[len(row.title)] += 1
+    content_removals, title_removals = Removals(), Removals()
+    clean = clean_row(row, settings, content_removals, title_removals)
+    _count_rules(counts.content_rules, content_removals)
+    _count_rules(counts.title_rules, title_removals)
+    if isinstance(clean, str):
+        return clean
+    counts.converted += clean.converted
+    if count_tokens and not fits(clean.title, settings.max_title_tokens, count_tokens):
+        return "title_over_token_budget"
+    return clean
+
+
+def _count_rules(rules: dict[str, RuleCount], removals: Removals) -> None:
+    for name, pieces in removals.pieces.items():
+        examples = [(digest_hex(piece), piece[:_EXAMPLE_CHARS]) for piece in pieces[:_EXAMPLES]]
+        rules.setdefault(name, RuleCount()).add(RuleCount(1, len(pieces), sum(map(len, pieces)), examples))
+
+
+def digest_hex(text: str) -> str:
+    """Return a short digest of a text, lone surrogates included."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_ID_CHARS // 2).hexdigest()
+
+
+def _digests(values: list[bytes]) -> U64:
+    joined = b"".join(hashlib.blake2b(value, digest_size=8).digest() for value in values)
+    return np.frombuffer(joined, dtype="<u8").astype(np.uint64)
+
+
+def clean_chunks(rows: Iterable[Row], settings: DataSettings, tokenizer_file: Path | None) -> Iterator[Chunk]:
+    """Yield the chunks in the order of the rows, cleaned on ``settings.workers`` processes (0: one a core).
+
+    Raises:
+        DataError: a process died.
+    """
+    stream = iter(rows)
+    head = list(itertools.islice(stream, _INLINE_ROWS))
+    chunks = itertools.chain(_batches(iter(head)), _batches(stream))
+    workers = settings.workers or os.cpu_count() or 1
+    if workers == 1 or len(head) < _INLINE_ROWS:
+        for chunk in chunks:
+            yield clean_chunk(chunk, settings, tokenizer_file)
+        return
+    # spawn, not fork: the parent may have started threads (tokenizers, pyarrow, torch).
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    waiting: deque[Future[Chunk]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(executor.submit(clean_chunk, chunk, settings, tokenizer_file))
+            # A few chunks ahead keep every process busy; more would only fill the memory.
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that cleans articles died: for lack of memory, or because the calling script has no "
+            'if __name__ == "__main__"; try again with --data.workers 1'
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while batch := list(itertools.islice(rows, CHUNK_ROWS)):
+        yield batch
+
+
+class Spool:
+    """Byte strings written one after another to a file and read back by number."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file."""
+        self._path = path
+        self._file: BinaryIO = path.open("w+b")
+        self._sizes: list[Rows] = []
+        self._ends: Rows | None = None
+
+    def extend(self, values: list[bytes]) -> None:
+        """Append byte strings."""
+        self._file.write(b"".join(values))
+        self._sizes.append(np.array([len(value) for value in values], dtype=np.int64))
+        self._ends = None
+
+    def __getitem__(self, number: int) -> bytes:
+        """Return the byte string of that number."""
+        if self._ends is None:
+            self._file.flush()
+            self._ends = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *self._sizes]))
+        start, end = int(self._ends[number]), int(self._ends[number + 1])
+        self._file.seek(start)
+        return self._file.read(end - start)
+
+    def close(self) -> None:
+        """Close and delete the file."""
+        self._file.close()
+        self._path.unlink()
+
+
+@dataclass(slots=True)
+class Collected:
+    """All clean rows: the lines and texts on disk, small arrays in memory. Rows and texts are numbered from 0."""
+
+    counts: Counts
+    lines: Spool
+    texts: Spool
+    views: Rows
+    digests: U64
+    ids: U64
+    titles: U64
+    days: npt.NDArray[np.int32]
+    content_chars: npt.NDArray[np.int32]
+    title_chars: npt.NDArray[np.int32]
+    band_keys: list[U64]
+    """One array ``(texts in the chunk, bands)`` for each chunk."""
+    signatures: U8
+
+
+def collect(chunks: Iterable[Chunk], lines: Spool, texts: Spool) -> Collected:
+    """Write the chunks to disk as they come, and return what is kept in memory of them."""
+    counts = Counts()
+    arrays: dict[str, list[npt.NDArray[np.generic]]] = {
+        name: [] for name in ("digests", "ids", "titles", "days", "content_chars", "title_chars", "signatures")
+    }
+    views: list[Rows] = []
+    band_keys: list[U64] = []
+    rows = 0
+    for chunk in chunks:
+        counts.add(chunk.counts)
+        lines.extend(chunk.lines)
+        texts.extend(chunk.texts)
+        views.append(chunk.views.astype(np.int64) + rows)
+        band_keys.append(chunk.band_keys)
+        for name, parts in arrays.items():
+            parts.append(getattr(chunk, name))
+        rows += len(chunk.lines)
+    joined = {name: np.concatenate(parts) if parts else np.array([]) for name, parts in arrays.items()}
+    return Collected(
+        counts=counts,
+        lines=lines,
+        texts=texts,
+        views=np.concatenate(views) if views else np.array([], dtype=np.int64),
+        band_keys=band_keys,
+        **joined,
+    )

@@ -1,0 +1,79 @@
+"""The cleaning engine: applies the named rules until nothing changes any more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from titlegen.text.characters import CHARACTER_RULES, REMNANT_RULES, is_plain
+from titlegen.text.markup import MARKUP_RULES
+from titlegen.text.newsroom import NEWSROOM_RULES
+from titlegen.text.press import PRESS_RULES
+from titlegen.text.rule import AnyRule
+from titlegen.text.titles import TITLE_RULES
+
+# Three passes settle any real article. Text that is still moving after this many is markup nested on purpose,
+# and every further pass would cost its author nothing and us another walk over the text.
+_MAX_PASSES = 12
+UNSETTLED = "unsettled"
+
+_CONTENT: tuple[AnyRule, ...] = (*MARKUP_RULES, *CHARACTER_RULES, *PRESS_RULES, *NEWSROOM_RULES, *REMNANT_RULES)
+_TITLE: tuple[AnyRule, ...] = (*MARKUP_RULES, *CHARACTER_RULES, *TITLE_RULES)
+
+
+@dataclass(slots=True)
+class Removals:
+    """What cleaning took away: for each rule its removed or replaced pieces, in order of removal."""
+
+    pieces: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, rule: str, pieces: Sequence[str]) -> None:
+        """Note pieces that a rule removed."""
+        self.pieces.setdefault(rule, []).extend(pieces)
+
+
+def clean_content(text: str, removals: Removals | None = None) -> str:
+    """Return the article without markup, bylines, captions, contact blocks and other boilerplate.
+
+    The result is never longer than the input, ``clean_content`` leaves it as it is, it can be encoded as UTF-8,
+    and holds no chat control token. Paragraphs are separated by one newline. The time is linear in the length.
+
+    Args:
+        text: any string, lone surrogates included.
+        removals: filled with what each rule took away, when given.
+    """
+    return _clean(text, _CONTENT, removals)
+
+
+def clean_title(text: str, removals: Removals | None = None) -> str:
+    """Return the title on one line, without site name, labels such as 【快訊】, emoji and closing punctuation.
+
+    The space that joins two clauses of a Chinese headline stays. The guarantees of ``clean_content`` hold.
+    """
+    return _clean(text, _TITLE, removals)
+
+
+def rule_names() -> list[str]:
+    """Return the names of all cleaning rules in the order in which they first apply."""
+    return list(dict.fromkeys([*(rule.name for rule in (*_CONTENT, *_TITLE)), UNSETTLED]))
+
+
+def _clean(text: str, rules: Sequence[AnyRule], removals: Removals | None) -> str:
+    for _ in range(_MAX_PASSES):
+        cleaned = _apply(text, rules, removals)
+        if cleaned == text:
+            return cleaned
+        text = cleaned
+    if removals is not None:
+        removals.add(UNSETTLED, [text])
+    return ""
+
+
+def _apply(text: str, rules: Sequence[AnyRule], removals: Removals | None) -> str:
+    note = removals.add if removals is not None else None
+    plain = is_plain(text)
+    for rule in rules:
+        if (plain and rule.odd_only) or not rule.concerns(text):
+            continue
+        cleaned = rule.apply(text, note)
+        if cleaned is not text:
+            text, plain = cleaned, is_plain(cleaned)
+    return text

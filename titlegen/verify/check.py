@@ -1,0 +1,30 @@
+"""The result of one check: what was compared, the figure, the bound, and what is wrong."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Check(NamedTuple):
+    """One fact that was verified."""
+
+    name: str
+    """Identifier, such as ``weights.merged``."""
+    compared: str
+    """What was compared with what, and how much of it."""
+    figure: str
+    """What was found."""
+    bound: str
+    """What it must be."""
+    passed: bool
+    detail: str = ""
+    """The first things that are wrong; empty when nothing is."""
+
+
+def failures(checks: Sequence[Check]) -> list[Check]:
+    """Return the checks that failed."""
+    return [check for check in checks if not check.passed]
+
+
+def none_wrong(name: str, compared: str, wrong: Sequence[str]) -> Check:
+    """Return a check that passes when a list of faults is empty."""
+    return Check(name, compared, f"{len(wrong)} wrong", "0 wrong", not wrong, "; ".join(wrong[:3]))
