@@ -3,12 +3,16 @@
 import json
 from collections import Counter
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from titlegen.export import merge_adapter
 from titlegen.models import write_tokenizer
+from titlegen.settings import ExportSettings
 
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -20,14 +24,14 @@ def corpus_rows() -> list[dict[str, str]]:
 
 
 def tiny_vocabulary() -> tuple[list[str], list[float], list[int]]:
-    """Return tokens, scores and types with Gemma's control ids, bytes, and the corpus' frequent characters and pairs."""
+    """Return tokens, scores and types with Gemma's control ids, and the corpus' frequent characters and pairs."""
     control = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "[multimodal]", *(f"<unused{i}>" for i in range(99))]
     control += ["<start_of_turn>", "<end_of_turn>"]
     defined = ["\n", "\n\n", "\n\n\n", "  ", "   "]
     text = "".join(row["content"] + row["title"] for row in corpus_rows())
     characters = [char for char, _ in Counter(text.replace("\n", "").replace(" ", "▁")).most_common(1200)]
     characters += [char for char in "▁abcdefghijklmnopqrstuvwxyz" if char not in characters]
-    pairs = Counter(a + b for a, b in zip(text, text[1:], strict=False) if a in characters and b in characters)
+    pairs = Counter(a + b for a, b in pairwise(text) if a in characters and b in characters)
     frequent = [pair for pair, _ in pairs.most_common(300)]
     words = ["us", "er", "user", "mo", "mod", "el", "model"]
     tokens = [*control, *defined, *(f"<0x{i:02X}>" for i in range(256)), *frequent, *words, *characters]
@@ -40,7 +44,7 @@ def tiny_vocabulary() -> tuple[list[str], list[float], list[int]]:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Gemma3ForCausalLM of two layers in a Hugging Face directory, with every tokenizer file."""
+    """A random Gemma3ForCausalLM of six layers in a Hugging Face directory, with every tokenizer file."""
     import torch
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
@@ -52,14 +56,15 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=len(tokens),
         hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=2,
+        # llama.cpp takes every sixth layer of a Gemma 3 as a full one, whatever the configuration says.
+        num_hidden_layers=6,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
         query_pre_attn_scalar=32,
         sliding_window=64,
         max_position_embeddings=2048,
-        layer_types=["sliding_attention", "full_attention"],
+        layer_types=[*["sliding_attention"] * 5, "full_attention"],
         rope_parameters={
             "full_attention": {"rope_theta": 1_000_000.0, "rope_type": "default"},
             "sliding_attention": {"rope_theta": 10_000.0, "rope_type": "default"},
@@ -70,6 +75,33 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Gemma3ForCausalLM(config).save_pretrained(directory)
     write_tokenizer(directory, tokens, scores, kinds)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter with random, non-zero A and B, as PEFT saves it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    directory = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_merged(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("merged")
+    """The tiny base with the tiny adapter merged into it."""
+    results = merge_adapter(tiny_base, tiny_adapter, ExportSettings(), directory)
+    assert results["merged_tensors"] == 42
     return directory
 
 

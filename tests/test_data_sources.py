@@ -84,7 +84,7 @@ def test_other_schemas_are_mapped(tmp_path: Path, record: dict[str, Any], option
     [
         (
             {"content_column": "contents"},
-            "no column 'contents' for the content; it has content, date, title; name the right one with --data.content-",
+            "no column 'contents' for the content; it has content, date, title; name the right one with --data",
         ),
         ({"title_column": "titel"}, "name the right one with --data.title-column title"),
         ({"date_column": "dates"}, "name the right one with --data.date-column date"),

@@ -9,36 +9,8 @@ from titlegen.errors import ExportError
 from titlegen.export import gguf_name, match_targets, merge_adapter, shard_files, write_gguf
 from titlegen.settings import ExportSettings
 
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-
-@pytest.fixture(scope="module")
-def adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter with random, non-zero A and B, as PEFT saves it."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
-    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    directory = tmp_path_factory.mktemp("adapter")
-    model.save_pretrained(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def merged(tiny_base: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("merged")
-    results = merge_adapter(tiny_base, adapter, ExportSettings(), directory)
-    assert results["merged_tensors"] == 14
-    return directory
-
-
-def test_merged_model_gives_the_adapters_logits(tiny_base: Path, adapter: Path, merged: Path) -> None:
+def test_merged_model_gives_the_adapters_logits(tiny_base: Path, tiny_adapter: Path, tiny_merged: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -47,58 +19,60 @@ def test_merged_model_gives_the_adapters_logits(tiny_base: Path, adapter: Path, 
     base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
     with torch.no_grad():
         untuned = base(ids).logits
-        adapted = PeftModel.from_pretrained(base, adapter).eval()(ids).logits
-        exported = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()(ids).logits
+        adapted = PeftModel.from_pretrained(base, tiny_adapter).eval()(ids).logits
+        exported = AutoModelForCausalLM.from_pretrained(tiny_merged, dtype=torch.float32).eval()(ids).logits
     assert (adapted - untuned).abs().max() > 0.1, "an adapter without effect would show nothing"
     torch.testing.assert_close(exported, adapted, rtol=1e-4, atol=1e-4)
 
 
 def test_merging_into_shards_gives_the_same_tensors(
-    tiny_base: Path, adapter: Path, merged: Path, tmp_path: Path
+    tiny_base: Path, tiny_adapter: Path, tiny_merged: Path, tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file
 
-    merge_adapter(tiny_base, adapter, ExportSettings(max_shard_gib=0.0002), tmp_path)
+    merge_adapter(tiny_base, tiny_adapter, ExportSettings(max_shard_gib=0.0002), tmp_path)
     shards = shard_files(tmp_path)
     assert len(shards) > 2
     sharded: dict[str, Any] = {}
     for shard in shards:
         sharded |= load_file(shard)
-    whole = load_file(merged / "model.safetensors")
+    whole = load_file(tiny_merged / "model.safetensors")
     assert sharded.keys() == whole.keys()
     assert all((sharded[key] == whole[key]).all() for key in whole)
     assert not list(tmp_path.glob(".part-*"))
     # A sharded model is a base model like any other.
     (tmp_path / "again").mkdir()
-    assert merge_adapter(tmp_path, adapter, ExportSettings(), tmp_path / "again")["tensors"] == len(whole)
+    assert merge_adapter(tmp_path, tiny_adapter, ExportSettings(), tmp_path / "again")["tensors"] == len(whole)
 
 
-def test_configs_carry_both_rope_forms_and_both_stop_tokens(merged: Path) -> None:
-    config = json.loads((merged / "config.json").read_bytes())
+def test_configs_carry_both_rope_forms_and_both_stop_tokens(tiny_merged: Path) -> None:
+    config = json.loads((tiny_merged / "config.json").read_bytes())
     assert config["architectures"] == ["Gemma3ForCausalLM"]
     assert (config["rope_theta"], config["rope_local_base_freq"]) == (1_000_000.0, 10_000.0)
     assert config["rope_parameters"]["sliding_attention"]["rope_theta"] == 10_000.0
-    assert json.loads((merged / "generation_config.json").read_bytes())["eos_token_id"] == [1, 106]
-    assert {"tokenizer.json", "tokenizer.model", "chat_template.jinja", "NOTICE"} <= {p.name for p in merged.iterdir()}
+    assert json.loads((tiny_merged / "generation_config.json").read_bytes())["eos_token_id"] == [1, 106]
+    assert {"tokenizer.json", "tokenizer.model", "chat_template.jinja", "NOTICE"} <= {
+        p.name for p in tiny_merged.iterdir()
+    }
 
 
-def test_dtype_can_be_chosen(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_dtype_can_be_chosen(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    merge_adapter(tiny_base, adapter, ExportSettings(dtype="bfloat16"), tmp_path)
+    merge_adapter(tiny_base, tiny_adapter, ExportSettings(dtype="bfloat16"), tmp_path)
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "config.json").read_bytes())["dtype"] == "bfloat16"
 
 
-def test_gguf_holds_the_sentencepiece_vocabulary_and_the_chat_template(merged: Path, tmp_path: Path) -> None:
+def test_gguf_holds_the_sentencepiece_vocabulary_and_the_chat_template(tiny_merged: Path, tmp_path: Path) -> None:
     import gguf
 
     path = tmp_path / gguf_name("f16")
-    write_gguf(merged, "f16", path)
+    write_gguf(tiny_merged, "f16", path)
     fields = {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
     assert fields["tokenizer.ggml.model"] == "llama"
-    assert fields["tokenizer.chat_template"] == (merged / "chat_template.jinja").read_text(encoding="utf-8")
+    assert fields["tokenizer.chat_template"] == (tiny_merged / "chat_template.jinja").read_text(encoding="utf-8")
     assert fields["tokenizer.ggml.add_bos_token"] is True
     assert fields["gemma3.rope.freq_base"] == 1_000_000.0
     assert [entry.name for entry in tmp_path.iterdir()] == ["titlegen-F16.gguf"]
@@ -116,11 +90,11 @@ def test_targets_are_found_whatever_the_prefix(module: str) -> None:
 
 
 @pytest.mark.fault
-def test_an_adapter_of_another_model_is_refused(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_model_is_refused(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="has 0 times; the adapter was trained on another base model"):
         match_targets(["model.layers.9.self_attn.q_proj"], ["model.layers.0.self_attn.q_proj.weight"])
     other = tmp_path / "other"
-    shutil.copytree(adapter, other)
+    shutil.copytree(tiny_adapter, other)
     from safetensors.torch import load_file, save_file
 
     weights = load_file(other / "adapter_model.safetensors")
@@ -138,10 +112,10 @@ def test_an_adapter_of_another_model_is_refused(tiny_base: Path, adapter: Path, 
     [({"use_dora": True}, "use_dora"), ({"peft_type": "IA3"}, "IA3"), ({"bias": "all"}, "bias 'all'")],
 )
 def test_an_adapter_that_is_not_plain_lora_is_refused(
-    tiny_base: Path, adapter: Path, tmp_path: Path, change: dict[str, Any], reason: str
+    tiny_base: Path, tiny_adapter: Path, tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(adapter, other)
+    shutil.copytree(tiny_adapter, other)
     config = json.loads((other / "adapter_config.json").read_bytes()) | change
     (other / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ExportError, match=reason):
@@ -149,18 +123,18 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(
 
 
 @pytest.mark.fault
-def test_gguf_without_the_sentencepiece_model_is_refused(merged: Path, tmp_path: Path) -> None:
+def test_gguf_without_the_sentencepiece_model_is_refused(tiny_merged: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(merged, other)
+    shutil.copytree(tiny_merged, other)
     (other / "tokenizer.model").unlink()
     with pytest.raises(ExportError, match=r"no tokenizer\.model"):
         write_gguf(other, "f16", tmp_path / "x.gguf")
 
 
 @pytest.mark.fault
-def test_a_failing_converter_leaves_nothing_and_shows_its_output(merged: Path, tmp_path: Path) -> None:
+def test_a_failing_converter_leaves_nothing_and_shows_its_output(tiny_merged: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(merged, other)
+    shutil.copytree(tiny_merged, other)
     (other / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ExportError, match="converter failed"):
         write_gguf(other, "f16", tmp_path / "x.gguf")

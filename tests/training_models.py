@@ -70,6 +70,12 @@ def random_batch(rows: list[tuple[int, int]], seed: int, *, left: bool = False) 
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+def keep_double(patch: Any) -> None:
+    """Let float64 stay float64 where the models round to float32: in norms, routers and the loss."""
+    original = torch.Tensor.float
+    patch.setattr(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else original(x))
+
+
 def gradients(model: Any, loss: torch.Tensor) -> torch.Tensor:
     """Return the gradient of every trained parameter as one vector."""
     model.zero_grad()

@@ -142,6 +142,41 @@ def export(settings: Settings) -> tuple[StageRun, StageRun]:
     return merged, converted
 
 
+def verify(settings: Settings) -> StageRun:
+    """Prove that the export is base + adapter and that its prompt is served as it was trained, into ``verify/``."""
+    from titlegen import data
+    from titlegen.verify import require
+    from titlegen.verify import verify as run_checks
+
+    merged, converted = export(settings)
+    check_files(merged.directory, merged.manifest)
+    check_files(converted.directory, converted.manifest)
+    base = resolve_base(settings.model)
+
+    def build(directory: Path) -> dict[str, Any]:
+        examples = data.load_split(settings.directory / "data", "test")
+        checks = run_checks(
+            merged.directory,
+            base,
+            settings.directory / "lora",
+            sorted(converted.directory.glob("*.gguf")),
+            [example.content for example in examples],
+            [example.title for example in examples],
+            greedy_articles=settings.export.verify_articles,
+        )
+        results = require(checks)
+        write_atomically(directory / "checks.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        return results
+
+    return run_stage(
+        "verify",
+        settings.directory / "verify",
+        settings.export.model_dump(mode="json", include={"verify_articles"}),
+        {"merged": merged.manifest.digest, "gguf": converted.manifest.digest},
+        build,
+    )
+
+
 def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
     """Generate titles for a split, score them beside the baselines, and write ``report/`` (``report-served/``)."""
     from titlegen import data
@@ -150,32 +185,31 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
     target = _target(settings)
     merged, converted = export(settings)
     prepared = prepare(settings)
-    inputs = {"data": prepared.manifest.digest, "model": merged.manifest.digest}
+    examples = data.load_split(prepared.directory, settings.evaluate.split)[: settings.evaluate.limit or None]
+    stage_settings = settings.evaluate.model_dump(mode="json") | {"target": target}
+    inputs = {"data": prepared.manifest.digest, "model": merged.manifest.digest, "gguf": converted.manifest.digest}
     if target == "server":
-        inputs["gguf"] = converted.manifest.digest
+        stage_settings["serve"] = settings.serve.model_dump(mode="json")
     elif target not in {"merged", "adapter"}:
         inputs["predictions"] = digest_file(Path(target))
     if against is not None:
         inputs["against"] = digest_file(against)
-    stage_settings = settings.evaluate.model_dump(mode="json") | {"target": target}
-    if target == "server":
-        stage_settings["serve"] = settings.serve.model_dump(mode="json")
+    # Half-generated splits wait here for the next run of the same model on the same rows.
+    work = settings.directory / ".predictions" / stage_key("evaluate", stage_settings, inputs)[:16]
 
     def build(directory: Path) -> dict[str, Any]:
-        examples = data.load_split(prepared.directory, settings.evaluate.split)
-        examples = examples[: settings.evaluate.limit or None]
-        generated = _generate_split(settings, target, examples, merged.directory)
-        base = _base_titles(settings, prepared.manifest.digest, examples) if settings.evaluate.base_model else None
+        generated, described = _generate_split(settings, target, examples, merged.directory, work)
+        base_titles = _base_titles(settings, examples, prepared.manifest.digest) if settings.evaluate.base_model else None
         report = scoring.evaluate(
-            examples, generated.predictions, settings.evaluate, base_predictions=base, generation=generated.describe
+            examples, generated, settings.evaluate, base_predictions=base_titles, generation=described
         )
-        scoring.write_report(report, directory)
-        if against is not None:
-            scoring.write_comparison(report, against, directory)
+        scoring.write_report(report, directory, against=against)
         return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
 
     name = "report-served" if target == "server" else "report"
-    return run_stage("evaluate", settings.directory / name, stage_settings, inputs, build)
+    run = run_stage("evaluate", settings.directory / name, stage_settings, inputs, build)
+    shutil.rmtree(work, ignore_errors=True)
+    return run
 
 
 def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None = None) -> dict[str, Any]:

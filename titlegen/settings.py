@@ -122,8 +122,16 @@ class TrainSettings(Stage):
         "down_proj",
     )
     """Linear layers that get an adapter."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass: less memory, more time."""
+    auto_batch: bool = False
+    """Find the largest batch size that fits the GPU; the effective batch stays."""
+    completion_trim: bool = True
+    """Leave out all work that the loss on titles does not need (Gemma 3 and Gemma 3n); exact, and checked at start."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile each kind of layer for the GPU; `auto` does so when the run is long enough to win the time back."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Recompute activations in the backward pass: less memory, more time; `auto` does so when memory is short."""
+    low_memory: bool = False
+    """Least GPU memory: weights kept in 4 bits, activations recomputed, per-layer embeddings on the host."""
     group_by_length: bool = True
     """Batch rows of like length, so that little of a batch is padding."""
     logging_steps: Annotated[int, Field(ge=1)] = 20
@@ -132,6 +140,10 @@ class TrainSettings(Stage):
     """Optimizer steps between two checkpoints."""
     save_total_limit: Annotated[int, Field(ge=1)] = 2
     """Checkpoints kept on disk."""
+    early_stopping_patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many validations without a lower loss, 0 for never."""
+    tensorboard: bool = False
+    """Also write TensorBoard events, into `tensorboard/` beside the adapter."""
     seed: int = 3407
     """Seed of initialisation, order and dropout."""
 
@@ -145,6 +157,8 @@ class ExportSettings(Stage):
     """GGUF files to write; the first is the one that is deployed."""
     max_shard_gib: Annotated[float, Field(gt=0)] = 4.0
     """Largest safetensors shard, GiB."""
+    verify_articles: Annotated[int, Field(ge=0)] = 8
+    """Articles whose generated titles are compared: adapter, merged model, GGUF."""
 
 
 class GateSettings(Stage):
@@ -378,6 +392,24 @@ def cache_directory() -> Path:
     if own := os.environ.get("TITLEGEN_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "titlegen"
+
+
+def prepare_training_environment() -> None:
+    """Turn off the telemetry of the training libraries, and give their caches and the GPU's memory a lasting order.
+
+    Variables that the user has set stay as they are.
+    """
+    cache = cache_directory()
+    for name, value in {
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Unsloth writes generated source beside the current directory otherwise, and torch forgets kernels at a reboot.
+        "UNSLOTH_COMPILE_LOCATION": str(cache / "unsloth"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled"),
+        # Batches of many sizes would leave gaps that no later batch fits into.
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def debugging() -> bool:

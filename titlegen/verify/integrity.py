@@ -12,6 +12,8 @@ from titlegen.verify.check import Check, none_wrong
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib"}
 # Source: Ollama's safetensors importers (design of its convert package): other names are refused.
 _IMPORTABLE = {"Gemma3ForCausalLM", "Gemma3nForConditionalGeneration"}
+# Source: llama.cpp's gemma3 architecture, which fixes the pattern in code.
+_FULL_EVERY = {"gemma3_text": 6}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 # A sum over r products in float32, taken in another order, differs by a few units in the last place of the largest.
 _SUM_ORDER = 4e-6
@@ -202,6 +204,10 @@ def _check_config(export: Path, base: Path) -> Check:
     generation = read_json(export / "generation_config.json") if (export / "generation_config.json").is_file() else {}
     if generation.get("eos_token_id") != [EOS_ID, END_OF_TURN_ID]:
         wrong.append(f"generation_config.json: eos_token_id is {generation.get('eos_token_id')}")
+    period = _FULL_EVERY.get(text.get("model_type", ""))
+    kinds = text.get("layer_types") or []
+    if period and any((kind == "full_attention") != ((i + 1) % period == 0) for i, kind in enumerate(kinds)):
+        wrong.append(f"llama.cpp takes every {period}th layer as a full one, layer_types does not")
     added = {
         "rope_theta",
         "rope_local_base_freq",

@@ -1,0 +1,331 @@
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from titlegen import prompt
+from titlegen.errors import VerifyError
+from titlegen.export import INDEX, gguf_name, merge_adapter, write_gguf
+from titlegen.settings import ExportSettings
+from titlegen.verify import failures, require, verify
+from titlegen.verify.check import Check
+from titlegen.verify.gguf_file import check_gguf
+from titlegen.verify.integrity import check_export, check_foreign
+from titlegen.verify.parity import check_prompt_bytes, check_token_ids
+
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+NORM = "model.layers.0.input_layernorm.weight"
+
+
+@pytest.fixture(scope="module")
+def gguf_f16(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / gguf_name("f16")
+    write_gguf(tiny_merged, "f16", path)
+    return path
+
+
+@pytest.fixture
+def export(tiny_merged: Path, tmp_path: Path) -> Path:
+    """A copy of a good export, for a test to break."""
+    return Path(shutil.copytree(tiny_merged, tmp_path / "export"))
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    value = json.loads(path.read_bytes())
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def edit_weights(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = directory / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
+
+
+def the_only_failure(checks: list[Check]) -> Check:
+    failed = failures(checks)
+    assert len(failed) == 1, [check.name for check in failed]
+    return failed[0]
+
+
+def test_a_good_export_passes_every_check(
+    tiny_merged: Path, tiny_base: Path, tiny_adapter: Path, gguf_f16: Path, articles: list[dict[str, str]]
+) -> None:
+    contents, titles = [row["content"] for row in articles], [row["title"] for row in articles]
+    checks = verify(tiny_merged, tiny_base, tiny_adapter, [gguf_f16], contents, titles, greedy_articles=3)
+    assert not failures(checks), failures(checks)
+    assert [check.name for check in checks] == [
+        "files.safe",
+        "weights.shards",
+        "weights.keys",
+        "weights.shapes",
+        "weights.finite",
+        "weights.untouched",
+        "weights.merged",
+        "tokenizer.files",
+        "config.values",
+        "gguf.metadata",
+        "gguf.tensors",
+        "parity.prompt",
+        "parity.tokens",
+        "parity.outputs.merged",
+        "parity.outputs.F16",
+    ]
+    assert len(require(checks)["checks"]) == len(checks)
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "bf16", "f32"])
+def test_every_gguf_type_is_within_its_own_rounding(tiny_merged: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / gguf_name(kind)
+    write_gguf(tiny_merged, kind, path)
+    assert not failures(check_gguf(path, tiny_merged))
+
+
+@pytest.mark.fault
+def test_an_adapter_that_was_not_merged_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    shutil.copyfile(tiny_base / "model.safetensors", export / "model.safetensors")
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.name == "weights.merged"
+    assert "42 wrong" in failure.figure
+    assert "holds 0.00 times the adapter's update" in failure.detail
+
+
+@pytest.mark.fault
+def test_an_adapter_merged_twice_is_caught(
+    tiny_merged: Path, tiny_base: Path, tiny_adapter: Path, export: Path
+) -> None:
+    (export / "model.safetensors").unlink()
+    merge_adapter(tiny_merged, tiny_adapter, ExportSettings(), export)
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert "holds 2.00 times the adapter's update" in failure.detail
+
+
+@pytest.mark.fault
+def test_one_dropped_update_is_caught_and_named(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    from safetensors.torch import load_file
+
+    original = load_file(tiny_base / "model.safetensors")[Q_PROJ]
+    edit_weights(export, lambda weights: weights.update({Q_PROJ: original}))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.figure.startswith("1 wrong")
+    assert Q_PROJ in failure.detail
+
+
+@pytest.mark.fault
+def test_a_transposed_update_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    from safetensors.torch import load_file
+
+    from titlegen.export import AdapterDeltas
+
+    # Hidden 64 and two heads of 32: q_proj is square, so a transposed update fits.
+    delta = AdapterDeltas(tiny_adapter).delta("model.layers.0.self_attn.q_proj")
+    original = load_file(tiny_base / "model.safetensors")[Q_PROJ]
+    edit_weights(export, lambda weights: weights.update({Q_PROJ: original + delta.T}))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.name == "weights.merged"
+    assert "of something else" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_wrong_alpha_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    edit_json(other / "adapter_config.json", lambda config: config.update(lora_alpha=2 * config["lora_alpha"]))
+    failure = the_only_failure(check_export(export, tiny_base, other))
+    assert "holds 0.50 times the adapter's update" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_4_bit_base_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    import torch
+
+    def coarsen(weights: dict[str, Any]) -> None:
+        for key, value in weights.items():
+            if "proj" in key:
+                step = value.abs().amax() / 7
+                weights[key] = torch.round(value / step) * step
+
+    edit_weights(export, coarsen)
+    assert "weights.merged" in {check.name for check in failures(check_export(export, tiny_base, tiny_adapter))}
+
+
+@pytest.mark.fault
+def test_missing_key_and_value_weights_are_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    lost = "model.layers.1.self_attn.k_proj.weight"
+    edit_weights(export, lambda weights: weights.pop(lost))
+    failure = next(c for c in failures(check_export(export, tiny_base, tiny_adapter)) if c.name == "weights.keys")
+    assert f"{lost} is missing" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_touched_tensor_outside_of_the_adapter_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    edit_weights(export, lambda weights: weights[NORM].add_(1e-3))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.name == "weights.untouched"
+    assert NORM in failure.detail
+
+
+@pytest.mark.fault
+def test_nan_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    edit_weights(export, lambda weights: weights[NORM].fill_(float("nan")))
+    assert the_only_failure(check_export(export, tiny_base, tiny_adapter)).name == "weights.finite"
+
+
+@pytest.mark.fault
+def test_a_lost_rope_base_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    edit_json(export / "config.json", lambda config: config.pop("rope_theta"))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert "rope_theta is None" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_missing_sentencepiece_model_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    (export / "tokenizer.model").unlink()
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert "tokenizer.model is missing" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_wrong_vocabulary_size_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    edit_json(export / "config.json", lambda config: config.update(vocab_size=config["vocab_size"] + 1))
+    names = {check.name for check in failures(check_export(export, tiny_base, tiny_adapter))}
+    assert names == {"tokenizer.files", "config.values"}
+
+
+@pytest.mark.fault
+def test_an_architecture_that_ollama_cannot_import_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    edit_json(export / "config.json", lambda config: config.update(architectures=["Gemma3nForCausalLM"]))
+    failure = next(c for c in failures(check_export(export, tiny_base, tiny_adapter)) if c.name == "config.values")
+    assert "Gemma3nForCausalLM" in failure.detail
+
+
+@pytest.mark.fault
+def test_layer_kinds_that_llama_cpp_would_not_follow_are_caught(
+    export: Path, tiny_base: Path, tiny_adapter: Path
+) -> None:
+    def swap(config: dict[str, Any]) -> None:
+        config["layer_types"] = config["layer_types"][::-1]
+
+    edit_json(export / "config.json", swap)
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert "llama.cpp takes every 6th layer as a full one" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_missing_stop_token_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    edit_json(export / "generation_config.json", lambda config: config.update(eos_token_id=1))
+    assert "eos_token_id is 1" in the_only_failure(check_export(export, tiny_base, tiny_adapter)).detail
+
+
+@pytest.mark.fault
+def test_a_bos_in_the_served_template_is_caught(
+    tiny_merged: Path, articles: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [row["content"] for row in articles]
+    assert check_prompt_bytes(tiny_merged, contents).passed
+    monkeypatch.setattr("titlegen.verify.parity.TEMPLATE", prompt.BOS + prompt.TEMPLATE)
+    failure = check_prompt_bytes(tiny_merged, contents)
+    assert not failure.passed
+    assert "Ollama template renders" in failure.detail
+
+
+@pytest.mark.fault
+def test_another_chat_template_is_caught(export: Path, articles: list[dict[str, str]]) -> None:
+    template = export / "chat_template.jinja"
+    template.write_text(template.read_text(encoding="utf-8").replace("user", "human"), encoding="utf-8")
+    template.write_text(template.read_text(encoding="utf-8").replace("| trim", ""), encoding="utf-8")
+    template.write_text("{{ bos_token }}" + template.read_text(encoding="utf-8"), encoding="utf-8")
+    failure = check_prompt_bytes(export, [row["content"] for row in articles])
+    assert "chat template renders" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_truncated_shard_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    path = export / "model.safetensors"
+    os.truncate(path, path.stat().st_size - 1000)
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.name == "weights.shards"
+    assert "cut off or damaged" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_flipped_bit_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    path = export / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 0x40  # the exponent of the last weight
+    path.write_bytes(data)
+    assert failures(check_export(export, tiny_base, tiny_adapter))
+
+
+@pytest.mark.fault
+def test_swapped_index_entries_are_caught(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    merge_adapter(tiny_base, tiny_adapter, ExportSettings(max_shard_gib=0.0002), tmp_path)
+    assert not failures(check_export(tmp_path, tiny_base, tiny_adapter))
+
+    def swap(index: dict[str, Any]) -> None:
+        shards = index["weight_map"]
+        first, last = next(iter(shards)), next(reversed(shards))
+        shards[first], shards[last] = shards[last], shards[first]
+
+    edit_json(tmp_path / INDEX, swap)
+    failure = the_only_failure(check_export(tmp_path, tiny_base, tiny_adapter))
+    assert "the index puts" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_gguf_of_another_run_is_caught(export: Path, gguf_f16: Path) -> None:
+    edit_weights(export, lambda weights: weights[Q_PROJ].mul_(1.01))
+    failure = the_only_failure(check_gguf(gguf_f16, export))
+    assert failure.name == "gguf.tensors"
+    assert "blk.0.attn_q.weight" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_truncated_gguf_is_caught(tiny_merged: Path, gguf_f16: Path, tmp_path: Path) -> None:
+    broken = tmp_path / gguf_f16.name
+    broken.write_bytes(gguf_f16.read_bytes()[:100_000])
+    assert the_only_failure(check_gguf(broken, tiny_merged)).name == "gguf.readable"
+
+
+@pytest.mark.fault
+def test_turn_marks_stored_as_text_are_caught(
+    export: Path, tiny_merged: Path, tmp_path: Path, articles: list[dict[str, str]]
+) -> None:
+    """What llama.cpp's converter makes of a tokenizer_config.json as transformers 5 writes it."""
+    edit_json(export / "tokenizer_config.json", lambda config: config.pop("added_tokens_decoder"))
+    path = tmp_path / gguf_name("f16")
+    write_gguf(export, "f16", path)
+    failure = next(c for c in failures(check_gguf(path, tiny_merged)) if c.name == "gguf.metadata")
+    assert "<start_of_turn>" in failure.detail
+    tokens = check_token_ids(export, [path], [row["content"] for row in articles[:3]])
+    assert failures(tokens)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("fault", ["pickle", "link", "code", "remote code"])
+def test_foreign_directories_are_refused_with_the_reason(export: Path, fault: str) -> None:
+    assert not failures(check_foreign(export))
+    reasons = {
+        "pickle": "training_args.bin can hold pickled code",
+        "link": "weights is a link that leaves the directory",
+        "code": "modeling.py is code",
+        "remote code": "asks for remote code",
+    }
+    if fault == "pickle":
+        (export / "training_args.bin").touch()
+    elif fault == "link":
+        (export / "weights").symlink_to("/etc/passwd")
+    elif fault == "code":
+        (export / "modeling.py").touch()
+    else:
+        edit_json(export / "config.json", lambda config: config.update(auto_map={"AutoModel": "x.Y"}))
+    failure = the_only_failure(check_foreign(export))
+    assert reasons[fault] in failure.detail
+    with pytest.raises(VerifyError, match="1 of 1 checks failed"):
+        require([failure])
