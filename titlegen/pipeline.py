@@ -1,22 +1,27 @@
 """The stages in order: each brings those before it up to date, and runs only when something it depends on changed."""
 
 import dataclasses
+import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from titlegen.errors import ServeError
+from titlegen.daemon import stop_daemon
+from titlegen.errors import DataError
 from titlegen.manifest import (
+    MANIFEST,
     Manifest,
+    check_files,
     digest_file,
     digest_json,
     is_up_to_date,
     new_directory,
     read_manifest,
     stage_key,
+    write_atomically,
     write_manifest,
 )
 from titlegen.models import fingerprint, resolve_base
@@ -41,6 +46,21 @@ class StageRun:
 def say(text: str) -> None:
     """Print one line of progress for a person; stdout stays free for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def announce(settings: Settings, verb: str) -> None:
+    """Say which profile, base model and device are about to be used."""
+    backend = {"peft": "TRL and PEFT", "unsloth": "Unsloth on CUDA"}[settings.train.backend]
+    say(
+        f"titlegen {verb}: profile {settings.profile}, data {settings.data.source}, base model {settings.model.base}, "
+        f"training with {backend}, output {settings.directory}"
+    )
+
+
+def describe(run: StageRun) -> str:
+    """Return one line on a stage for a person."""
+    state = f"done in {run.results['elapsed_s']:.1f} s" if run.fresh else "up to date"
+    return f"{run.name}: {state}; {run.directory}"
 
 
 def run_stage(
@@ -194,22 +214,61 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
         inputs["predictions"] = digest_file(Path(target))
     if against is not None:
         inputs["against"] = digest_file(against)
-    # Half-generated splits wait here for the next run of the same model on the same rows.
-    work = settings.directory / ".predictions" / stage_key("evaluate", stage_settings, inputs)[:16]
 
     def build(directory: Path) -> dict[str, Any]:
-        generated, described = _generate_split(settings, target, examples, merged.directory, work)
-        base_titles = _base_titles(settings, examples, prepared.manifest.digest) if settings.evaluate.base_model else None
+        predictions, generation = _generate_split(settings, target, examples)
+        base_titles = _base_titles(settings, examples) if settings.evaluate.base_model else None
         report = scoring.evaluate(
-            examples, generated, settings.evaluate, base_predictions=base_titles, generation=described
+            examples, predictions, settings.evaluate, base_predictions=base_titles, generation=generation
         )
         scoring.write_report(report, directory, against=against)
         return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
 
     name = "report-served" if target == "server" else "report"
-    run = run_stage("evaluate", settings.directory / name, stage_settings, inputs, build)
-    shutil.rmtree(work, ignore_errors=True)
-    return run
+    return run_stage("evaluate", settings.directory / name, stage_settings, inputs, build)
+
+
+def failed_gates(run: StageRun) -> list[str]:
+    """Return the names of the gates that an evaluation failed; an undecided gate did not fail."""
+    return [gate["name"] for gate in run.results["report"]["gates"] if gate["verdict"] == "fail"]
+
+
+def _target(settings: Settings) -> str:
+    """Return what generates: ``auto`` is the server once the exported model is deployed there."""
+    if settings.evaluate.target != "auto":
+        return settings.evaluate.target
+    from titlegen import serve as serving
+
+    return "server" if serving.is_deployed(settings.serve, settings.directory / "gguf") else "merged"
+
+
+def _generate_split(settings: Settings, target: str, examples: Sequence[Any]) -> tuple[list[str], dict[str, Any]]:
+    from titlegen import evaluate as scoring
+    from titlegen import serve as serving
+
+    generator: Any
+    if target == "server":
+        generator = serving.ServedGenerator(settings.serve, settings.directory / "final-hf")
+    elif target == "merged":
+        generator = scoring.TransformersGenerator(settings.directory / "final-hf", None, settings.evaluate)
+    elif target == "adapter":
+        base = resolve_base(settings.model)
+        generator = scoring.TransformersGenerator(base, settings.directory / "lora", settings.evaluate)
+    else:
+        return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
+    partial = settings.directory / ".predictions" / f"{target}.jsonl"
+    generated = scoring.generate_predictions(generator, examples, partial, settings.evaluate.batch_size)
+    partial.unlink()
+    return generated.predictions, generated.description
+
+
+def _base_titles(settings: Settings, examples: Sequence[Any]) -> list[str]:
+    """Return the untuned model's titles; they are kept, since no later run changes them."""
+    from titlegen import evaluate as scoring
+
+    generator = scoring.TransformersGenerator(resolve_base(settings.model), None, settings.evaluate)
+    partial = settings.directory / ".predictions" / "base.jsonl"
+    return scoring.generate_predictions(generator, examples, partial, settings.evaluate.batch_size).predictions
 
 
 def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None = None) -> dict[str, Any]:
@@ -244,22 +303,136 @@ def deploy(settings: Settings, *, rollback: bool = False) -> dict[str, Any]:
     state = settings.output / "run"
     if rollback:
         return serving.rollback(settings.serve, state)
-    merged, converted = export(settings)
-    check_files(merged.directory, merged.manifest)
-    check_files(converted.directory, converted.manifest)
+    verify(settings)
     started = time.monotonic()
-    result = serving.deploy(merged.directory, converted.directory, settings.serve, state)
+    folders = (settings.directory / "final-hf", settings.directory / "gguf")
+    result = serving.deploy(*folders, settings.serve, state, say)
     result["elapsed_s"] = round(time.monotonic() - started, 2)
     _remember(settings, "deploy", result)
     return result
 
 
 def generate(settings: Settings, article: str) -> dict[str, Any]:
-    """Return the deployed model's title for an article in a file, or on standard input for ``-``."""
+    """Return the deployed model's title for an article in a file, or on standard input for ``-``.
+
+    Raises:
+        DataError: the file cannot be read as UTF-8 text.
+        ServeError: the server or the model does not answer.
+    """
+    from titlegen import serve as serving
+
+    try:
+        raw = sys.stdin.buffer.read() if article == "-" else Path(article).read_bytes()
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"cannot read {article!r}: {error.strerror}; give a text file, or - for standard input"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{article!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    client = serving.Client(settings.serve, settings.directory / "final-hf")
+    answer = client.generate(text)
+    if answer.trimmed:
+        say(f"the article is longer than {settings.serve.num_ctx} tokens hold; its end was left out at a sentence end")
+    return dataclasses.asdict(answer)
 
 
 def serve(settings: Settings, *, stop: bool = False) -> dict[str, Any]:
     """Make sure that a server answers, or end those that titlegen started."""
+    from titlegen import serve as serving
+
+    state = settings.output / "run"
+    if stop:
+        ended = [name for name in ("server", "hub") if stop_daemon(name, state)]
+        return {"stopped": ended, "message": f"stopped: {', '.join(ended)}" if ended else "nothing was running"}
+    server = serving.ensure_server(settings.serve, state)
+    return {**dataclasses.asdict(server), "message": f"{server.kind} answers at {server.host}"}
+
+
+def summary(settings: Settings) -> str:
+    """Return the table of what stands in the output folder: time, place, scores, address and a ``curl`` line."""
+    rows = []
+    for name, folder in _FOLDERS.items():
+        if (settings.directory / folder / MANIFEST).is_file():
+            results = read_manifest(settings.directory / folder).results
+            rows.append(
+                (name, f"{results['elapsed_s']:.1f} s", str(settings.directory / folder), _facts(name, results))
+            )
+    pushed, deployed = _recall(settings, "push"), _recall(settings, "deploy")
+    if pushed:
+        rows.append(("push", f"{pushed['elapsed_s']:.1f} s", pushed["url"], f"{pushed['files']} files verified"))
+    if deployed:
+        rows.append(("deploy", f"{deployed['elapsed_s']:.1f} s", deployed["host"], deployed["model"]))
+    lines = _aligned([("stage", "time", "where", "what"), *rows])
+    lines += _score_lines(settings)
+    if deployed:
+        lines += ["", "Try it:", f"  {deployed['curl']}"]
+    return "\n".join(lines)
+
+
+_FOLDERS = {
+    "prepare": "data",
+    "train": "lora",
+    "merge": "final-hf",
+    "gguf": "gguf",
+    "verify": "verify",
+    "evaluate": "report",
+    "evaluate served": "report-served",
+}
+_SHOWN_SCORES = ("rougeL", "bleu1", "title_only_rate", "length_rate")
+
+
+def _facts(name: str, results: Mapping[str, Any]) -> str:
+    """Return what a stage produced, in a few words."""
+    if name == "prepare":
+        return ", ".join(f"{count} {split}" for split, count in results["splits"].items())
+    if name == "train":
+        return f"{results['steps']} steps, loss {results['first_loss']:.2f} to {results['last_loss']:.2f}"
+    if name == "merge":
+        return f"{results['merged_tensors']} of {results['tensors']} tensors changed"
+    if name == "gguf":
+        return ", ".join(results["types"])
+    if name == "verify":
+        return f"{len(results['checks'])} checks passed"
+    return f"{results['report']['rows']} articles"
+
+
+def _score_lines(settings: Settings) -> list[str]:
+    """Return the scores of the newest report beside those of the baselines on the same articles."""
+    folder = next((f for f in ("report-served", "report") if (settings.directory / f / MANIFEST).is_file()), None)
+    if folder is None:
+        return []
+    results = read_manifest(settings.directory / folder).results
+    report = results["report"]
+    columns = {"this model": {name: report["scores"][name]["value"] for name in _SHOWN_SCORES}}
+    columns |= {
+        label: report["baselines"][key]
+        for label, key in (("untuned", "base_model"), ("Lead-1", "lead1"), ("oracle", "oracle"))
+        if report["baselines"].get(key)
+    }
+    verdicts = {gate["name"]: gate["verdict"] for gate in report["gates"]}
+    rows = [(f"score ({results['target']})", *columns, "gate")]
+    rows += [
+        (name, *(f"{column[name]:.3f}" for column in columns.values()), verdicts.get(name, "-"))
+        for name in _SHOWN_SCORES
+    ]
+    return ["", *_aligned(rows)]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _remember(settings: Settings, name: str, result: Mapping[str, Any]) -> None:
+    """Keep the result of a stage that has no directory of its own, for the table."""
+    write_atomically(settings.directory / f"{name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def _recall(settings: Settings, name: str) -> dict[str, Any] | None:
+    path = settings.directory / f"{name}.json"
+    result: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+    return result
 
 
 def _source_digest(settings: Settings) -> str:

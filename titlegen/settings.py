@@ -394,13 +394,17 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "titlegen"
 
 
-def prepare_training_environment() -> None:
+def prepare_training_environment(*, compile_model: bool) -> None:
     """Turn off the telemetry of the training libraries, and give their caches and the GPU's memory a lasting order.
 
     Variables that the user has set stay as they are.
+
+    Args:
+        compile_model: let Unsloth compile the whole model, which costs a minute before its first use.
     """
     cache = cache_directory()
     for name, value in {
+        "UNSLOTH_COMPILE_DISABLE": "0" if compile_model else "1",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # Unsloth writes generated source beside the current directory otherwise, and torch forgets kernels at a reboot.
@@ -410,6 +414,15 @@ def prepare_training_environment() -> None:
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def keep_loopback_direct() -> None:
+    """Tell every HTTP client of this process not to ask a proxy for the servers that run on this machine."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host for host in known.split(",") if host]
+    hosts += [host for host in ("127.0.0.1", "localhost") if host not in hosts]
+    # Where both spellings are set, the one in small letters counts.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
 
 
 def debugging() -> bool:

@@ -63,7 +63,8 @@ def open_source(settings: DataSettings) -> Source:
         columns, records = _open_file(path, settings)
     else:
         columns, records = _open_hub(settings)
-    rows = (_row(record, columns, path.stem if path.suffix in _SUFFIXES else name) for record in records)
+    origin = path.stem if path.suffix in _SUFFIXES else name
+    rows = (_row(record, columns, origin) for record in records)
     return Source(name, columns, itertools.islice(rows, settings.limit) if settings.limit else rows)
 
 

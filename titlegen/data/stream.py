@@ -1,7 +1,6 @@
 """From a stream of raw rows to clean ones on disk, chunk by chunk, on as many cores as wanted, in constant memory."""
 
 import hashlib
-import heapq
 import itertools
 import json
 import multiprocessing
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from titlegen.data.dedup import U8, U64, Rows, sign
-from titlegen.data.filters import Clean, clean_row
+from titlegen.data.filters import Clean, clean_row, digest_hex
 from titlegen.data.shorten import CountTokens, fits, load_counter, shorten
 from titlegen.data.sources import Row
 from titlegen.data.split import to_day
@@ -31,7 +30,6 @@ CHUNK_ROWS = 500
 _INLINE_ROWS = 4 * CHUNK_ROWS
 _EXAMPLES = 3
 _EXAMPLE_CHARS = 120
-_ID_CHARS = 16
 
 
 @dataclass(slots=True)
@@ -42,14 +40,14 @@ class RuleCount:
     pieces: int = 0
     chars: int = 0
     examples: list[tuple[str, str]] = field(default_factory=list)
-    """Digest and text of the pieces with the lowest digests, so that the choice does not depend on any order."""
+    """Digest and text of a few pieces, sorted."""
 
     def add(self, other: "RuleCount") -> None:
         """Add another chunk's counts."""
         self.articles += other.articles
         self.pieces += other.pieces
         self.chars += other.chars
-        self.examples = heapq.nsmallest(_EXAMPLES, set(self.examples) | set(other.examples))
+        self.examples = sorted({*self.examples, *other.examples})[:_EXAMPLES]
 
 
 @dataclass(slots=True)
@@ -164,13 +162,16 @@ def _clean_one(row: Row, settings: DataSettings, counts: Counts, count_tokens: C
 
 def _count_rules(rules: dict[str, RuleCount], removals: Removals) -> None:
     for name, pieces in removals.pieces.items():
-        examples = [(digest_hex(piece), piece[:_EXAMPLE_CHARS]) for piece in pieces[:_EXAMPLES]]
-        rules.setdefault(name, RuleCount()).add(RuleCount(1, len(pieces), sum(map(len, pieces)), examples))
-
-
-def digest_hex(text: str) -> str:
-    """Return a short digest of a text, lone surrogates included."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_ID_CHARS // 2).hexdigest()
+        count = rules.setdefault(name, RuleCount())
+        count.articles += 1
+        count.pieces += len(pieces)
+        count.chars += sum(map(len, pieces))
+        # One piece of an article is enough, and those with the lowest digests do not depend on any order.
+        if pieces and pieces[0]:
+            text = pieces[0][:_EXAMPLE_CHARS]
+            example = (digest_hex(text), text)
+            if len(count.examples) < _EXAMPLES or example < count.examples[-1]:
+                count.examples = sorted({*count.examples, example})[:_EXAMPLES]
 
 
 def _digests(values: list[bytes]) -> U64:

@@ -8,8 +8,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-# About 32 MiB of weights at a time, whatever the number of rows.
-_CELLS = 1 << 22
+# Half a MiB of weights at a time, whatever the number of rows: more would leave the processor's cache.
+_CELLS = 1 << 16
 
 
 def resample_sums(columns: Floats, resamples: int, seed: int) -> Floats:

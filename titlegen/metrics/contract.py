@@ -3,6 +3,8 @@
 import regex
 
 MIN_CHARS, MAX_CHARS = 8, 30
+# What is longer is no title, and is not read to its end: outputs are untrusted.
+_MAX_READ_CHARS = 1000
 
 _OPEN_CLOSE = {
     "「": "」",
@@ -20,8 +22,8 @@ _WRAPPING = {**{mark: _OPEN_CLOSE[mark] for mark in "「『《〈【“‘"}, '"
 
 # What is wrong with a raw output, in the order in which it is looked for.
 _PREFIX = regex.compile(
-    r"(?:(?:新聞|文章|建議|本文|生成的?|精煉的?)?(?:標題|標题|题目|題目|主題)(?:如下|為|是|建議)?|答案?|輸出|回覆|摘要|說明|解釋|title|headline|answer|output)"
-    r"\s*[:：]"
+    r"(?:(?:新聞|新闻|文章|建議|本文|生成的?|精煉的?)?(?:標題|标题|題目|题目|主題)(?:如下|為|是|建議)?"
+    r"|答案?|輸出|回覆|摘要|說明|解釋|title|headline|answer|output)\s*[:：]"
     r"|(?:以下|下面|這)(?:是|為|就是)"
     r"|(?:好的?|當然(?:可以)?|沒問題|了解|收到|sure|okay|ok|certainly)\s*[,，。.!！:：]"
     r"|(?:根據|依據)(?:上述|以上|您提供的?|你提供的?|這篇|提供的)"
@@ -43,8 +45,8 @@ _CHAT_TOKEN = regex.compile(
 )
 _TAG = regex.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?>", regex.IGNORECASE)
 
-# ＊ ★ ™ and the like are in the property, too; digits and # are not.
-_EMOJI = regex.compile(r"[\p{Extended_Pictographic}\p{Regional_Indicator}\uFE0F\u20E3--[©®™]]", regex.V1)
+# With the dingbats, such as ★ and ✕; without the signs that names carry.
+_EMOJI = regex.compile(r"[\p{Extended_Pictographic}\p{Regional_Indicator}\u2600-\u27BF\uFE0F\u20E3--[©®™]]", regex.V1)
 _REPEATED = regex.compile(r"([!！?？,，、;；:：~～。])\s*\1|[!！?？]{3,}|\.{3,}|…{3,}|—{3,}|([-_=*#|/])\2+")
 _TRAILING = regex.compile(r"[,，、;；:：。.…~～\-—_=|/\\]$")
 
@@ -53,12 +55,13 @@ def title_violations(raw: str) -> tuple[str, ...]:
     """Return what makes a raw output more, or less, than a title; empty when it is a title and nothing else.
 
     White space around the output is not held against it. The names: empty, lines, prefix, explanation, markdown,
-    json, chat_token, quotes.
+    json, chat_token, quotes, long.
     """
     text = raw.strip()
     if not text:
         return ("empty",)
-    found = []
+    found = ["long"] if len(text) > _MAX_READ_CHARS else []
+    text = text[:_MAX_READ_CHARS]
     if len([line for line in text.splitlines() if line.strip()]) > 1:
         found.append("lines")
     if _PREFIX.match(text):
@@ -86,7 +89,7 @@ def style_violations(raw: str) -> tuple[str, ...]:
 
     ！ and ？ may end a title; …… and —— count as one mark each.
     """
-    text = raw.strip()
+    text = raw.strip()[:_MAX_READ_CHARS]
     if not text:
         return ("empty",)
     found = []

@@ -60,6 +60,8 @@ _COUNTED = re.compile(
     r"|[台臺](?![灣南北中東])|公[里尺斤頃噸分克升]|小時|分鐘"
 )
 _HAS_ARABIC = re.compile("[0-9]")
+# The 三 of 三到五歲.
+_RANGE = re.compile(rf"[至到~-]{_NUMERAL}(?:{_COUNTED.pattern})")
 _UNIT_ONLY = re.compile(rf"[{HAN_UNITS}]+")
 _DIGITS_ONLY = re.compile(rf"[{HAN_DIGITS}]+")
 # 第一 is a rank in 第一名 and 第一屆, and praise or haste in 市占第一, 第一線, 第一時間.
@@ -72,6 +74,8 @@ _NEVER_ALONE = frozenset("零〇○壹貳參肆伍陸柒捌玖贰叁陆")
 _LARGE_ALONE = frozenset(HAN_UNITS) - {"十"}
 _NAMED_DIGITS = 3
 
+# 逾三月 counts months, and 三月 names one.
+_SPAN_BEFORE = re.compile(r"(?:連|逾|近|達|滿|超過|約|隔|歷時)\Z")
 _AT_LEAST_BEFORE = re.compile(r"(?:逾|超過|超|破|突破|上|至少|起碼|不止|衝上|多達|高達)\Z")
 _AT_MOST_BEFORE = re.compile(r"(?:近|將近|逼近|不到|未滿|未達|低於)\Z")
 _ABOUT_BEFORE = re.compile(r"(?:約|大約|約莫)\Z")
@@ -213,7 +217,8 @@ def _is_han_number(plain: str, match: re.Match[str], value: Decimal, unit: str) 
     if text == "一":
         return unit in {"month", "percent", "tenths", "discount"}
     if len(text) == 1 or _UNIT_ONLY.fullmatch(text):
-        return _COUNTED.match(plain, end) is not None or (unit != "" and text not in _LARGE_ALONE)
+        counted = _COUNTED.match(plain, end) or _RANGE.match(plain, end)
+        return counted is not None or (unit != "" and text not in _LARGE_ALONE)
     return unit != "" or len(text) >= _NAMED_DIGITS or not _DIGITS_ONLY.fullmatch(text)
 
 
@@ -241,7 +246,9 @@ def _read(plain: str, token: _Token, unit: str) -> set[Reading]:
     value = token.value.normalize()
     before = plain[max(0, token.start - 3) : token.start]
     readings: set[Reading] = {("number", value)}
-    if unit in {"month", "day", "percent"}:
+    if unit == "month" and _SPAN_BEFORE.search(before):
+        readings.add((unit, value))
+    elif unit in {"month", "day", "percent"}:
         readings = {(unit, value)}
     elif unit == "tenths":
         more = Decimal(5) if token.more == "半" else _plain_value(token.more or "0")
@@ -293,4 +300,7 @@ def _bound(plain: str, token: _Token) -> Bound:
     text = plain[token.start : token.end]
     if _ABOUT_BEFORE.search(before) or _ABOUT_AFTER.match(plain, token.end) or _UNIT_ONLY.fullmatch(text):
         return "about"
-    return "rounded" if _scale(text) and len(token.value.normalize().as_tuple().digits) > 1 else "exact"
+    # 四成 stands for 41.7%, 八百人 for 812 and 12.3萬 for 123,456; 3萬 stands for 30,000.
+    is_precise = _HAS_ARABIC.search(text) and len(token.value.normalize().as_tuple().digits) > 1 and _scale(text)
+    is_spoken = not _HAS_ARABIC.search(text) and text[-1] in HAN_UNITS and text[-1] != "十"
+    return "rounded" if token.unit == "tenths" or is_precise or is_spoken else "exact"

@@ -1,12 +1,11 @@
 """Which people, places, organisations and foreign words of a title are not in its article: candidates for a reader."""
 
-import logging
 import re
 from collections.abc import Iterator
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from titlegen.metrics.numerals import fold_width
+from titlegen.metrics.tokens import load_jieba, simplify
 
 _PERSON_TAGS = frozenset({"nr", "nrt", "nrfg"})
 # jieba tags many a common noun as a place (上路, 藍海), so the word itself has to look like one.
@@ -16,6 +15,8 @@ _PLACE = re.compile(
     r"|[台臺][灣北中南東]|高雄|基隆|桃園|新竹|苗栗|彰化|南投|雲林|嘉義|屏東|宜蘭|花蓮|澎湖|金門|馬祖"
     r"|日本|印度|越南|歐洲|亞洲|非洲|東京|大阪|香港|上海|北京|紐約|倫敦|巴黎|烏克蘭|俄羅斯|以色列"
 )
+# 高二生 is no Mr Gao.
+_HAN_NUMERAL = re.compile("[一二三四五六七八九十]")
 _COMMON = frozenset(
     {"城市", "宜居城市", "重鎮", "社區", "山區", "市區", "社會", "大會", "機會", "專區", "園區", "上路", "上街"}
 )
@@ -28,7 +29,7 @@ _SHORT_NAME, _FULL_NAME = 2, 3
 # Titles are read clause by clause; what stands word for word in the article needs no reading.
 _CLAUSE = re.compile(r"[^\W_]+(?:[-.&'][^\W_]+)*")
 # 南市府 is backed by 臺南市政府: the same characters in order, within a few others.
-_ABBREVIATION_SPREAD = 3
+_ABBREVIATION_SPREAD, _MAX_ABBREVIATION = 3, 8
 _VARIANTS = str.maketrans("台峯温鐘凃", "臺峰溫鍾涂")
 
 
@@ -61,15 +62,15 @@ def unsupported_names(title: str, article: str) -> list[Name]:
 
 
 def _read_clause(clause: str, offset: int) -> Iterator[Name]:
-    jieba = _jieba()
+    jieba = load_jieba()
     end = 0
-    for word, tag in jieba.posseg.cut(_simplify(clause)):
+    for word, tag in jieba.posseg.cut(simplify(clause)):
         start, end = end, end + len(word)
         text = clause[start:end]
         if tag in _PERSON_TAGS:
             # In jieba's dictionary most short "names" are words: 歡慶, 溫馨, 藍圖.
             is_name = text[0] in _SURNAMES and (len(text) == _FULL_NAME or word not in jieba.dt.FREQ)
-            is_name = is_name and len(text) <= _FULL_NAME
+            is_name = is_name and len(text) <= _FULL_NAME and _HAN_NUMERAL.search(text) is None
         elif tag in _PLACE_TAGS:
             is_name = _PLACE.fullmatch(text) is not None and text not in _COMMON
         else:
@@ -85,29 +86,7 @@ def _fold(text: str) -> str:
 def _stands_in(name: str, article: str) -> bool:
     if name in article:
         return True
-    if name.isascii():
+    if name.isascii() or len(name) > _MAX_ABBREVIATION:
         return False
     gap = rf".{{0,{_ABBREVIATION_SPREAD}}}?"
     return re.search(gap.join(map(re.escape, name)), article) is not None
-
-
-def _simplify(title: str) -> str:
-    simplified = str(_converter().convert(title))
-    return simplified if len(simplified) == len(title) else title
-
-
-@cache
-def _converter() -> Any:
-    import opencc
-
-    return opencc.OpenCC("t2s")
-
-
-@cache
-def _jieba() -> Any:
-    import jieba
-    import jieba.posseg
-
-    # It announces its dictionary cache at DEBUG level, on stderr, in every process.
-    jieba.setLogLevel(logging.WARNING)
-    return jieba

@@ -80,4 +80,5 @@ def _within(stated: Decimal, fact: Decimal, bound: Bound) -> bool:
         return max(stated - place, stated * Decimal("0.9")) <= fact <= stated
     if bound == "about":
         return abs(fact - stated) <= max(place / 2, stated / 10)
-    return abs(fact - stated) < place
+    # Rounded, or cut off: newspapers do both.
+    return -place / 2 <= fact - stated < place

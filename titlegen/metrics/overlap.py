@@ -45,9 +45,11 @@ def rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
 def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
     """Return the length of the longest common subsequence.
 
-    One machine word holds a whole row of the usual table, so that the extraction oracle can try every sentence.
+    The bits of one integer hold a whole row of the usual table, so that the extraction oracle can try every sentence.
     Source: Hyyrö, Bit-Parallel LCS-length Computation Revisited, 2004.
     """
+    if len(first) > len(second):
+        first, second = second, first
     places: dict[str, int] = {}
     for index, token in enumerate(first):
         places[token] = places.get(token, 0) | 1 << index

@@ -61,5 +61,5 @@ def _parse(date: str | None) -> dt.date | None:
         day = dt.date.fromisoformat(date or "")
     except ValueError:
         return None
-    # Near the end of the calendar a week ahead does not exist.
-    return day if day.year < dt.MAXYEAR else None
+    # At the ends of the calendar there is no day before or after.
+    return day if dt.MINYEAR < day.year < dt.MAXYEAR else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from titlegen.metrics.bootstrap import bootstrap_interval, resample_sums, wilson_interval
 from titlegen.metrics.contract import has_title_length, style_violations, title_violations
+from titlegen.metrics.figures import Reading
 from titlegen.metrics.novelty import measure_copying, repetition, script_purity, searchable
 from titlegen.metrics.numbers import article_readings, find_numbers, is_supported
 from titlegen.metrics.overlap import bleu1, matched_unigrams, rouge_l, rouge_n
@@ -48,12 +50,23 @@ class Grounding(NamedTuple):
     repetition: float
 
 
-class Text(NamedTuple):
-    """What a title is measured against: its reference, its article, and the day the article was published."""
+@dataclass(frozen=True)
+class Text:
+    """What titles are measured against: a reference, its article, and the day the article was published."""
 
     reference: str
     article: str
     date: str | None = None
+
+    @cached_property
+    def article_tokens(self) -> str:
+        """The article's tokens in searchable form."""
+        return searchable(tokenize(self.article))
+
+    @cached_property
+    def facts(self) -> frozenset[Reading]:
+        """What the article's numbers may mean; reading them is the slowest step, and most titles have none."""
+        return article_readings(self.article, self.date)
 
 
 class Score(NamedTuple):
@@ -114,18 +127,13 @@ def measure_contract(raw: str) -> Contract:
     return Contract(not title_violations(raw), has_title_length(raw), not style_violations(raw))
 
 
-def measure_grounding(title: str, article: str, date: str | None, article_tokens: str) -> Grounding:
-    """Compare a title with its article; ``article_tokens`` is ``searchable(tokenize(article))``.
-
-    An empty title counts as one number that the article does not have.
-    """
+def measure_grounding(title: str, text: Text) -> Grounding:
+    """Compare a title with its article; an empty title counts as one number that the article does not have."""
     tokens = tokenize(title)
-    numbers = find_numbers(title, date)
-    # Most titles have no number, and reading an article's numbers is the slowest step of all.
-    facts = article_readings(article, date) if numbers else frozenset()
-    copying = measure_copying(tokens, article_tokens)
+    numbers = find_numbers(title, text.date)
+    copying = measure_copying(tokens, text.article_tokens)
     return Grounding(
-        sum(is_supported(number, facts) for number in numbers),
+        sum(is_supported(number, text.facts) for number in numbers),
         len(numbers) or not title.strip(),
         copying.copy_coverage,
         copying.novel_bigram_rate,
@@ -137,11 +145,7 @@ def measure_grounding(title: str, article: str, date: str | None, article_tokens
 def measure_titles(titles: Iterable[str], texts: Iterable[Text]) -> Statistics:
     """Measure raw outputs, one for each text."""
     rows = [
-        (
-            *measure_overlap(title, text.reference),
-            *measure_contract(title),
-            *measure_grounding(title, text.article, text.date, searchable(tokenize(text.article))),
-        )
+        (*measure_overlap(title, text.reference), *measure_contract(title), *measure_grounding(title, text))
         for title, text in zip(titles, texts, strict=True)
     ]
     return Statistics(np.array(rows, dtype=np.float64).reshape(len(rows), len(COLUMNS)))

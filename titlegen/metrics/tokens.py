@@ -8,6 +8,8 @@ from typing import Any
 import regex
 
 _TOKEN = regex.compile(r"\p{Han}|[A-Za-z]+|\d+(?:\.\d+)?|[^\s\p{P}\p{S}]")
+# jieba takes time in the square of a run of unknown characters; no title is as long as this.
+_RUN_CHARS = 200
 
 
 def normalise(text: str) -> str:
@@ -26,13 +28,36 @@ def segment(text: str) -> list[str]:
 
     Segmentation errors differ between a title and its reference, so these scores never decide a gate.
     """
-    return [word for word in _jieba().cut(normalise(text)) if _TOKEN.search(word)]
+    plain = normalise(text)
+    words = []
+    for start in range(0, len(plain), _RUN_CHARS):
+        run = plain[start : start + _RUN_CHARS]
+        end = 0
+        for simplified in load_jieba().cut(simplify(run)):
+            words.append(run[end : end + len(simplified)])
+            end += len(simplified)
+    return [word for word in words if _TOKEN.search(word)]
+
+
+def simplify(text: str) -> str:
+    """Return the text in Simplified characters, position by position: jieba's dictionary knows no others."""
+    simplified = str(_converter().convert(text))
+    return simplified if len(simplified) == len(text) else text
 
 
 @cache
-def _jieba() -> Any:
+def load_jieba() -> Any:
+    """Return the module ``jieba``, with its tagger and without its messages."""
     import jieba
+    import jieba.posseg
 
     # It announces its dictionary cache at DEBUG level, on stderr, in every process.
     jieba.setLogLevel(logging.WARNING)
     return jieba
+
+
+@cache
+def _converter() -> Any:
+    import opencc
+
+    return opencc.OpenCC("t2s")

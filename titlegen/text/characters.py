@@ -35,8 +35,9 @@ _SPACES = (
 )
 _SEPARATORS = " -=_*~＊＝－—─━＿#•·.…"
 _SEPARATOR_CHARS = 3
-_DOUBLED = "，、；：。！？!?~～,;"
-_ASKING = ("!?", "?!", "！？", "？！", "!？", "?！", "！?", "？!")
+_DOT, _MARK = "[.。．…‧・]", "[，、；：。！？!?~～,;—]"
+_SAME_DOTS = re.compile(r"([.。．‧・])\1\1+|(…)…{2,}")
+_SAME_MARKS = re.compile(r"([，、；：。！？!?~～,;])\1+|([!！][?？]|[?？][!！])[!?！？]+|(——)—+")
 # Characters of Latin-1 and Windows-1252, into which UTF-8 falls when it is read with the wrong encoding.
 _SUSPICIOUS = re.compile(
     "[\x80-\x9f]|[À-ÿ\u0152-\u0178\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122][\x80-\xff\u0152-\u2122]"
@@ -83,6 +84,14 @@ def _drop_separator(line: str) -> str:
     return "" if len(line) >= _SEPARATOR_CHARS and not line.strip(_SEPARATORS) else line
 
 
+def _shorten_dots(match: re.Match[str]) -> str:
+    return _SAME_DOTS.sub(lambda run: "……" if run[2] else "…", match[0])
+
+
+def _shorten_marks(match: re.Match[str]) -> str:
+    return _SAME_MARKS.sub(lambda run: run[1] or run[2] or run[3], match[0])
+
+
 CHARACTER_RULES: tuple[AnyRule, ...] = (
     FunctionRule(name="mojibake", function=_fix_encoding, odd_only=True),
     Rule(name="line_break", pattern=re.compile("\r\n?|[\x85\u2028\u2029]"), replacement="\n", odd_only=True),
@@ -109,21 +118,10 @@ CHARACTER_RULES: tuple[AnyRule, ...] = (
         triggers=(" \n", "\n ", "\n\n"),
     ),
     FunctionRule(name="outer_space", function=lambda text: (text.strip(), [])),
-    LineRule(
-        name="separator_line", function=_drop_separator, triggers=tuple(mark * 2 for mark in _SEPARATORS if mark != " ")
-    ),
-    Rule(
-        name="ellipsis",
-        pattern=re.compile(r"\.{3,}|。{3,}|．{3,}|…{3,}|‧{3,}|・{3,}"),
-        replacement=lambda match: "……" if match[0][0] == "…" else "…",
-        triggers=("...", "。。。", "．．．", "………", "‧‧‧", "・・・"),
-    ),
-    Rule(
-        name="repeated_punctuation",
-        pattern=re.compile(r"([，、；：。！？!?~～,;])\1+|([!！][?？]|[?？][!！])[!?！？]+|(——)—+"),
-        replacement=lambda match: match[1] or match[2] or match[3],
-        triggers=(*(mark * 2 for mark in _DOUBLED), *_ASKING, "———"),
-    ),
+    LineRule(name="separator_line", function=_drop_separator),
+    # Written out, because re looks for a first character quickly, but not for one that a count follows.
+    Rule(name="ellipsis", pattern=re.compile(f"{_DOT}{_DOT}{_DOT}+"), replacement=_shorten_dots),
+    Rule(name="repeated_punctuation", pattern=re.compile(f"{_MARK}{_MARK}+"), replacement=_shorten_marks),
 )
 
 _DANGLING = "，、；：。:,;|｜／/"

@@ -7,7 +7,7 @@ from titlegen.text.characters import CHARACTER_RULES, REMNANT_RULES, is_plain
 from titlegen.text.markup import MARKUP_RULES
 from titlegen.text.newsroom import NEWSROOM_RULES
 from titlegen.text.press import PRESS_RULES
-from titlegen.text.rule import AnyRule
+from titlegen.text.rule import AnyRule, TriggerIndex
 from titlegen.text.titles import TITLE_RULES
 
 # Three passes settle any real article. Text that is still moving after this many is markup nested on purpose,
@@ -17,6 +17,7 @@ UNSETTLED = "unsettled"
 
 _CONTENT: tuple[AnyRule, ...] = (*MARKUP_RULES, *CHARACTER_RULES, *PRESS_RULES, *NEWSROOM_RULES, *REMNANT_RULES)
 _TITLE: tuple[AnyRule, ...] = (*MARKUP_RULES, *CHARACTER_RULES, *TITLE_RULES)
+_CONTENT_INDEX, _TITLE_INDEX = TriggerIndex(_CONTENT), TriggerIndex(_TITLE)
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ def clean_content(text: str, removals: Removals | None = None) -> str:
         text: any string, lone surrogates included.
         removals: filled with what each rule took away, when given.
     """
-    return _clean(text, _CONTENT, removals)
+    return _clean(text, _CONTENT, _CONTENT_INDEX, removals)
 
 
 def clean_title(text: str, removals: Removals | None = None) -> str:
@@ -48,7 +49,7 @@ def clean_title(text: str, removals: Removals | None = None) -> str:
 
     The space that joins two clauses of a Chinese headline stays. The guarantees of ``clean_content`` hold.
     """
-    return _clean(text, _TITLE, removals)
+    return _clean(text, _TITLE, _TITLE_INDEX, removals)
 
 
 def rule_names() -> list[str]:
@@ -56,24 +57,16 @@ def rule_names() -> list[str]:
     return list(dict.fromkeys([*(rule.name for rule in (*_CONTENT, *_TITLE)), UNSETTLED]))
 
 
-def _clean(text: str, rules: Sequence[AnyRule], removals: Removals | None) -> str:
+def _clean(text: str, rules: Sequence[AnyRule], index: TriggerIndex, removals: Removals | None) -> str:
+    note = removals.add if removals is not None else None
     for _ in range(_MAX_PASSES):
-        cleaned = _apply(text, rules, removals)
-        if cleaned == text:
-            return cleaned
-        text = cleaned
+        before, plain, concerned = text, is_plain(text), index.concerned(text)
+        for rule in rules:
+            # What a rule of this pass lays bare for an earlier one is seen in the next.
+            if rule.name in concerned and not (plain and rule.odd_only):
+                text = rule.apply(text, note)
+        if text == before:
+            return text
     if removals is not None:
         removals.add(UNSETTLED, [text])
     return ""
-
-
-def _apply(text: str, rules: Sequence[AnyRule], removals: Removals | None) -> str:
-    note = removals.add if removals is not None else None
-    plain = is_plain(text)
-    for rule in rules:
-        if (plain and rule.odd_only) or not rule.concerns(text):
-            continue
-        cleaned = rule.apply(text, note)
-        if cleaned is not text:
-            text, plain = cleaned, is_plain(cleaned)
-    return text

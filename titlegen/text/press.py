@@ -29,7 +29,7 @@ _FIELD = _LEAD + any_of(
     # These may open a sentence, too: only with a number behind them.
     r"(?:電 ?話|傳 ?真|手 ?機|行動電話|發言人|[Tt][Ee][Ll]|[Ff][Aa][Xx])(?= ?[：:][^\n。]{0,30}\d{3})",
 )
-_PHONE_LIKE = re.compile(r"\d(?:[-－] ?\d{3}|[）)] ?\d{3}|\d{6})")
+_PHONE_LIKE = re.compile(r"[0-9](?:[-－）)] ?[0-9]{3}|[0-9]{6})")
 _PHONE_NUMBER = re.compile(_PHONE)
 _SENTENCE = re.compile(r"[^。！？]*[。！？」』）]*")
 
@@ -61,7 +61,7 @@ PRESS_RULES: tuple[AnyRule, ...] = (
             r"(?: ?[（(][^）)\n]{0,12}更新[）)])?",
             re.MULTILINE,
         ),
-        triggers=("稿時", "稿日", "稿 時", "稿 日", "發稿"),
+        triggers=("發稿", "發 稿"),
     ),
     Rule(
         name="press_unit",

@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 Note = Callable[[str, Sequence[str]], None]
 Replacement = str | Callable[[re.Match[str]], str]
-
-# Up to this many triggers, one substring search each is faster than one pattern for all.
-_FEW_TRIGGERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,19 +17,7 @@ class AnyRule:
     triggers: tuple[str, ...] = ()
     """The rule is skipped unless one of these stands in the text."""
     odd_only: bool = False
-    """The rule concerns only texts with characters outside the plain set."""
-    _gate: re.Pattern[str] | None = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Compile many triggers into one pattern, which ``re`` searches by their first characters."""
-        many = "|".join(map(re.escape, self.triggers)) if len(self.triggers) > _FEW_TRIGGERS else ""
-        object.__setattr__(self, "_gate", re.compile(many) if many else None)
-
-    def concerns(self, text: str) -> bool:
-        """Return whether the rule may change a text."""
-        if self._gate is not None:
-            return self._gate.search(text) is not None
-        return not self.triggers or any(map(text.__contains__, self.triggers))
+    """The rule concerns only texts with characters outside the plain set (see ``is_plain``)."""
 
     def apply(self, text: str, note: Note | None) -> str:
         """Return the text after the rule, the very same object when nothing changed; note what was taken away."""
@@ -48,18 +34,25 @@ class Rule(AnyRule):
 
     pattern: re.Pattern[str]
     replacement: Replacement = ""
+    """The text itself, without references to groups, or a function of the match."""
 
     def apply(self, text: str, note: Note | None) -> str:
         """Return the text after the rule."""
-        cleaned, count = self.pattern.subn(self.replacement, text)
-        if not count or cleaned == text:
+        replacement = self.replacement
+        pieces: list[str] = []
+
+        def replace(match: re.Match[str]) -> str:
+            after = replacement if isinstance(replacement, str) else replacement(match)
+            if after != match[0]:
+                pieces.append(match[0])
+            return after
+
+        cleaned = self.pattern.sub(replace, text)
+        if not pieces:
             return text
         if note is not None:
-            note(self.name, [match[0] for match in self.pattern.finditer(text) if match[0] != self._replaced(match)])
+            note(self.name, pieces)
         return cleaned
-
-    def _replaced(self, match: re.Match[str]) -> str:
-        return match.expand(self.replacement) if isinstance(self.replacement, str) else self.replacement(match)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,3 +119,37 @@ def listed(text: str) -> tuple[str, ...]:
 def bracketed(*insides: str) -> str:
     """Return a pattern for a pair of brackets, of any kind, around any of the alternatives."""
     return rf"[{OPEN}] ?{any_of(*insides)} ?[{CLOSE}]"
+
+
+class TriggerIndex:
+    """Finds in one walk over a text which of many rules concern it.
+
+    Searching the triggers of each rule on its own takes most of the time of cleaning an article that needs none.
+    """
+
+    def __init__(self, rules: Sequence[AnyRule]) -> None:
+        """Compile the triggers of all rules into one pattern."""
+        owners: dict[str, frozenset[str]] = {}
+        for rule in rules:
+            for trigger in rule.triggers:
+                owners[trigger] = owners.get(trigger, frozenset()) | {rule.name}
+        self._always = frozenset(rule.name for rule in rules if not rule.triggers)
+        # A match hides every trigger that begins within it: it stands for their rules, too.
+        self._concerned = {
+            match: frozenset().union(*(owners[other] for other in owners if _may_hide(match, other)))
+            for match in owners
+        }
+        starts: dict[str, list[str]] = {}
+        for trigger in sorted(owners, key=len, reverse=True):
+            starts.setdefault(trigger[0], []).append(re.escape(trigger[1:]))
+        # One branch for each first character: the longer triggers are tried before their own beginnings.
+        self._pattern = re.compile("|".join(f"{re.escape(start)}{any_of(*rests)}" for start, rests in starts.items()))
+
+    def concerned(self, text: str) -> AbstractSet[str]:
+        """Return the names of the rules that may change a text; never fewer than do."""
+        found = set(self._pattern.findall(text))
+        return self._always.union(*(self._concerned[match] for match in found)) if found else self._always
+
+
+def _may_hide(match: str, other: str) -> bool:
+    return other in match or any(other.startswith(match[place:]) for place in range(1, len(match)))

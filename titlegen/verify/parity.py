@@ -32,6 +32,7 @@ OUTPUT_BOUNDS = {
 # With few articles one title more or less would decide.
 _SLACK_TITLES = 1
 _MAX_NEW_TOKENS = 48
+_LINE_BREAK_ID = 107  # Source: Gemma's vocabulary
 _TIMEOUT_S = 120
 
 
@@ -155,26 +156,36 @@ def _transformers_outputs(model_directory: Path, adapter: Path | None, prompts: 
 
 def _llama_outputs(path: Path, export: Path, prompts: Sequence[str]) -> tuple[list[str], Any]:
     """Return greedy titles, and the log-probabilities of the first token: (prompts, vocabulary) float32."""
-    import numpy as np
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(export / "tokenizer.json"))
+    # As ids: the server would put a second <bos> in front of a text.
+    rows = [tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
+    with llama_server(path) as url:
+        request = {"temperature": 0, "cache_prompt": False, "n_predict": _MAX_NEW_TOKENS, "stop": list(STOP)}
+        titles = [_post(url, "/completion", {"prompt": ids, **request})["content"] for ids in rows]
+    return titles, llama_log_probabilities(path, rows)
 
-    titles, first = [], []
+
+def llama_log_probabilities(path: Path, rows: Sequence[Sequence[int]]) -> Any:
+    """Return llama.cpp's log-probabilities of the token after each row of ids: (rows, vocabulary) float32."""
+    import numpy as np
+
     with llama_server(path) as url:
         vocabulary = int(_get(url, "/v1/models")["data"][0]["meta"]["n_vocab"])
-        for prompt in prompts:
-            # As ids: the server would put a second <bos> in front of a text.
-            ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-            request = {"prompt": ids, "temperature": 0, "cache_prompt": False}
-            answer = _post(url, "/completion", {**request, "n_predict": _MAX_NEW_TOKENS, "stop": list(STOP)})
-            titles.append(answer["content"])
-            answer = _post(url, "/completion", {**request, "n_predict": 1, "n_probs": vocabulary})
-            row = np.full(vocabulary, -np.inf, dtype=np.float32)
+        result = np.full((len(rows), vocabulary), -np.inf, dtype=np.float32)
+        for number, ids in enumerate(rows):
+            request = {
+                "prompt": list(ids),
+                "temperature": 0,
+                "cache_prompt": False,
+                "n_predict": 1,
+                "n_probs": vocabulary,
+            }
+            answer = _post(url, "/completion", request)
             for item in answer["completion_probabilities"][0]["top_logprobs"]:
-                row[item["id"]] = item["logprob"]
-            first.append(row)
-    return titles, np.stack(first)
+                result[number, item["id"]] = item["logprob"]
+    return result
 
 
 def _compare(kind: str, compared: str, reference: tuple[list[str], Any], other: tuple[list[str], Any]) -> Check:

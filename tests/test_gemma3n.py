@@ -1,0 +1,165 @@
+"""A tiny Gemma 3n all the way: adapter, merge, GGUF, llama.cpp. Its weights are random, its tokenizer is real."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from titlegen.export import gguf_name, merge_adapter, write_gguf
+from titlegen.prompt import render_prompt
+from titlegen.settings import ExportSettings
+from titlegen.verify import failures
+from titlegen.verify.gguf_file import check_gguf
+from titlegen.verify.integrity import check_export
+from titlegen.verify.parity import check_prompt_bytes, check_token_ids, llama_log_probabilities
+
+FIRST_SHARED, LAYERS = 20, 35
+HIDDEN, HEAD = 128, 64
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A random Gemma 3n with the sizes that llama.cpp fixes in code, and the others small."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from tokenizers import Tokenizer
+    from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
+
+    directory = tmp_path_factory.mktemp("gemma3n") / "tiny-gemma3n"
+    directory.mkdir()
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(tiny_base / name, directory / name)
+    size = Tokenizer.from_file(str(directory / "tokenizer.json")).get_vocab_size()
+    torch.manual_seed(0)
+    config = Gemma3nTextConfig(
+        vocab_size=size,
+        vocab_size_per_layer_input=size,
+        hidden_size=HIDDEN,
+        # Wide enough that the statistics behind the activation sparsity are stable.
+        intermediate_size=2048,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=HEAD,
+        sliding_window=64,
+        layer_types=(["sliding_attention"] * 4 + ["full_attention"]) * 7,
+        bos_token_id=2,
+        eos_token_id=[1, 106],
+        pad_token_id=0,
+    )
+    model = Gemma3nForCausalLM(config).float()
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.03)
+    for layer in model.model.layers:
+        # The attention scale is 1: with wilder queries, rounding alone makes two runs look unrelated.
+        layer.self_attn.q_norm.weight.data.fill_(0.3)
+        if hasattr(layer.self_attn, "k_norm"):
+            layer.self_attn.k_norm.weight.data.fill_(0.3)
+    model.save_pretrained(directory)
+    # Published checkpoints keep k/v weights on the shared layers; transformers drops them, llama.cpp requires them.
+    weights = load_file(directory / "model.safetensors")
+    for index in range(FIRST_SHARED, LAYERS):
+        attention = f"model.layers.{index}.self_attn."
+        weights |= {
+            f"{attention}k_proj.weight": torch.zeros(HEAD, HIDDEN),
+            f"{attention}v_proj.weight": torch.zeros(HEAD, HIDDEN),
+            f"{attention}k_norm.weight": torch.ones(HEAD),
+        }
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    fields = json.loads((directory / "config.json").read_bytes())
+    # The name under which Ollama imports the text weights.
+    fields["architectures"] = ["Gemma3nForConditionalGeneration"]
+    (directory / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    model = get_peft_model(load(base), LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    directory = tmp_path_factory.mktemp("adapter3n")
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def merged(base: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("merged3n")
+    merge_adapter(base, adapter, ExportSettings(), directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def gguf_file(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gguf3n") / gguf_name("f16")
+    write_gguf(merged, "f16", path)
+    return path
+
+
+def load(directory: Path) -> Any:
+    import torch
+    from transformers import Gemma3nForCausalLM
+
+    return Gemma3nForCausalLM.from_pretrained(directory, dtype=torch.float32)
+
+
+def test_the_export_keeps_the_weights_that_transformers_drops(base: Path, adapter: Path, merged: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(merged / "model.safetensors", framework="pt") as file:
+        assert f"model.layers.{LAYERS - 1}.self_attn.k_proj.weight" in file.keys()  # noqa: SIM118
+    assert not failures(check_export(merged, base, adapter))
+    config = json.loads((merged / "config.json").read_bytes())
+    assert (config["rope_theta"], config["rope_local_base_freq"]) == (1_000_000.0, 10_000.0)
+    assert config["architectures"] == ["Gemma3nForConditionalGeneration"]
+
+
+@pytest.mark.fault
+def test_an_export_through_transformers_lacks_them_and_is_caught(base: Path, adapter: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    PeftModel.from_pretrained(load(base), adapter).merge_and_unload().save_pretrained(tmp_path)
+    for path in base.iterdir():
+        if not (tmp_path / path.name).exists():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    failed = {check.name: check for check in failures(check_export(tmp_path, base, adapter))}
+    assert "model.layers.20.self_attn.k_norm.weight is missing" in failed["weights.keys"].detail
+    assert "rope_theta is None" in failed["config.values"].detail
+
+
+def test_the_gguf_file_agrees_with_the_export(merged: Path, gguf_file: Path, articles: list[dict[str, str]]) -> None:
+    contents = [row["content"] for row in articles]
+    assert not failures(check_gguf(gguf_file, merged)), failures(check_gguf(gguf_file, merged))
+    assert check_prompt_bytes(merged, contents).passed
+    assert not failures(check_token_ids(merged, [gguf_file], contents))
+
+
+def test_llama_cpp_gives_the_logits_of_transformers_at_every_position(
+    merged: Path, gguf_file: Path, articles: list[dict[str, str]]
+) -> None:
+    import numpy as np
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(merged), load(merged).eval()
+    worst = 1.0
+    for row in articles[:10]:
+        ids = tokenizer(render_prompt(row["content"][:12]), add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            expected = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1).numpy()
+        served = llama_log_probabilities(gguf_file, [ids[: end + 1] for end in range(len(ids))])
+        a = expected - expected.mean(axis=1, keepdims=True)
+        b = served - served.mean(axis=1, keepdims=True)
+        cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        worst = min(worst, float(cosine.min()))
+    assert worst >= 0.999

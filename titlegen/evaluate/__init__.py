@@ -1,0 +1,21 @@
+"""Generate titles for a split with any generator, score them beside trivial baselines, and report what that proves."""
+
+from titlegen.evaluate.compare import Comparison, compare
+from titlegen.evaluate.generate import Generation, Generator, generate_predictions
+from titlegen.evaluate.predictions import read_predictions
+from titlegen.evaluate.render import write_report
+from titlegen.evaluate.report import Report, evaluate
+from titlegen.evaluate.transformers_generator import TransformersGenerator
+
+__all__ = [
+    "Comparison",
+    "Generation",
+    "Generator",
+    "Report",
+    "TransformersGenerator",
+    "compare",
+    "evaluate",
+    "generate_predictions",
+    "read_predictions",
+    "write_report",
+]

@@ -1,0 +1,131 @@
+"""Raw outputs for a split: batch by batch, with progress, and going on where an interrupted run stopped."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from titlegen.data import Example
+from titlegen.errors import TitlegenError
+from titlegen.manifest import digest_json, writable, write_atomically
+
+
+class Generator(Protocol):
+    """Anything that writes titles: a model in this process, a server, a rule."""
+
+    def generate(self, contents: Sequence[str]) -> list[str]:
+        """Return the raw output for each article, in order, with whatever the model wrote around the title."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the outputs, as JSON: model, decoding, device; the same before and after a run."""
+        ...
+
+
+class Generation(NamedTuple):
+    """Raw outputs in the order of the examples, and how they came to be."""
+
+    predictions: list[str]
+    description: dict[str, Any]
+    """The generator's own, and ``timing``: seconds for this many titles, and of one call of ``titles_per_call``."""
+
+
+def generate_predictions(
+    generator: Generator, examples: Sequence[Example], partial: Path, batch_size: int = 8
+) -> Generation:
+    """Generate a title for every example and remember each batch in ``partial`` (JSONL, keyed by example id).
+
+    A later call with the same generator and examples takes from that file what it holds; the file of another run is
+    started anew. Batches go from long articles to short ones: little padding, and a lack of memory shows at once.
+
+    Raises:
+        TitlegenError: the generator returned another number of titles than it was asked for, or the disk is full.
+    """
+    key = digest_json({"generator": generator.describe(), "examples": [[e.id, e.content] for e in examples]})
+    done = _read_partial(partial, key, {example.id for example in examples})
+    pending = sorted((example for example in examples if example.id not in done), key=lambda e: (-len(e.content), e.id))
+    with writable(partial):
+        # Written anew, so that a line which was cut off does not swallow the next one.
+        write_atomically(partial, "".join(map(_line, [{"key": key}, *done.values()])))
+        with partial.open("a", encoding="utf-8") as file, _progress(len(examples), len(done)) as progress:
+            for start in range(0, len(pending), batch_size):
+                batch = pending[start : start + batch_size]
+                records = _generate_batch(generator, batch)
+                file.write("".join(map(_line, records)))
+                file.flush()
+                os.fsync(file.fileno())
+                done |= {record["id"]: record for record in records}
+                progress.advance(progress.task_ids[0], len(batch))
+    timing = _timing([done[example.id] for example in examples], batch_size)
+    return Generation(
+        [str(done[example.id]["prediction"]) for example in examples], generator.describe() | {"timing": timing}
+    )
+
+
+def _generate_batch(generator: Generator, batch: Sequence[Example]) -> list[dict[str, Any]]:
+    started = time.perf_counter()
+    outputs = generator.generate([example.content for example in batch])
+    elapsed = time.perf_counter() - started
+    if len(outputs) != len(batch):
+        raise TitlegenError(
+            f"{type(generator).__name__} returned {len(outputs)} titles for {len(batch)} articles; it must return one "
+            "for each"
+        )
+    return [
+        {"id": example.id, "prediction": output, "call_s": round(elapsed, 4), "call": batch[0].id, "titles": len(batch)}
+        for example, output in zip(batch, outputs, strict=True)
+    ]
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, dict[str, Any]]:
+    try:
+        lines = partial.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            # The last line of a run that was cut off; it is generated again.
+            break
+    if not records or records[0] != {"key": key}:
+        return {}
+    return {record["id"]: record for record in records[1:] if record["id"] in ids}
+
+
+def _timing(records: Sequence[dict[str, Any]], batch_size: int) -> dict[str, Any]:
+    calls = {record["call"]: record["call_s"] for record in records}
+    if not calls:
+        return {}
+    seconds = np.array(list(calls.values()))
+    return {
+        "titles": len(records),
+        "seconds": round(float(seconds.sum()), 2),
+        "titles_per_call": batch_size,
+        "call_p50_s": round(float(np.quantile(seconds, 0.5)), 4),
+        "call_p95_s": round(float(np.quantile(seconds, 0.95)), 4),
+    }
+
+
+def _progress(total: int, done: int) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    progress = Progress(
+        TextColumn("generating titles"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    progress.add_task("generate", total=total, completed=done)
+    return progress

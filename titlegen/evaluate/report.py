@@ -1,0 +1,165 @@
+"""The report: scores with intervals, gates, baselines on the same rows, and what is wrong with which title."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from titlegen.data import Example
+from titlegen.errors import DataError
+from titlegen.evaluate.gates import check_gates, rows_to_decide
+from titlegen.manifest import digest_json, package_versions
+from titlegen.metrics import baselines
+from titlegen.metrics.contract import style_violations, title_violations
+from titlegen.metrics.names import unsupported_names
+from titlegen.metrics.numbers import find_numbers, is_supported
+from titlegen.metrics.scores import (
+    COLUMNS,
+    Floats,
+    Statistics,
+    Text,
+    estimate_scores,
+    measure_titles,
+    score_overlap,
+    score_titles,
+)
+from titlegen.metrics.tokens import segment
+from titlegen.settings import EvaluateSettings
+
+# A reference scored against itself has every overlap by definition.
+REFERENCE_SCORES = (
+    *("title_only_rate", "length_rate", "clean_rate", "number_support"),
+    *("copy_coverage", "novel_bigram_rate", "script_purity", "repetition"),
+)
+# Names stand in the title; what a broken model wrote after it is not read for them.
+_READ_CHARS = 200
+
+
+class Mark(NamedTuple):
+    """A number or a name in a title, from ``start`` to ``end`` (exclusive)."""
+
+    kind: Literal["number", "name"]
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that an evaluation found out; ``content`` is what report.json holds."""
+
+    examples: Sequence[Example]
+    rows: Sequence[dict[str, Any]]
+    """One for each example: id, prediction, reference, its scores, and what is wrong with it."""
+    marks: Sequence[Sequence[Mark]]
+    """What the article of each title does not back, and where it stands in the title."""
+    statistics: Statistics
+    settings: EvaluateSettings
+    content: dict[str, Any]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a gate failed; an undecided one did not."""
+        return any(gate["verdict"] == "fail" for gate in self.content["gates"])
+
+
+def evaluate(
+    examples: Sequence[Example],
+    predictions: Sequence[str],
+    settings: EvaluateSettings,
+    *,
+    base_predictions: Sequence[str] | None = None,
+    generation: Mapping[str, Any] | None = None,
+) -> Report:
+    """Score raw outputs against the titles of the examples, beside baselines on the same articles.
+
+    Args:
+        examples: articles with their titles.
+        predictions: raw outputs, one for each example, in their order.
+        settings: gates, resamples and seed.
+        base_predictions: raw outputs of the untuned base model, likewise.
+        generation: how the predictions came to be, for the report.
+
+    Raises:
+        DataError: there is nothing to score, or not one prediction for each example.
+    """
+    _check(examples, predictions, base_predictions)
+    texts = [Text(example.title, example.content, example.date) for example in examples]
+    statistics = measure_titles(predictions, texts)
+    scores = estimate_scores(statistics, settings.resamples, settings.seed)
+    gates = check_gates(scores, settings.gates)
+    references = score_titles(measure_titles([example.title for example in examples], texts))
+    content = {
+        "split": settings.split,
+        "rows": len(examples),
+        "scores": {name: score._asdict() for name, score in scores.items()},
+        "baselines": _score_baselines(examples, texts, settings, base_predictions),
+        "references": {name: references[name] for name in REFERENCE_SCORES},
+        "words": score_overlap(predictions, [example.title for example in examples], segment),
+        "gates": gates,
+        "rows_to_decide": {
+            gate["name"]: rows_to_decide(gate["name"], scores[gate["name"]], gate["limit"], len(examples))
+            for gate in gates
+            if gate["verdict"] == "undecided"
+        },
+        "generation": dict(generation or {}),
+        "settings": settings.model_dump(mode="json"),
+        "digests": {
+            "examples": digest_json([[e.id, e.content, e.title, e.date] for e in examples]),
+            "predictions": digest_json(list(predictions)),
+        },
+        "versions": package_versions(),
+    }
+    marks = [_find_unsupported(prediction, text) for prediction, text in zip(predictions, texts, strict=True)]
+    rows = [_row(*row) for row in zip(examples, predictions, statistics.values, marks, strict=True)]
+    return Report(examples, rows, marks, statistics, settings, content)
+
+
+def _check(examples: Sequence[Example], predictions: Sequence[str], base_predictions: Sequence[str] | None) -> None:
+    if not examples:
+        raise DataError("the split is empty, so there is nothing to score; raise data.test_share or evaluate.limit")
+    for what, given in (("predictions", predictions), ("predictions of the base model", base_predictions)):
+        if given is not None and len(given) != len(examples):
+            raise DataError(f"{len(given)} {what} for {len(examples)} examples; there must be one each, in their order")
+    if len({example.id for example in examples}) < len(examples):
+        raise DataError("the split has an id twice; run `titlegen prepare` again")
+
+
+def _score_baselines(
+    examples: Sequence[Example],
+    texts: Sequence[Text],
+    settings: EvaluateSettings,
+    base_predictions: Sequence[str] | None,
+) -> dict[str, dict[str, float]]:
+    rules: dict[str, Callable[[Example], str]] = {
+        "random": lambda e: baselines.random_sentence(e.content, f"{settings.seed} {e.id}"),
+        "lead1": lambda e: baselines.lead(e.content),
+        "textrank": lambda e: baselines.textrank(e.content),
+        "oracle": lambda e: baselines.oracle(e.content, e.title),
+    }
+    titles = {name: [rule(example) for example in examples] for name, rule in rules.items()}
+    if base_predictions is not None:
+        titles["base_model"] = list(base_predictions)
+    return {name: score_titles(measure_titles(outputs, texts)) for name, outputs in titles.items()}
+
+
+def _find_unsupported(prediction: str, text: Text) -> list[Mark]:
+    numbers = [number for number in find_numbers(prediction, text.date) if not is_supported(number, text.facts)]
+    names = unsupported_names(prediction[:_READ_CHARS], text.article)
+    return [
+        *(Mark("number", number.text, number.start, number.end) for number in numbers),
+        *(Mark("name", *name) for name in names),
+    ]
+
+
+def _row(example: Example, prediction: str, values: Floats, marks: Sequence[Mark]) -> dict[str, Any]:
+    columns = dict(zip(COLUMNS, values.tolist(), strict=True))
+    return {
+        "id": example.id,
+        "prediction": prediction,
+        "reference": example.title,
+        **{name: round(columns[name], 6) for name in ("rouge1", "rouge2", "rougeL")},
+        "title_violations": list(title_violations(prediction)),
+        "style_violations": list(style_violations(prediction)),
+        "unsupported_numbers": [mark.text for mark in marks if mark.kind == "number"],
+        "unsupported_names": [mark.text for mark in marks if mark.kind == "name"],
+    }

@@ -1,0 +1,118 @@
+"""Titles from a Hugging Face directory, with or without an adapter, in this process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import ConfigError, ExportError
+from titlegen.prompt import STOP, render_prompt
+from titlegen.settings import EvaluateSettings
+
+
+class TransformersGenerator:
+    """A ``Generator`` on torch: bfloat16 on CUDA, float32 on the CPU."""
+
+    def __init__(self, model_directory: Path, adapter: Path | None, settings: EvaluateSettings) -> None:
+        """Load the model, and the adapter over it when there is one.
+
+        Raises:
+            ExportError: a directory holds no model, or no adapter.
+        """
+        _require(model_directory / "config.json", "model", "titlegen export")
+        if adapter is not None:
+            _require(adapter / "adapter_config.json", "adapter", "titlegen train")
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.model_directory = model_directory
+        self.adapter = adapter
+        self.settings = settings
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
+        # Left, so that every row ends where its title has to begin.
+        self.tokenizer = AutoTokenizer.from_pretrained(model_directory, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=self.dtype)
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter)
+        self.model = model.to(self.device).eval()
+        self.stop = [self.tokenizer.eos_token_id, *self.tokenizer.convert_tokens_to_ids(list(STOP))]
+
+    def describe(self) -> dict[str, Any]:
+        """Return model, adapter, device and decoding."""
+        return {
+            "generator": "transformers",
+            "model": str(self.model_directory),
+            "adapter": None if self.adapter is None else str(self.adapter),
+            "device": self.device,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "decoding": _decoding(self.settings),
+        }
+
+    def generate(self, contents: Sequence[str]) -> list[str]:
+        """Return the raw output for each article, in order; batches hold articles of like length.
+
+        Raises:
+            ConfigError: the GPU has too little memory for the batch.
+        """
+        import torch
+
+        prompts = [render_prompt(content) for content in contents]
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        outputs: dict[int, str] = {}
+        for start in range(0, len(order), self.settings.batch_size):
+            batch = order[start : start + self.settings.batch_size]
+            try:
+                titles = self._generate_batch([prompts[index] for index in batch])
+            except torch.OutOfMemoryError as error:
+                raise ConfigError(
+                    f"the GPU has too little memory for {len(batch)} articles at a time; lower --evaluate.batch-size"
+                ) from error
+            outputs |= zip(batch, titles, strict=True)
+        return [outputs[index] for index in range(len(prompts))]
+
+    def _generate_batch(self, prompts: Sequence[str]) -> list[str]:
+        import torch
+
+        # The prompt has its <bos>.
+        inputs = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if self.settings.temperature > 0:
+            torch.manual_seed(self.settings.seed)
+            sampling = {"do_sample": True, "temperature": self.settings.temperature, "top_p": 1.0, "top_k": 0}
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs.to(self.device),
+                max_new_tokens=self.settings.max_new_tokens,
+                eos_token_id=self.stop,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **sampling,
+            )
+        return [self._decode(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """Return the text up to the stop token; control tokens before it stay visible, for they are a fault."""
+        stops = {*self.stop, self.tokenizer.pad_token_id}
+        end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
+        return str(self.tokenizer.decode(ids[:end], skip_special_tokens=False))
+
+
+def _decoding(settings: EvaluateSettings) -> dict[str, Any]:
+    if settings.temperature == 0:
+        return {"strategy": "greedy", "max_new_tokens": settings.max_new_tokens}
+    return {
+        "strategy": "sampling",
+        "temperature": settings.temperature,
+        "seed": settings.seed,
+        "max_new_tokens": settings.max_new_tokens,
+        # Rows of a batch share one stream of random numbers.
+        "batch_size": settings.batch_size,
+    }
+
+
+def _require(file: Path, what: str, command: str) -> None:
+    if not file.is_file():
+        raise ExportError(
+            f"{file.parent} holds no {what} ({file.name} is missing); run `{command}`, or correct the path"
+        )
