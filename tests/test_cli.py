@@ -8,18 +8,33 @@ import pytest
 from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
 from titlegen.settings import Settings
 
-VERBS = ["prepare", "train", "export", "evaluate", "push", "deploy", "generate", "serve", "doctor"]
+VERBS = ["prepare", "train", "export", "verify", "evaluate", "push", "deploy", "generate", "serve", "doctor"]
 
 
 def test_importing_the_command_line_loads_no_heavy_package() -> None:
-    heavy = "torch transformers trl peft datasets unsloth xllamacpp matplotlib polars evaluate uvicorn".split()
+    heavy = [
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "unsloth",
+        "xllamacpp",
+        "matplotlib",
+        "polars",
+        "uvicorn",
+    ]
     code = f"import sys, titlegen.cli; print([name for name in {heavy!r} if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
     assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_explains_every_setting(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_explains_every_setting(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     assert main([verb, "--help"]) == EXIT_DONE
     text = " ".join(capsys.readouterr().out.split())
     for stage in Settings.STAGES:

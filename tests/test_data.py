@@ -4,11 +4,12 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from articles import article, seeded, write_jsonl
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from titlegen.data.dedup import Clusters, jaccard, join_similar, rows_per_band, 
 from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS, is_simplified, parse_date
 from titlegen.data.shorten import STRATEGIES, load_counter, sentence_ranks, shorten, title_coverage
 from titlegen.data.sources import Row
-from titlegen.data.stream import clean_chunk
+from titlegen.data.stream import clean_chunk, clean_chunks
 from titlegen.errors import ConfigError, DataError
 from titlegen.settings import DataSettings
 from titlegen.text import clean_content, split_sentences
@@ -271,6 +272,43 @@ def test_a_repeated_id_is_kept_once(run: Run) -> None:
     directory, results = run(rows)
     assert dropped(results) == {"duplicate_id": 2}
     assert sorted(example.id for example in all_examples(directory)) == sorted({r["id"] for r in rows})
+
+
+def test_an_id_that_no_file_could_hold_is_replaced(run: Run) -> None:
+    rows = [article(number, id=f"a{number}") for number in range(20)]
+    rows += [
+        article(30, id="\ud800"),
+        article(31, id="x" * 5000),
+        article(32, id=7),
+        article(33, id=" "),
+        article(34, id=["x"]),
+    ]
+    directory, results = run(rows)
+    assert results["kept"] == 25
+    ids = {example.id for example in all_examples(directory)}
+    assert "7" in ids
+    assert max(map(len, ids)) == 16
+
+
+def test_lone_surrogates_of_a_source_do_not_reach_the_splits(run: Run) -> None:
+    rows = [article(n, title=f"\ud800{article(n)['title']}", source="市\udfff府", date="\ud800") for n in range(20)]
+    directory, _ = run(rows)
+    assert {(example.source, example.date) for example in all_examples(directory)} == {("市府", None)}
+
+
+@pytest.mark.fault
+def test_a_killed_worker_is_a_clear_error() -> None:
+    def rows() -> Iterator[Row]:
+        for number in itertools.count():
+            yield row()
+            if number == 6000:
+                for child in psutil.Process().children():
+                    # Its resource tracker is a child, too.
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
+
+    with pytest.raises(DataError, match="a process that cleans articles died: for lack of memory"):
+        list(clean_chunks(rows(), DataSettings(workers=2), None))
 
 
 # Near-duplicates.

@@ -87,6 +87,16 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
 
 
 @app.command
+def verify(*, settings: Options = None, as_json: AsJson = False) -> int:
+    """Prove that the export is the trained model and that its prompt is served as it was trained."""
+    from titlegen import pipeline
+
+    run = pipeline.verify(_resolve(settings, "verify"))
+    _emit(run.results, pipeline.describe_checks(run), as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
 def push(
     *,
     settings: Options = None,

@@ -125,7 +125,7 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise VerifyError(f"{path} does not exist; run the stage that writes {directory.name!r} first") from error
     except ValidationError as error:
         raise VerifyError(f"{path} is not a manifest: {error.errors()[0]['msg']}; run its stage again") from error

@@ -63,6 +63,12 @@ def describe(run: StageRun) -> str:
     return f"{run.name}: {state}; {run.directory}"
 
 
+def describe_checks(run: StageRun) -> str:
+    """Return one line a check: what was compared, the figure and its bound."""
+    rows = [(check["name"], check["figure"], check["bound"], check["compared"]) for check in run.results["checks"]]
+    return "\n".join(_aligned([("check", "found", "bound", "compared"), *rows]))
+
+
 def run_stage(
     name: str,
     directory: Path,
@@ -275,15 +281,16 @@ def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None =
     """Publish the export, or with ``dry_run`` say what would be published, or compare a repository with the export."""
     from titlegen import hub
 
-    merged, converted = export(settings)
+    verified = verify(settings)
     target = hub.ensure_hub(settings.hub, settings.output / "run", settings.profile)
     say(f"push: {target.describe()}")
     artefacts = hub.Artefacts(
-        export=merged.directory,
-        gguf=converted.directory,
+        export=settings.directory / "final-hf",
+        gguf=settings.directory / "gguf",
         report=settings.directory / "report",
         adapter=settings.directory / "lora",
         data=settings.directory / "data",
+        verification=verified.directory,
     )
     if verify_only is not None:
         return hub.verify_remote(target, verify_only, artefacts, settings)

@@ -5,21 +5,29 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from titlegen.data import Example
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
-from titlegen.settings import TrainSettings
-from titlegen.train.backends import check_backend, load_for_training
+from titlegen.settings import TrainSettings, prepare_training_environment
+from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.encode import encode_examples
+from titlegen.train.planning import MakeBatch, plan_batches
 from titlegen.train.plot import write_loss_curve
-from titlegen.train.trainer import LOG, build_trainer, peak_gib
+from titlegen.train.progress import EVENTS, LOG, peak_gib
+from titlegen.train.trainer import as_record, build_trainer, collator
+from titlegen.train.trim import CompletionTrim, can_trim, check_trim
+from titlegen.train.weights import settle_weights
 
-__all__ = ["check_backend", "encode_examples", "fit"]
+__all__ = ["check_backend", "check_environment", "encode_examples", "fit"]
 
 CURVE = "loss.svg"
+# Compiling wins its own time back from this many tokens on; see docs/performance.md.
+_COMPILE_TOKENS = 1_000_000
 
 
 def fit(
@@ -50,30 +58,46 @@ def fit(
         TrainError: the machine cannot train with this back end, or the loss is not finite.
     """
     check_backend(settings)
+    prepare_training_environment(compile_model=settings.compile is True and not settings.completion_trim)
     work.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = load_for_training(base, settings)
-    rows = encode_examples(train, tokenizer, settings.max_length)
-    val_rows = encode_examples(val, tokenizer, settings.max_length)
-    trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work)
-    checkpoint = _newest_checkpoint(work)
-    if checkpoint is None:
-        (work / LOG).unlink(missing_ok=True)
     try:
-        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return _fit(train, val, base, settings, work, directory)
     except RuntimeError as error:
         if "out of memory" in str(error).lower():
             raise TrainError(_out_of_memory(settings)) from error
         raise
+
+
+def _fit(
+    train: Sequence[Example], val: Sequence[Example], base: Path, settings: TrainSettings, work: Path, directory: Path
+) -> dict[str, Any]:
+    model, tokenizer = load_for_training(base, settings)
+    rows = encode_examples(train, tokenizer, settings.max_length)
+    val_rows = encode_examples(val, tokenizer, settings.max_length)
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    make_batch = partial(_batch, model, tokenizer)
+    trim, facts = _trim(model, make_batch, rows, settings, tokens)
+    plan = plan_batches(model, rows, settings, trim, make_batch, work)
+    if trim is not None:
+        trim.kept_share = plan.kept_share
+    trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim)
+    checkpoint = _newest_checkpoint(work)
+    if checkpoint is None:
+        (work / LOG).unlink(missing_ok=True)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.model.save_pretrained(directory)
     # PEFT writes an empty model card; the real one belongs to the published model.
     (directory / "README.md").unlink(missing_ok=True)
     _forget_local_path(directory / "adapter_config.json", base)
     records = _read_log(work / LOG)
-    shutil.copyfile(work / LOG, directory / LOG)
+    write_atomically(directory / LOG, "".join(json.dumps(record) + "\n" for record in records))
     write_loss_curve(records, directory / CURVE)
+    if settings.tensorboard:
+        shutil.copytree(work / EVENTS, directory / EVENTS)
     losses = [record["loss"] for record in records if "loss" in record]
     evaluations = [record["eval_loss"] for record in records if "eval_loss" in record]
     shutil.rmtree(work)
+    seconds = float(result.metrics.get("train_runtime", 0.0))
     return {
         "steps": trainer.state.global_step,
         "resumed_from_step": _step(checkpoint) if checkpoint else 0,
@@ -81,12 +105,41 @@ def fit(
         "last_loss": losses[-1] if losses else None,
         "val_loss": min(evaluations) if evaluations else None,
         "train_rows": len(rows),
-        "train_tokens": sum(len(row["input_ids"]) for row in rows),
+        "train_tokens": tokens,
         "shortened_rows": sum(row["shortened"] for row in rows),
-        "train_s": round(float(result.metrics.get("train_runtime", 0.0)), 2),
+        "train_s": round(seconds, 2),
+        "tokens_per_s": round(trainer.tokens_seen / seconds, 1) if seconds else None,
         "peak_gib": peak_gib(),
         "device": str(trainer.args.device),
+        "plan": asdict(plan),
+        **facts,
     }
+
+
+def _batch(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    device = next(parameter for parameter in model.parameters() if parameter.requires_grad).device
+    batch = collator(tokenizer)([as_record(row, number) for number, row in enumerate(rows)])
+    return {key: value.to(device) for key, value in batch.items() if key != "row"}
+
+
+def _trim(
+    model: Any, make_batch: MakeBatch, rows: Sequence[dict[str, Any]], settings: TrainSettings, tokens: int
+) -> tuple[CompletionTrim | None, dict[str, Any]]:
+    """Return the trimmed computation, checked against the full model, and what is to be known about it."""
+    import torch
+
+    if not settings.completion_trim or not can_trim(model):
+        return None, {"completion_trim": False}
+    weights = settle_weights(model, low_memory=settings.low_memory)
+    compiled = settings.compile
+    if compiled == "auto":
+        compiled = torch.cuda.is_available() and tokens * settings.num_train_epochs >= _COMPILE_TOKENS
+    trim = CompletionTrim(model, compiled=compiled)
+    # Two rows of different lengths, so that a fault in the padding shows.
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    trimmed, full = check_trim(trim, model, make_batch([ordered[0], ordered[len(ordered) // 2]]))
+    facts = {"loss_at_start": trimmed, "full_loss_at_start": full, "compiled": compiled, "frozen_weights": weights}
+    return trim, {"completion_trim": True, **facts}
 
 
 def _newest_checkpoint(work: Path) -> Path | None:
@@ -120,7 +173,8 @@ def _forget_local_path(config: Path, base: Path) -> None:
 
 def _out_of_memory(settings: TrainSettings) -> str:
     return (
-        f"out of memory with batch {settings.per_device_train_batch_size} and length {settings.max_length}; lower "
-        "--train.per-device-train-batch-size (and raise --train.gradient-accumulation-steps by as much), lower "
-        "--train.max-length, or set --train.gradient-checkpointing"
+        f"out of memory at a peak of {peak_gib()} GiB with batch {settings.per_device_train_batch_size} and length "
+        f"{settings.max_length}; lower --train.per-device-train-batch-size (and raise "
+        "--train.gradient-accumulation-steps by as much; --train.auto-batch does both), lower --train.max-length, or "
+        "set --train.gradient-checkpointing true or --train.low-memory"
     )

@@ -1,25 +1,33 @@
 """What differs between the two training back ends: how the model is loaded and where it can run."""
 
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from titlegen.errors import MissingDependencyError, TrainError
+from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
 
 # Source: Unsloth's requirements, CUDA capability 7.0 (V100) and later.
 _MIN_CAPABILITY = (7, 0)
+# Measured on an H100 with --train.low-memory; see docs/performance.md.
+_MIN_GIB = 8
+# The versions of these decide whether a training is the tested one.
+_CHECKED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "unsloth")
 
 
 def check_backend(settings: TrainSettings) -> None:
     """Check that this machine can train with the chosen back end, before anything is downloaded.
 
     Raises:
-        TrainError: no usable GPU; the message names the remedy.
-        MissingDependencyError: Unsloth is not installed.
+        TrainError: no usable GPU, too little memory, or versions that do not work; the message names the remedy.
     """
-    if settings.backend == "peft":
-        return
+    if settings.backend == "unsloth":
+        # First what no installation can mend.
+        _check_gpu()
+    check_environment(settings)
+
+
+def _check_gpu() -> None:
     import torch
 
     if not torch.cuda.is_available():
@@ -33,10 +41,66 @@ def check_backend(settings: TrainSettings) -> None:
             f"train.backend 'unsloth' needs CUDA capability {_MIN_CAPABILITY[0]}.{_MIN_CAPABILITY[1]} or later; "
             f"{torch.cuda.get_device_name()} has {capability[0]}.{capability[1]}"
         )
-    if find_spec("unsloth") is None:
-        raise MissingDependencyError(
-            "train.backend 'unsloth' is not installed; run: python -m pip install -c constraints.txt -e '.[gpu]'"
+    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    if gib < _MIN_GIB:
+        raise TrainError(
+            f"training Gemma 3n E4B needs {_MIN_GIB} GiB of GPU memory, and {torch.cuda.get_device_name()} has "
+            f"{gib:.1f}; use a larger card, or --profile quickstart"
         )
+
+
+def check_environment(settings: TrainSettings) -> list[str]:
+    """Check the installed training packages against what titlegen was tested with.
+
+    Returns:
+        Packages whose version is allowed but not the locked one, such as ``torch 2.11.0 (locked 2.13.0)``.
+
+    Raises:
+        TrainError: a package is missing or outside the allowed range; the message names it.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        declared = metadata.requires("titlegen") or []
+    except metadata.PackageNotFoundError:
+        # A source tree that is not installed declares nothing.
+        return []
+    extra = {"extra": "gpu" if settings.backend == "unsloth" else ""}
+    problems = []
+    for requirement in map(Requirement, declared):
+        if requirement.name not in _CHECKED or not (requirement.marker is None or requirement.marker.evaluate(extra)):
+            continue
+        installed = _version(requirement.name)
+        if installed is None:
+            problems.append(f"{requirement.name} is not installed")
+        elif not requirement.specifier.contains(installed.partition("+")[0], prereleases=True):
+            problems.append(f"{requirement.name} {installed} is outside {requirement.specifier}")
+    if problems:
+        raise TrainError(
+            f"cannot train with these versions: {'; '.join(problems)}; run: python -m pip install -c constraints.txt "
+            "-e '.[gpu]' (or -e . without a GPU)"
+        )
+    return [
+        f"{name} {installed} (locked {locked})"
+        for name, locked in _locked().items()
+        if (installed := _version(name)) is not None and installed.partition("+")[0] != locked
+    ]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _locked() -> dict[str, str]:
+    """Return the locked versions of the checked packages; empty outside a source tree."""
+    path = Path(__file__).resolve().parents[2] / "constraints.txt"
+    if not path.is_file():
+        return {}
+    pins = (line.partition(";")[0].strip().partition("==") for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: version for name, _, version in pins if name in _CHECKED}
 
 
 def load_for_training(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
@@ -80,6 +144,8 @@ def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         max_seq_length=settings.max_length,
         load_in_4bit=settings.load_in_4bit,
         dtype=None,
+        # Unsloth's checkpointing replaces torch's for the whole process, so it is left out of both calls or neither.
+        use_gradient_checkpointing=_unsloth_checkpointing(settings),
     )
     model = unsloth.FastModel.get_peft_model(
         model,
@@ -91,7 +157,12 @@ def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         finetune_language_layers=True,
         finetune_attention_modules=True,
         finetune_mlp_modules=True,
-        use_gradient_checkpointing="unsloth" if settings.gradient_checkpointing else False,
+        use_gradient_checkpointing=_unsloth_checkpointing(settings),
         random_state=settings.seed,
     )
     return model, tokenizer
+
+
+def _unsloth_checkpointing(settings: TrainSettings) -> Any:
+    # The trimmed computation recomputes its own layers.
+    return "unsloth" if settings.gradient_checkpointing and not settings.completion_trim else False

@@ -1,4 +1,4 @@
-"""Cross-entropy on the title's tokens alone, without logits for the prompt."""
+"""Cross-entropy on the title's tokens alone, without logits for the prompt: the full model, for any architecture."""
 
 from typing import Any
 

@@ -20,4 +20,5 @@ def write_loss_curve(records: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("cross-entropy of title tokens (nats)")
     axes.grid(alpha=0.3)
     axes.legend()
-    FigureCanvasSVG(figure).print_svg(path)
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(path)

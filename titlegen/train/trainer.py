@@ -1,20 +1,19 @@
-"""TRL's SFTTrainer with the loss on the title only, a log with speed and memory, and a stop on a broken loss."""
+"""TRL's SFTTrainer with the loss on the title only, and a stop on a broken loss."""
 
-import json
 import math
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
 from titlegen.train.loss import completion_loss
+from titlegen.train.memory import Loss, Plan
+from titlegen.train.progress import log_class, tensorboard_callback
 
-LOG = "train.jsonl"
 # A loss this many times the first one has exploded; a healthy run falls.
 _EXPLODED = 5.0
-_LOGGED = {"loss", "eval_loss", "learning_rate", "grad_norm"}
 
 
 def build_trainer(
@@ -24,49 +23,75 @@ def build_trainer(
     val_rows: Sequence[dict[str, Any]],
     settings: TrainSettings,
     work: Path,
+    *,
+    plan: Plan,
+    loss: Loss | None = None,
 ) -> Any:
-    """Return a trainer over encoded rows, ready for ``train()``; its checkpoints and log go to ``work``."""
+    """Return a trainer over encoded rows, ready for ``train()``; its checkpoints and log go to ``work``.
+
+    Args:
+        model: the PEFT model.
+        tokenizer: its tokenizer or processor.
+        rows: encoded rows to learn from.
+        val_rows: encoded rows of the validation loss; may be empty.
+        settings: hyper-parameters; batch size and checkpointing come from ``plan``.
+        work: folder for checkpoints and logs.
+        plan: rows in one forward pass, passes in one step.
+        loss: computes the loss of a batch, given the number of labels in the step; None: by the full model.
+    """
+    from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
+
     trainer = _trainer_class()(
         model=model,
-        args=_arguments(settings, len(rows), bool(val_rows), work),
-        data_collator=_collator_class()(pad_token_id=getattr(tokenizer, "tokenizer", tokenizer).pad_token_id),
+        args=_arguments(settings, len(rows), bool(val_rows), work, plan, trimmed=loss is not None),
+        data_collator=collator(tokenizer),
         train_dataset=_dataset(rows),
         eval_dataset=_dataset(val_rows) if val_rows else None,
         processing_class=tokenizer,
     )
     trainer.row_ids = [row["id"] for row in rows]
-    trainer.add_callback(_log_class()(trainer, work / LOG))
+    trainer.batch_loss = loss or partial(completion_loss, model)
+    # Both print to stdout, which belongs to results.
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(log_class()(trainer, work))
+    if settings.tensorboard:
+        trainer.add_callback(tensorboard_callback(work))
+    if settings.early_stopping_patience and val_rows:
+        trainer.add_callback(EarlyStoppingCallback(settings.early_stopping_patience))
     return trainer
 
 
-def peak_gib() -> float:
-    """Return the peak memory of the device, GiB: allocated on a GPU, else of this process."""
-    import psutil
-    import torch
+def collator(tokenizer: Any) -> Any:
+    """Return what makes a padded batch of encoded rows."""
+    return _collator_class()(pad_token_id=getattr(tokenizer, "tokenizer", tokenizer).pad_token_id)
 
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    return round(psutil.Process().memory_info().rss / 2**30, 2)
+
+def as_record(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return an encoded row as the collator takes it."""
+    return {"input_ids": row["input_ids"], "labels": row["labels"], "row": number, "length": len(row["input_ids"])}
 
 
 def _dataset(rows: Sequence[dict[str, Any]]) -> Any:
     from datasets import Dataset
 
-    return Dataset.from_list(
-        [
-            {"input_ids": row["input_ids"], "labels": row["labels"], "row": number, "length": len(row["input_ids"])}
-            for number, row in enumerate(rows)
-        ]
-    )
+    return Dataset.from_list([as_record(row, number) for number, row in enumerate(rows)])
 
 
-def _arguments(settings: TrainSettings, rows: int, has_val: bool, work: Path) -> Any:  # noqa: FBT001
+def _arguments(
+    settings: TrainSettings,
+    rows: int,
+    has_val: bool,  # noqa: FBT001
+    work: Path,
+    plan: Plan,
+    *,
+    trimmed: bool,
+) -> Any:
     import torch
     from trl import SFTConfig
 
     cuda = torch.cuda.is_available()
-    effective_batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    steps = math.ceil(math.ceil(rows / effective_batch) * settings.num_train_epochs)
+    steps = math.ceil(math.ceil(rows / (plan.batch * plan.accumulation)) * settings.num_train_epochs)
     # At least one checkpoint on the way, however short the run.
     save_steps = min(settings.save_steps, max(1, steps // 2))
     return SFTConfig(
@@ -76,9 +101,9 @@ def _arguments(settings: TrainSettings, rows: int, has_val: bool, work: Path) ->
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         label_names=["labels"],
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        per_device_eval_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        per_device_train_batch_size=plan.batch,
+        per_device_eval_batch_size=plan.batch,
+        gradient_accumulation_steps=plan.accumulation,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.num_train_epochs,
         lr_scheduler_type=settings.lr_scheduler_type,
@@ -97,11 +122,14 @@ def _arguments(settings: TrainSettings, rows: int, has_val: bool, work: Path) ->
         load_best_model_at_end=has_val,
         metric_for_best_model="eval_loss" if has_val else None,
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
-        gradient_checkpointing=settings.gradient_checkpointing,
+        # The trimmed computation recomputes its own layers.
+        gradient_checkpointing=plan.checkpointing and not trimmed,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=cuda,
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
         seed=settings.seed,
+        disable_tqdm=True,
         report_to="none",
     )
 
@@ -128,6 +156,7 @@ def _trainer_class() -> Any:
         """SFTTrainer whose loss needs logits for the title's tokens only."""
 
         row_ids: Sequence[str] = ()
+        batch_loss: Loss
         tokens_seen = 0
         first_loss: float | None = None
 
@@ -139,7 +168,7 @@ def _trainer_class() -> Any:
             num_items_in_batch: Any = None,
         ) -> Any:
             numbers = inputs.pop("row")
-            loss = completion_loss(model, inputs, num_items_in_batch if model.training else None)
+            loss = self.batch_loss(inputs, num_items_in_batch if model.training else None)
             if model.training:
                 self.tokens_seen += int(inputs["attention_mask"].sum())
                 self._stop_on_broken(loss, numbers)
@@ -158,31 +187,3 @@ def _trainer_class() -> Any:
             )
 
     return TitleTrainer
-
-
-def _log_class() -> Any:
-    from transformers import TrainerCallback
-
-    class Log(TrainerCallback):  # type: ignore[misc] # transformers is untyped
-        """Appends each log record to ``train.jsonl``, with speed, memory and the time left."""
-
-        def __init__(self, trainer: Any, path: Path) -> None:
-            self.trainer, self.path = trainer, path
-            self.started, self.first_step = time.monotonic(), 0
-
-        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-            self.started, self.first_step = time.monotonic(), state.global_step
-
-        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
-            done = state.global_step - self.first_step
-            elapsed = time.monotonic() - self.started
-            record = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
-            record |= {key: value for key, value in logs.items() if key in _LOGGED}
-            record |= {"elapsed_s": round(elapsed, 2), "peak_gib": peak_gib()}
-            if done:
-                record["eta_s"] = round(elapsed / done * (state.max_steps - state.global_step), 1)
-                record["tokens_per_s"] = round(self.trainer.tokens_seen / elapsed, 1)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-
-    return Log

@@ -1,0 +1,147 @@
+"""The stages in order, on a tiny model: what runs, what is up to date, what a change makes stale."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from titlegen import pipeline
+from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
+from titlegen.errors import VerifyError
+from titlegen.manifest import read_manifest
+from titlegen.settings import Settings, load_settings
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {
+        "output": tmp_path_factory.mktemp("outputs"),
+        "model": {"base": str(tiny_base)},
+        "data": {"limit": 40, "max_content_tokens": 64, "test_share": 0.1, "val_share": 0.1},
+        "train": {"num_train_epochs": 1, "max_length": 256, "save_steps": 4},
+        "export": {"gguf_types": ("f16",), "verify_articles": 2},
+        "evaluate": {"target": "merged", "limit": 3, "max_new_tokens": 6, "base_model": True},
+    }
+
+
+@pytest.fixture(scope="module")
+def settings(arguments: dict[str, Any]) -> Settings:
+    return load_settings(**arguments)
+
+
+def changed(settings: Settings, stage: str, **values: Any) -> Settings:
+    return settings.model_copy(update={stage: getattr(settings, stage).model_copy(update=values)})
+
+
+def ran(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the stages that had something to do."""
+    return [line.partition(":")[0] for line in capsys.readouterr().err.splitlines() if line.endswith(": running")]
+
+
+def test_the_first_run_does_everything_and_the_second_nothing(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = pipeline.evaluate(settings)
+    assert ran(capsys) == ["prepare", "train", "merge", "gguf", "evaluate"]
+    assert run.results["report"]["rows"] == 3
+    for folder in ("data", "lora", "final-hf", "gguf", "report"):
+        assert (settings.directory / folder / "manifest.json").is_file()
+    assert {"train.jsonl", "val.jsonl", "test.jsonl"} <= {path.name for path in (settings.directory / "data").iterdir()}
+    again = pipeline.evaluate(settings)
+    assert ran(capsys) == []
+    assert not again.fresh
+    assert not (settings.directory / ".checkpoints").exists() or not list(
+        (settings.directory / ".checkpoints").iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "expected"),
+    [
+        ("evaluate", {"limit": 2}, ["evaluate"]),
+        ("export", {"gguf_types": ("q8_0",)}, ["gguf", "evaluate"]),
+        ("data", {"workers": 1}, []),
+        ("serve", {"temperature": 0.1}, []),
+    ],
+)
+def test_a_changed_setting_runs_exactly_what_depends_on_it(
+    settings: Settings, capsys: pytest.CaptureFixture[str], stage: str, values: dict[str, Any], expected: list[str]
+) -> None:
+    pipeline.evaluate(settings)
+    capsys.readouterr()
+    pipeline.evaluate(changed(settings, stage, **values))
+    assert ran(capsys) == expected
+    pipeline.evaluate(settings)
+
+
+def test_the_same_seed_gives_the_same_adapter(settings: Settings, tmp_path: Path) -> None:
+    other = settings.model_copy(update={"output": tmp_path})
+    first, second = pipeline.train(settings), pipeline.train(other)
+    name = "adapter_model.safetensors"
+    assert first.manifest.files[name] == second.manifest.files[name]
+    assert read_manifest(settings.directory / "data").digest == read_manifest(other.directory / "data").digest
+
+
+@pytest.mark.fault
+def test_a_touched_export_is_not_verified(settings: Settings) -> None:
+    pipeline.export(settings)
+    path = settings.directory / "final-hf" / "model.safetensors"
+    original = path.read_bytes()
+    path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    try:
+        with pytest.raises(VerifyError, match=r"model\.safetensors changed"):
+            pipeline.verify(settings)
+    finally:
+        path.write_bytes(original)
+
+
+def test_the_table_shows_stages_and_scores(settings: Settings) -> None:
+    pipeline.evaluate(settings)
+    table = pipeline.summary(settings)
+    for word in ("prepare", "train", "merge", "gguf", "evaluate", "rougeL", "Lead-1", "untuned"):
+        assert word in table
+    assert str(settings.directory / "final-hf") in table
+
+
+@pytest.mark.fault
+def test_an_output_that_cannot_be_written_names_the_remedy(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocker = tmp_path / "file"
+    blocker.touch()
+    assert main(["prepare", "--output", str(blocker), "--model.base", str(tiny_base)]) == EXIT_ERROR
+    assert "choose another folder with --output" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.fault
+def test_a_broken_line_is_named_and_nothing_is_written(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        json.dumps({"content": f"台北市政府宣布第{i}項計畫。" * 8, "title": f"北市公布第{i}項新計畫"})
+        for i in range(30)
+    ]
+    source = tmp_path / "articles.jsonl"
+    source.write_text("\n".join([*rows[:4], '{"content": "缺了', *rows[4:]]), encoding="utf-8")
+    command = [
+        "prepare",
+        "--output",
+        str(tmp_path / "out"),
+        "--model.base",
+        str(tiny_base),
+        "--data.source",
+        str(source),
+    ]
+    assert main(command) == EXIT_ERROR
+    assert "line 5" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out" / "quickstart" / "data").exists()
+    source.write_text("\n".join(rows), encoding="utf-8")
+    assert main([*command, "--data.title-column", "headline"]) == EXIT_ERROR
+    assert "headline" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_prepare_prints_json_for_programs(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--output", str(tmp_path), "--model.base", str(tiny_base), "--json"]) == EXIT_DONE
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["splits"]["train"] > 100

@@ -1,0 +1,353 @@
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from titlegen.data import Example
+from titlegen.errors import MissingDependencyError, TrainError
+from titlegen.prompt import render_completion
+from titlegen.settings import TrainSettings, prepare_training_environment
+from titlegen.train import backends, fit
+from titlegen.train.encode import IGNORED, encode_examples
+from titlegen.train.loss import completion_loss
+from titlegen.train.memory import Activations, Plan, candidates, first_that_fits, with_activations
+from titlegen.train.trainer import as_record, collator
+from titlegen.train.trim import CompletionTrim
+
+SETTINGS = TrainSettings(
+    backend="peft",
+    load_in_4bit=False,
+    max_length=192,
+    num_train_epochs=4,
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=1,
+    learning_rate=2e-3,
+    lora_r=4,
+    lora_dropout=0.1,
+    logging_steps=1,
+    save_steps=3,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are slower on more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def examples(articles: list[dict[str, str]]) -> list[Example]:
+    return [Example(f"a{i}", row["content"][:80], row["title"], "test", None) for i, row in enumerate(articles)]
+
+
+def run(examples: list[Example], base: Path, folder: Path, settings: TrainSettings, val: int = 2) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    adapter = folder / "adapter"
+    adapter.mkdir()
+    results = fit(examples[val:], examples[:val], base, settings, folder / "work", adapter)
+    log = [json.loads(line) for line in (adapter / "train.jsonl").read_text().splitlines()]
+    return results | {
+        "weights": load_file(adapter / "adapter_model.safetensors"),
+        "losses": {record["step"]: record["loss"] for record in log if "loss" in record},
+        "validation": {record["step"]: record["eval_loss"] for record in log if "eval_loss" in record},
+    }
+
+
+def changed(**fields: Any) -> TrainSettings:
+    return SETTINGS.model_copy(update=fields)
+
+
+def test_only_the_title_and_its_end_of_turn_are_learned(examples: list[Example], tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    for example, row in zip(examples, encode_examples(examples, tokenizer, 192), strict=True):
+        title = tokenizer(render_completion(example.title), add_special_tokens=False)["input_ids"]
+        start = len(row["input_ids"]) - len(title)
+        assert row["labels"][:start] == [IGNORED] * start
+        assert row["labels"][start:] == row["input_ids"][start:] == title
+        assert title[-1] == tokenizer.convert_tokens_to_ids("<end_of_turn>")
+        assert tokenizer.decode(title[:-1]) == example.title
+        assert row["input_ids"].count(tokenizer.bos_token_id) == 1
+        assert row["input_ids"][0] == tokenizer.bos_token_id
+
+
+def test_an_overlong_article_loses_content_and_never_its_title(articles: list[dict[str, str]], tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    example = Example("long", articles[0]["content"] * 5, articles[0]["title"], "test", None)
+    (row,) = encode_examples([example], tokenizer, 160)
+    title = tokenizer(render_completion(example.title), add_special_tokens=False)["input_ids"]
+    assert row["shortened"]
+    assert len(row["input_ids"]) <= 160
+    assert row["input_ids"][-len(title) :] == title
+    with pytest.raises(TrainError, match=r"article 'long': a title of \d+ tokens leaves no room"):
+        encode_examples([example], tokenizer, 70)
+
+
+def test_training_learns_and_keeps_stdout_clean(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run(examples, tiny_base, tmp_path, SETTINGS)
+    assert capsys.readouterr().out == ""
+    assert results["steps"] == 20
+    assert results["last_loss"] < results["first_loss"]
+    assert results["loss_at_start"] == pytest.approx(results["full_loss_at_start"], rel=1e-4)
+    assert results["val_loss"] == min(results["validation"].values())
+    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "loss.svg",
+        "train.jsonl",
+    ]
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_trim_changes_no_loss(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
+    settings = changed(lora_dropout=0.0)
+    trimmed = run(examples, tiny_base, tmp_path / "a", settings)
+    plain = run(examples, tiny_base, tmp_path / "b", settings.model_copy(update={"completion_trim": False}))
+    assert (trimmed["completion_trim"], plain["completion_trim"]) == (True, False)
+    assert list(trimmed["losses"].values()) == pytest.approx(list(plain["losses"].values()), rel=1e-3)
+    assert trimmed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-3)
+
+
+def test_accumulated_passes_equal_one_large_batch(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
+    found = []
+    for batch, accumulation in ((8, 1), (2, 4)):
+        settings = changed(
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            num_train_epochs=1,
+            lora_dropout=0.0,
+            # The rows differ in length; all eight make one step, in whatever order.
+            warmup_ratio=0.0,
+        )
+        found.append(run(examples[:8], tiny_base, tmp_path / str(batch), settings, val=0))
+    assert found[0]["steps"] == found[1]["steps"] == 1
+    assert found[0]["losses"][1] == pytest.approx(found[1]["losses"][1], rel=1e-5)
+    for name, weight in found[0]["weights"].items():
+        # Adam's first step is the sign of the gradient: only one within rounding of zero may differ.
+        close = torch.isclose(weight, found[1]["weights"][name], atol=1e-5)
+        assert close.float().mean() > 0.999, name
+
+
+def start(examples: list[Example], base: Path, folder: Path) -> "subprocess.Popen[bytes]":
+    """Train in another process until the first checkpoint is complete."""
+    (folder / "adapter").mkdir(parents=True)
+    code = textwrap.dedent(
+        f"""
+        import json, sys, torch
+        from pathlib import Path
+        from titlegen.data import Example
+        from titlegen.settings import TrainSettings
+        from titlegen.train import fit
+        torch.set_num_threads(1)
+        examples = [Example(**row) for row in json.loads(sys.stdin.read())]
+        settings = TrainSettings.model_validate_json({SETTINGS.model_dump_json()!r})
+        folder = Path({str(folder)!r})
+        fit(examples[2:], examples[:2], Path({str(base)!r}), settings, folder / "work", folder / "adapter")
+        """
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603
+    assert process.stdin is not None
+    process.stdin.write(json.dumps([dataclasses.asdict(example) for example in examples]).encode())
+    process.stdin.close()
+    for _ in range(1200):
+        if list((folder / "work").glob("checkpoint-*/trainer_state.json")):
+            return process
+        assert process.poll() is None
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint")
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_stopped_run_resumes_to_the_same_result(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, name: str
+) -> None:
+    whole = run(examples, tiny_base, tmp_path / "whole", SETTINGS)
+    folder = tmp_path / "stopped"
+    process = start(examples, tiny_base, folder)
+    process.send_signal(getattr(signal, name))
+    assert process.wait(60) not in {0, None}
+    assert not (folder / "adapter" / "adapter_model.safetensors").exists()
+    checkpoints = list((folder / "work").glob("checkpoint-*"))
+    # The limit, the best one beside it, and one that was being written.
+    assert 1 <= len(checkpoints) <= SETTINGS.save_total_limit + 2
+    (folder / "adapter").rmdir()
+    resumed = run(examples, tiny_base, folder, SETTINGS)
+    assert 0 < resumed["resumed_from_step"] < whole["steps"]
+    assert resumed["losses"] == whole["losses"]
+    assert resumed["validation"] == whole["validation"]
+    assert all(torch.equal(weight, resumed["weights"][key]) for key, weight in whole["weights"].items())
+
+
+def test_the_best_adapter_is_kept_and_a_rising_loss_stops_early(
+    examples: list[Example], tiny_base: Path, tmp_path: Path
+) -> None:
+    settings = changed(learning_rate=0.03, num_train_epochs=12, early_stopping_patience=2, lr_scheduler_type="constant")
+    results = run(examples, tiny_base, tmp_path, settings)
+    assert results["steps"] < 60
+    assert results["validation"][results["steps"]] > results["val_loss"]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), tmp_path / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    rows = encode_examples(examples[:2], tokenizer, SETTINGS.max_length)
+    batch = collator(tokenizer)([as_record(row, i) for i, row in enumerate(rows)])
+    with torch.no_grad():
+        assert completion_loss(model, batch).item() == pytest.approx(results["val_loss"], rel=1e-5)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("factor", "shown"), [(100.0, r"\d+"), (math.nan, "nan")])
+def test_a_broken_loss_names_step_and_articles(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, shown: str
+) -> None:
+    compute, seen = CompletionTrim.__call__, []
+
+    def breaking(
+        trim: CompletionTrim, inputs: dict[str, torch.Tensor], num_items: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        loss = compute(trim, inputs, num_items)
+        seen.append(num_items)
+        # The first call is the self-check.
+        return loss * factor if len(seen) == 4 else loss
+
+    monkeypatch.setattr(CompletionTrim, "__call__", breaking)
+    with pytest.raises(TrainError, match=rf"loss {shown}.* at step 2 \(first loss 7.*\), batch of articles a\d+, a\d+"):
+        run(examples, tiny_base, tmp_path, SETTINGS)
+    # What was learned before can go on with other settings.
+    assert (tmp_path / "work" / "train.jsonl").exists()
+
+
+@pytest.mark.fault
+def test_a_base_model_with_a_broken_weight_is_named(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = backends._load_peft
+
+    def broken(*arguments: Any) -> tuple[Any, Any]:
+        model, tokenizer = load(*arguments)
+        model.get_base_model().model.norm.weight.data.fill_(math.nan)
+        return model, tokenizer
+
+    monkeypatch.setattr(backends, "_load_peft", broken)
+    with pytest.raises(TrainError, match="the untrained model's loss is nan"):
+        run(examples, tiny_base, tmp_path, SETTINGS)
+
+
+@pytest.mark.fault
+def test_out_of_memory_names_peak_batch_length_and_three_settings(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(backends, "_load_peft", full)
+    pattern = (
+        r"peak of [\d.]+ GiB with batch 2 and length 192.*--train.per-device-train-batch-size.*--train.max-length"
+        r".*--train.gradient-checkpointing"
+    )
+    with pytest.raises(TrainError, match=pattern):
+        run(examples, tiny_base, tmp_path, SETTINGS)
+
+
+def test_every_plan_keeps_the_effective_batch() -> None:
+    plans = candidates(TrainSettings(auto_batch=True))
+    assert [(plan.batch, plan.accumulation) for plan in plans] == [(32, 1), (16, 2), (8, 4), (4, 8), (2, 16), (1, 32)]
+    assert candidates(TrainSettings(gradient_checkpointing=False)) == [Plan(4, 8, checkpointing=False)]
+    assert candidates(TrainSettings(low_memory=True, gradient_checkpointing=False)) == [Plan(4, 8, checkpointing=True)]
+
+
+def test_the_largest_batch_that_fits_is_found() -> None:
+    tried = []
+
+    def attempt(plan: Plan) -> None:
+        tried.append(plan)
+        if plan.batch > 8:
+            raise torch.OutOfMemoryError
+
+    plan = first_that_fits(candidates(TrainSettings(auto_batch=True)), attempt)
+    assert (plan.batch, plan.accumulation) == (8, 4)
+    assert [p.batch for p in tried] == [32, 16, 8]
+
+
+def test_only_what_does_not_fit_is_recomputed() -> None:
+    activations = Activations(budget=60e9, kept=5e6, recomputed=0.5e6)
+    assert activations.kept_share(10_000) == 1.0
+    for tokens in (13_000, 20_000, 60_000):
+        share = activations.kept_share(tokens)
+        assert 0 < share < 1
+        needed = tokens * (activations.recomputed + share * (activations.kept - activations.recomputed))
+        assert needed == pytest.approx(activations.budget)
+    assert activations.kept_share(200_000) == 0.0
+    plans = with_activations(candidates(TrainSettings(auto_batch=True)), activations, [500, 700, 300])
+    assert plans[0] == Plan(32, 1, checkpointing=True, activations=activations)
+    long = with_activations(candidates(TrainSettings(auto_batch=True)), activations, [2048])
+    assert long[0].batch == 8
+    assert Plan(4, 8, checkpointing=False).kept_share(10**6) == 1.0
+    assert Plan(4, 8, checkpointing=True).kept_share(1) == 0.0
+
+
+@pytest.mark.fault
+def test_nothing_fits() -> None:
+    def attempt(_: Plan) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(TrainError, match="even with 1 rows at a time"):
+        first_that_fits(candidates(TrainSettings(auto_batch=True)), attempt)
+
+
+def test_this_environment_is_allowed() -> None:
+    assert isinstance(backends.check_environment(SETTINGS), list)
+
+
+@pytest.mark.fault
+def test_a_version_outside_the_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = backends.metadata.version
+    monkeypatch.setattr(backends.metadata, "version", lambda name: "4.0.0" if name == "transformers" else version(name))
+    with pytest.raises(TrainError, match=r"transformers 4.0.0 is outside .*pip install -c constraints.txt"):
+        backends.check_environment(SETTINGS)
+
+
+def test_unsloth_without_a_gpu_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "check_environment", lambda _: [])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainError, match=r"needs an NVIDIA GPU.*--profile quickstart"):
+        backends.check_backend(TrainSettings())
+
+
+def test_telemetry_is_off_and_the_users_own_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("UNSLOTH_DISABLE_STATISTICS", "UNSLOTH_COMPILE_DISABLE", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
+    monkeypatch.setenv("UNSLOTH_COMPILE_LOCATION", "/mine too")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "")
+    prepare_training_environment(compile_model=False)
+    assert os.environ["UNSLOTH_DISABLE_STATISTICS"] == os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
+
+
+@pytest.mark.fault
+def test_tensorboard_that_is_not_installed_is_named(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
+        run(examples, tiny_base, tmp_path, changed(tensorboard=True))

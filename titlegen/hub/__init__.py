@@ -1,0 +1,21 @@
+"""Publication of the export: one command to a Hub repository that stands on its own, and proof of what arrived."""
+
+from titlegen.hub.card import render_card
+from titlegen.hub.check import check_download, verify_remote
+from titlegen.hub.push import plan_push, push_model
+from titlegen.hub.scan import scan_files
+from titlegen.hub.stage import Artefacts, ollama_files
+from titlegen.hub.target import HubTarget, ensure_hub
+
+__all__ = [
+    "Artefacts",
+    "HubTarget",
+    "check_download",
+    "ensure_hub",
+    "ollama_files",
+    "plan_push",
+    "push_model",
+    "render_card",
+    "scan_files",
+    "verify_remote",
+]

@@ -1,0 +1,209 @@
+"""The model card: what the model is, how to use it, what it scores beside trivial baselines, and its limits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from titlegen import prompt
+from titlegen.errors import HubError
+from titlegen.settings import EMBEDDED, Settings
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+REPORT = "report.json"
+DATA_CARD = "data_card.json"
+# Source: the weights in the package that `embedded` stands for.
+_EMBEDDED_BASE = "google/gemma-3-270m"
+_EMBEDDED_DATA = "titlegen's own corpus"
+_MAX_REPORT_BYTES = 2**24
+_LABELS = {
+    "rouge1": ("ROUGE-1", "rouge"),
+    "rouge2": ("ROUGE-2", "rouge"),
+    "rougeL": ("ROUGE-L", "rouge"),
+    "bleu1": ("BLEU-1", "bleu"),
+    "title_only_rate": ("Title only", "title_only_rate"),
+    "length_rate": ("8 to 30 characters", "length_rate"),
+}
+_BASELINES = {
+    "random": "random sentence",
+    "lead1": "Lead-1",
+    "textrank": "TextRank",
+    "oracle": "extraction oracle",
+    "base_model": "untuned base",
+}
+# A report is read from disk: its names go into Markdown, so they must not be able to be markup.
+_Name = Annotated[str, StringConstraints(pattern=r"^\w{1,60}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Score(_Part):
+    """A score with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Gate(_Part):
+    """A limit, and whether the score's interval is above it."""
+
+    name: _Name
+    limit: float
+    value: float
+    verdict: Literal["pass", "fail", "undecided"]
+
+
+class EvaluationReport(_Part):
+    """The part of report.json that the card shows."""
+
+    split: _Name = "test"
+    rows: Annotated[int, Field(ge=0)] = 0
+    scores: dict[_Name, Score]
+    baselines: dict[_Name, dict[_Name, float]] = {}
+    gates: list[Gate]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the card states."""
+
+    repo_id: str
+    settings: Settings
+    training: Mapping[str, Any]
+    """Settings with which the adapter was trained; empty when they are not known."""
+    report: EvaluationReport | None
+    data: Mapping[str, Any] | None
+    """The data card."""
+    export: Mapping[str, Any]
+    """Results of the merge."""
+    files: tuple[str, ...]
+
+    @property
+    def base(self) -> str | None:
+        """Name of the base model on the Hub; None when it is a directory of this machine."""
+        name = self.settings.model.base
+        return _EMBEDDED_BASE if name == EMBEDDED else _hub_name(name)
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the data set on the Hub; None when it has none."""
+        return _hub_name(self.settings.data.source)
+
+
+def _hub_name(name: str) -> str | None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    is_file = Path(name).suffix in {".jsonl", ".json", ".csv", ".parquet"}
+    return name if "/" in name and not is_file and not Path(name).exists() else None
+
+
+def read_report(directory: Path) -> EvaluationReport | None:
+    """Return the evaluation report of a directory; None when there is none.
+
+    Raises:
+        HubError: the file is not a report.
+    """
+    path = directory / REPORT
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _MAX_REPORT_BYTES:
+        raise HubError(f"{path} is larger than {_MAX_REPORT_BYTES} bytes; run `titlegen evaluate` again")
+    try:
+        return EvaluationReport.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise HubError(f"{path} is not a report ({where}: {first['msg']}); run `titlegen evaluate` again") from error
+
+
+def render_card(facts: Facts) -> str:
+    """Return the README.md of a repository; its metadata passes huggingface_hub's own parser.
+
+    Raises:
+        HubError: the metadata is not valid.
+    """
+    import jinja2
+    from huggingface_hub import ModelCard
+
+    # Markdown, not HTML: every value is a number, a setting, or a name that was checked to hold no markup.
+    environment = jinja2.Environment(  # noqa: S701
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["code"] = _code
+    template = (resources.files("titlegen") / "model_card.md.j2").read_text(encoding="utf-8")
+    train = facts.training or facts.settings.train.model_dump(mode="json")
+    body = environment.from_string(template).render(
+        facts=facts,
+        settings=facts.settings,
+        report=facts.report,
+        failed=[gate.name for gate in facts.report.gates if gate.verdict == "fail"] if facts.report else [],
+        scores=[name for name in _LABELS if facts.report and name in facts.report.scores],
+        labels={name: label for name, (label, _) in _LABELS.items()},
+        baselines={
+            name: label for name, label in _BASELINES.items() if facts.report and name in facts.report.baselines
+        },
+        train=train,
+        effective_batch=train["per_device_train_batch_size"] * train["gradient_accumulation_steps"],
+        ggufs=[name for name in facts.files if name.endswith(".gguf")],
+        dataset=_EMBEDDED_DATA if facts.settings.data.source == EMBEDDED else facts.dataset,
+        is_embedded_data=facts.settings.data.source == EMBEDDED,
+        data=facts.data,
+        profile=Path(facts.settings.profile).name,
+        prompt=prompt,
+    )
+    text = f"---\n{_metadata(facts).to_yaml()}\n---\n\n{body}"
+    try:
+        ModelCard(text, ignore_metadata_errors=False)
+    except ValueError as error:
+        raise HubError(f"the model card's metadata is not valid: {error}") from error
+    return text
+
+
+def _code(text: object) -> str:
+    """Return text as a Markdown code span that it cannot leave."""
+    return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
+
+
+def _metadata(facts: Facts) -> "ModelCardData":
+    from huggingface_hub import EvalResult, ModelCardData
+
+    report = facts.report
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Headline generation",
+            dataset_type=facts.dataset or "titlegen-corpus",
+            dataset_name=facts.dataset or _EMBEDDED_DATA,
+            dataset_split=report.split,
+            metric_type=kind,
+            metric_name=label,
+            metric_value=round(report.scores[name].value, 4),
+        )
+        for name, (label, kind) in _LABELS.items()
+        if report is not None and name in report.scores
+    ]
+    return ModelCardData(
+        language="zh",
+        license="gemma",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=facts.base,
+        base_model_relation="finetune" if facts.base else None,
+        datasets=[facts.dataset] if facts.dataset else None,
+        tags=["headline-generation", "summarization", "traditional-chinese", "taiwan", "gguf", "ollama", "titlegen"],
+        model_name=facts.repo_id.rpartition("/")[2],
+        eval_results=results or None,
+    )

@@ -1,0 +1,215 @@
+"""Proof of a push: every remote file against what was sent, and a clean download that gives the same title."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titlegen import prompt
+from titlegen.errors import HubError
+from titlegen.hub.stage import Artefacts, stage_files
+from titlegen.hub.target import HubTarget, connect, persist
+from titlegen.manifest import MANIFEST, FileRecord, Manifest, digest_file
+from titlegen.settings import Settings
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+_SHOWN = 3
+_MAX_MANIFEST_BYTES = 2**24
+_MAX_NEW_TOKENS = 48
+# The Hub itself adds this one when a repository is made.
+_HUB_FILES = frozenset({".gitattributes"})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a revision differs from what was staged, by path in the repository."""
+
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    extra: tuple[str, ...]
+    """Files that are not ours; they are left alone."""
+
+    def describe(self) -> str:
+        """Return what is missing or changed in one line; empty when nothing is."""
+        wrong = [f"{name} is missing" for name in self.missing] + [f"{name} is different" for name in self.changed]
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        return "; ".join(wrong[:_SHOWN]) + more
+
+
+def verify_remote(target: HubTarget, repo_id: str, artefacts: Artefacts, settings: Settings) -> dict[str, Any]:
+    """Compare size and SHA-256 of every file of a repository with the local export; nothing is uploaded.
+
+    Raises:
+        HubError: a file is missing or different.
+    """
+    target = replace(target, repo_id=repo_id)
+    allowed = settings.hub.model_copy(update={"allow_failed_gates": True})
+    with stage_files(artefacts, settings.model_copy(update={"hub": allowed}), repo_id) as staged:
+        with connect(target) as api:
+            revision = settings.hub.revision or "main"
+            commit = str(persist(lambda: api.repo_info(repo_id, revision=revision)).sha)
+            difference = compare(api, repo_id, commit, staged.files, read_all=target.offline)
+        if difference.describe():
+            raise HubError(
+                f"{target.url} at {commit[:12]} differs from the export: {difference.describe()}; push again"
+            )
+        return {
+            "url": target.url,
+            "repo_id": repo_id,
+            "commit": commit,
+            "verified_files": len(staged.files),
+            "bytes": staged.total_bytes,
+            "extra_files": list(difference.extra),
+        }
+
+
+def compare(
+    api: "HfApi", repo_id: str, revision: str, files: Mapping[str, FileRecord], *, read_all: bool
+) -> Difference:
+    """Compare a revision with what was sent.
+
+    The Hub tells the SHA-256 of large files; small ones are downloaded and hashed here.
+
+    Args:
+        api: client.
+        repo_id: repository.
+        revision: commit to look at.
+        files: size and SHA-256 of each file that must be there.
+        read_all: download and hash large files too, instead of trusting what the Hub says of them.
+    """
+    remote = {entry.path: entry for entry in list_files(api, repo_id, revision)}
+    changed = [
+        name
+        for name, record in sorted(files.items())
+        if name in remote and not _is_equal(api, repo_id, revision, remote[name], record, read_all=read_all)
+    ]
+    return Difference(
+        missing=tuple(name for name in sorted(files) if name not in remote),
+        changed=tuple(changed),
+        extra=tuple(name for name in sorted(remote) if name not in files and name not in _HUB_FILES),
+    )
+
+
+def list_files(api: "HfApi", repo_id: str, revision: str) -> list["RepoFile"]:
+    """Return every file of a revision."""
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = persist(lambda: list(api.list_repo_tree(repo_id, revision=revision, recursive=True)))
+    return [entry for entry in tree if isinstance(entry, RepoFile)]
+
+
+def _is_equal(
+    api: "HfApi", repo_id: str, revision: str, entry: "RepoFile", record: FileRecord, *, read_all: bool
+) -> bool:
+    if entry.size != record.size or (entry.lfs is not None and entry.lfs.sha256 != record.sha256):
+        return False
+    if entry.lfs is not None and not read_all:
+        return True
+    hasher = hashlib.sha256()
+    for block in _stream(api, repo_id, revision, entry.path):
+        hasher.update(block)
+    return hasher.hexdigest() == record.sha256
+
+
+def read_remote_manifest(api: "HfApi", repo_id: str, revision: str) -> Manifest | None:
+    """Return the manifest that an earlier push left; None when there is none that we can read."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    content = bytearray()
+    try:
+        for block in _stream(api, repo_id, revision, MANIFEST):
+            content += block
+            if len(content) > _MAX_MANIFEST_BYTES:
+                return None
+        return Manifest.model_validate_json(bytes(content))
+    except (EntryNotFoundError, ValueError):
+        return None
+
+
+def _stream(api: "HfApi", repo_id: str, revision: str, path: str) -> Iterator[bytes]:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        hf_raise_for_status,
+        http_stream_backoff,
+    )
+
+    url = hf_hub_url(repo_id, path, revision=revision, endpoint=api.endpoint)
+    headers = build_hf_headers(token=api.token) | {"Accept-Encoding": "identity"}
+    with http_stream_backoff("GET", url, headers=headers) as response:
+        hf_raise_for_status(response)
+        yield from response.iter_bytes()
+
+
+def check_download(
+    target: HubTarget,
+    article: str,
+    *,
+    revision: str | None = None,
+    expected: str | None = None,
+    export: Path | None = None,
+) -> dict[str, Any]:
+    """Download a revision into an empty cache, load it with transformers, and return its greedy title of an article.
+
+    Every downloaded file is hashed and compared with the repository's own manifest. The GGUF files are left out.
+
+    Args:
+        target: Hub and repository.
+        article: article to write a title for.
+        revision: branch, tag or commit; main by default.
+        expected: the title that must come out.
+        export: local export whose title must come out instead, when ``expected`` is None.
+
+    Raises:
+        HubError: a file is not what the manifest says, or the title is another one.
+    """
+    from huggingface_hub import snapshot_download
+
+    with tempfile.TemporaryDirectory(prefix="titlegen-check-") as cache:
+        with connect(target):
+            path = snapshot_download(
+                target.repo_id,
+                revision=revision,
+                cache_dir=cache,
+                endpoint=target.endpoint,
+                token=target.token,
+                ignore_patterns=["*.gguf", "adapter/*"],
+            )
+        snapshot = Path(path)
+        checked = _check_snapshot(snapshot)
+        title = generate_title(snapshot, article)
+    if expected is None and export is not None:
+        expected = generate_title(export, article)
+    if expected is not None and title != expected:
+        raise HubError(f"the downloaded model titles an article {title!r}, the local one {expected!r}; push again")
+    return {"title": title, "verified_files": checked, "same_title": expected is not None}
+
+
+def _check_snapshot(snapshot: Path) -> int:
+    manifest = Manifest.model_validate_json((snapshot / MANIFEST).read_bytes())
+    found = [name for name in manifest.files if (snapshot / name).is_file()]
+    wrong = [name for name in found if digest_file(snapshot / name) != manifest.files[name].sha256]
+    if wrong:
+        raise HubError(f"the download differs from its manifest: {', '.join(wrong[:_SHOWN])}; push again")
+    return len(found)
+
+
+def generate_title(model_directory: Path, article: str) -> str:
+    """Return the greedy title that a Hugging Face directory writes for an article."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_directory, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(model_directory, trust_remote_code=False, dtype="auto").eval()
+    rendered = prompt.render_prompt(article)
+    ids = tokenizer(rendered, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=_MAX_NEW_TOKENS, do_sample=False
+        )
+    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)).strip()

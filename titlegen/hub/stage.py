@@ -1,0 +1,203 @@
+"""What a push consists of: the export with everything that explains, proves and serves it, in one folder."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from titlegen import prompt
+from titlegen.errors import HubError
+from titlegen.hub.card import DATA_CARD, REPORT, Facts, read_report, render_card
+from titlegen.manifest import (
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    check_files,
+    digest_file,
+    read_manifest,
+    stage_key,
+    write_atomically,
+)
+from titlegen.settings import ServeSettings, Settings
+
+CARD = "README.md"
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_MAX_CARD_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """The directories of one run that are published; report, adapter and data may be absent."""
+
+    export: Path
+    gguf: Path
+    report: Path
+    adapter: Path
+    data: Path
+    verification: Path | None = None
+    """Directory of the verify stage; when given, it must have passed for this very export."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A folder that is ready to upload, and what is in it."""
+
+    folder: Path
+    files: Mapping[str, FileRecord]
+    """Size and SHA-256 of each file by its path in the repository."""
+    failed_gates: tuple[str, ...]
+    evaluated: bool
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(record.size for record in self.files.values())
+
+
+@contextmanager
+def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Iterator[Staged]:
+    """Yield a folder with everything to upload; what the stages wrote is linked there, not copied.
+
+    Equal artefacts and settings give equal bytes, so that pushing them again changes nothing.
+
+    Raises:
+        VerifyError: the export or the GGUF files are not what their manifests say.
+        HubError: the artefacts do not belong together, or a gate failed.
+    """
+    export, gguf = _check_artefacts(artefacts, settings)
+    report = read_report(artefacts.report)
+    failed = tuple(gate.name for gate in report.gates if gate.verdict == "fail") if report else ()
+    if failed and not settings.hub.allow_failed_gates:
+        raise HubError(
+            f"gates failed: {', '.join(failed)}; improve the model, or push it with --hub.allow-failed-gates "
+            "(the model card will say so)"
+        )
+    with tempfile.TemporaryDirectory(prefix="titlegen-push-") as temporary:
+        folder = Path(temporary)
+        files = {name: record for name, record in export.files.items() if name != CARD}
+        _link(artefacts.export, files, folder)
+        if gguf is not None:
+            named = {name: record for name, record in gguf.files.items() if name.endswith(".gguf")}
+            _link(artefacts.gguf, named, folder)
+            files |= named
+        if settings.hub.include_adapter:
+            _link(artefacts.adapter, _ADAPTER_FILES, folder / "adapter")
+        if report is not None:
+            _link(artefacts.report, (REPORT,), folder)
+        data = _write_data_card(artefacts.data, folder)
+        for name, text in ollama_files(settings.serve, [name for name in files if name.endswith(".gguf")]).items():
+            write_atomically(folder / name, text)
+        training = _settings_of(artefacts.adapter)
+        facts = Facts(repo_id, settings, training, report, data, export.results, tuple(sorted(files)))
+        write_atomically(folder / CARD, render_card(facts))
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and name not in files:
+                files[name] = FileRecord(size=path.stat().st_size, sha256=digest_file(path))
+        manifest = _describe(export, gguf, training, files)
+        write_atomically(folder / MANIFEST, manifest)
+        content = (folder / MANIFEST).read_bytes()
+        files[MANIFEST] = FileRecord(size=len(content), sha256=digest_file(folder / MANIFEST))
+        yield Staged(folder, files, failed, report is not None)
+
+
+def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest, Manifest | None]:
+    """Return the manifests of export and GGUF files, proven to be of one model that was verified."""
+    export = read_manifest(artefacts.export)
+    check_files(artefacts.export, export)
+    gguf = read_manifest(artefacts.gguf) if settings.hub.include_gguf else None
+    if gguf is not None:
+        check_files(artefacts.gguf, gguf)
+        _check_origin("GGUF", gguf, "merged", export, artefacts)
+    if (artefacts.report / MANIFEST).is_file():
+        _check_origin("report", read_manifest(artefacts.report), "model", export, artefacts)
+    if artefacts.verification is not None:
+        verification = read_manifest(artefacts.verification)
+        _check_origin("verification", verification, "merged", export, artefacts)
+        checks = verification.results.get("checks", [])
+        failed = [str(check["name"]) for check in checks if not check["passed"]]
+        if failed or not checks:
+            raise HubError(f"the export is not verified ({', '.join(failed[:3]) or 'no check ran'}); export it again")
+    return export, gguf
+
+
+def _check_origin(what: str, manifest: Manifest, name: str, export: Manifest, artefacts: Artefacts) -> None:
+    """Refuse what was made from another model: its manifest names the digest of its input."""
+    if manifest.inputs.get(name, export.digest) != export.digest:
+        raise HubError(f"the {what} is of another model than {artefacts.export}; run its stage again, then push")
+
+
+def _settings_of(directory: Path) -> dict[str, Any]:
+    return read_manifest(directory).settings if (directory / MANIFEST).is_file() else {}
+
+
+def _link(source: Path, names: Mapping[str, FileRecord] | tuple[str, ...], folder: Path) -> None:
+    for name in names:
+        if not (source / name).is_file():
+            raise HubError(f"{source / name} does not exist; run the stage that writes it first")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to((source / name).resolve())
+
+
+def ollama_files(settings: ServeSettings, ggufs: list[str]) -> dict[str, str]:
+    """Return the files from which Ollama takes prompt and parameters, by name.
+
+    ``ollama run hf.co/ORG/REPO`` reads ``template``, ``system`` and ``params``; ``ollama create -f Modelfile`` in a
+    downloaded copy reads the Modelfile.
+
+    Source: huggingface.co/docs/hub/ollama.
+    """
+    parameters = prompt.parameters(settings.temperature, settings.num_ctx, settings.num_predict)
+    files = {
+        "template": prompt.TEMPLATE,
+        "system": prompt.SYSTEM,
+        "params": json.dumps(parameters, ensure_ascii=False, indent=2) + "\n",
+    }
+    if ggufs:
+        lines = [f"FROM ./{ggufs[0]}", f'TEMPLATE """{prompt.TEMPLATE}"""', f'SYSTEM """{prompt.SYSTEM}"""']
+        for name, value in parameters.items():
+            values = value if isinstance(value, list) else [value]
+            lines += [f"PARAMETER {name} {json.dumps(item, ensure_ascii=False)}" for item in values]
+        files["Modelfile"] = "\n".join(lines) + "\n"
+    return files
+
+
+def _write_data_card(data: Path, folder: Path) -> dict[str, Any] | None:
+    """Write the counts of the data stage as one line of JSON, without pieces of the articles, and return them."""
+    path = data / "data.json"
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _MAX_CARD_BYTES:
+        raise HubError(f"{path} is larger than {_MAX_CARD_BYTES} bytes; run `titlegen prepare` again")
+    try:
+        card: dict[str, Any] = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise HubError(f"{path} is not a data card: {error}; run `titlegen prepare` again") from error
+    card.pop("rules", None)
+    # A path says nothing to others, and too much about this machine.
+    source = Path(str(card.get("source", "")))
+    card["source"] = source.name if source.exists() else str(source)
+    write_atomically(folder / DATA_CARD, json.dumps(card, ensure_ascii=False) + "\n")
+    return card
+
+
+def _describe(
+    export: Manifest, gguf: Manifest | None, training: dict[str, Any], files: Mapping[str, FileRecord]
+) -> str:
+    """Return the manifest of the whole repository; it depends on nothing but what is published."""
+    settings = {"train": training, "export": export.settings, "gguf": gguf.settings if gguf else {}}
+    inputs = {"export": export.digest} | ({"gguf": gguf.digest} if gguf else {})
+    manifest = Manifest(
+        stage="push",
+        key=stage_key("push", settings, inputs),
+        settings=settings,
+        inputs=inputs,
+        files=dict(sorted(files.items())),
+        versions=export.versions,
+        git_revision=export.git_revision,
+        results={"export": export.results},
+    )
+    return manifest.model_dump_json(indent=2) + "\n"

@@ -1,0 +1,354 @@
+"""The offline Hub's repositories on disk: content by its digest, and every change of a repository one rename."""
+
+import contextlib
+import datetime as dt
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict
+
+from titlegen.errors import HubError
+from titlegen.manifest import write_atomically
+
+MAIN = "main"
+# Parts small enough that a lost connection costs little, few enough that their addresses fit one answer.
+PART_BYTES = 64 * 2**20
+# An upload that nobody continued for this long is given up, and its disk space freed.
+ABANDONED_S = 600
+_READ_BYTES = 2**20
+_OID = re.compile(r"[0-9a-f]{40}")
+_SHORT_OID = re.compile(r"[0-9a-f]{5,40}")
+_REF_NAME = re.compile(r"(?!refs/)[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
+# Source: the .gitattributes of a new repository on huggingface.co, shortened.
+LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".model", ".pt", ".pth", ".onnx", ".parquet", ".arrow", ".zip", ".gz")
+_GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
+
+Hook = Callable[[str, Path], None]
+
+
+class RefusedError(HubError):
+    """A request that the Hub turns down: HTTP status, and the code by which huggingface_hub knows the reason."""
+
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+        """Say what was wrong with the request."""
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredFile(_Record):
+    """One file of a commit; ``blob_id`` is the SHA-1 by which git knows it."""
+
+    size: int
+    sha256: str
+    blob_id: str
+    lfs: bool
+
+
+class Commit(_Record):
+    """One revision: all of its files by path."""
+
+    parent: str | None
+    title: str
+    message: str
+    date: str
+    files: dict[str, StoredFile]
+
+
+class Repository(_Record):
+    """A repository: name of each branch, tag and pull request, with the commit it points to."""
+
+    private: bool
+    created: str
+    branches: dict[str, str]
+    tags: dict[str, str]
+    pulls: dict[str, str]
+
+
+@dataclass
+class Change:
+    """What a commit adds and deletes; a deleted path that ends in a slash is a folder."""
+
+    title: str = ""
+    message: str = ""
+    parent: str | None = None
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+
+
+class Incoming:
+    """One object while its parts arrive, in any order; it is hashed as far as it is complete."""
+
+    def __init__(self, path: Path, sha256: str, size: int) -> None:
+        """Make room for an object of this size, bytes."""
+        self.path, self.sha256, self.size = path, sha256, size
+        self.parts = max(-(-size // PART_BYTES), 1)
+        self.active, self.touched = 0, time.monotonic()
+        self._received: set[int] = set()
+        self._hashed = 0
+        self._hasher = hashlib.sha256()
+        self._lock = threading.Lock()
+
+    def span(self, part: int) -> tuple[int, int]:
+        """Return offset and length of a part, bytes; the first part is 1."""
+        if not 1 <= part <= self.parts:
+            raise RefusedError(400, f"part {part} is not one of 1 to {self.parts}")
+        offset = (part - 1) * PART_BYTES
+        return offset, min(PART_BYTES, self.size - offset)
+
+    @contextlib.contextmanager
+    def writer(self, part: int) -> Iterator[IO[bytes]]:
+        """Yield the file at a part's place; a part counts as received when the block ends well."""
+        offset, _ = self.span(part)
+        self.active += 1
+        try:
+            with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb", buffering=0) as file:
+                file.seek(offset)
+                yield file
+            with self._lock:
+                if part <= self._hashed:
+                    self._hashed, self._hasher = 0, hashlib.sha256()
+                self._received.add(part)
+        finally:
+            self.active -= 1
+            self.touched = time.monotonic()
+
+    def hash_received(self) -> None:
+        """Hash the parts that follow each other without a gap."""
+        with self._lock, self.path.open("rb") as file:
+            while self._hashed + 1 in self._received:
+                offset, left = self.span(self._hashed + 1)
+                file.seek(offset)
+                while left:
+                    block = file.read(min(_READ_BYTES, left))
+                    self._hasher.update(block)
+                    left -= len(block)
+                self._hashed += 1
+
+    def check(self) -> None:
+        """Refuse the object unless every part arrived and the whole has the announced digest."""
+        self.hash_received()
+        if self._hashed != self.parts:
+            raise RefusedError(400, f"{self.parts - len(self._received)} of {self.parts} parts did not arrive")
+        if self._hasher.hexdigest() != self.sha256:
+            raise RefusedError(400, f"the content has sha256 {self._hasher.hexdigest()}, announced was {self.sha256}")
+
+
+class Store:
+    """All repositories below one directory; one process at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open or create the directory.
+
+        Raises:
+            HubError: another server uses it.
+        """
+        self.directory = directory.resolve()
+        self._incoming = self.directory / "incoming"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # Held open, and so locked, as long as the process lives.
+        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise HubError(f"another offline Hub already serves {self.directory}; stop it or choose another") from error
+        # Nothing in here can be continued: the addresses of its parts went with the process that gave them out.
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        self._incoming.mkdir()
+        self.uploads: dict[str, Incoming] = {}
+        self.reached: Hook = lambda _point, _path: None
+        """Called at each step of a write; the fault switch breaks things there."""
+        self._lock = threading.RLock()
+
+    def create(self, repo_id: str, *, private: bool) -> bool:
+        """Create a repository with its first commit; returns False when there is one of that name."""
+        with self._lock:
+            if self._record(repo_id).is_file():
+                return False
+            change = Change("initial commit", files={".gitattributes": self.put(_GITATTRIBUTES.encode())})
+            oid = self._write_commit(repo_id, None, {}, change)
+            created = Repository(private=private, created=now(), branches={MAIN: oid}, tags={}, pulls={})
+            self._write_repository(repo_id, created)
+            return True
+
+    def read(self, repo_id: str) -> Repository:
+        """Return a repository's record."""
+        try:
+            return Repository.model_validate_json(self._record(repo_id).read_bytes())
+        except FileNotFoundError:
+            raise RefusedError(404, f"repository {repo_id} does not exist", "RepoNotFound") from None
+
+    def resolve(self, repo_id: str, revision: str) -> str:
+        """Return the commit of a branch, tag, pull request (``refs/pr/1``) or commit, which may be shortened."""
+        repository = self.read(repo_id)
+        kind, _, number = revision.rpartition("/")
+        found = (
+            repository.branches.get(revision.removeprefix("refs/heads/"))
+            or repository.tags.get(revision.removeprefix("refs/tags/"))
+            or (repository.pulls.get(number) if kind == "refs/pr" else None)
+        )
+        if found is None and _SHORT_OID.fullmatch(revision):
+            commits = [path.stem for path in self._commits(repo_id).glob(f"{revision}*.json")]
+            found = commits[0] if len(commits) == 1 else None
+        if found is None:
+            raise RefusedError(404, f"{repo_id} has no revision {revision}", "RevisionNotFound")
+        return found
+
+    def read_commit(self, repo_id: str, oid: str) -> Commit:
+        """Return a commit by its full id."""
+        if not _OID.fullmatch(oid):
+            raise RefusedError(404, f"{oid} is not a commit", "RevisionNotFound")
+        return Commit.model_validate_json((self._commits(repo_id) / f"{oid}.json").read_bytes())
+
+    def commit(self, repo_id: str, branch: str, change: Change, *, pull_request: bool = False) -> tuple[str, int]:
+        """Add a commit on top of a branch or of ``refs/pr/N``, or as a new pull request; returns its id and N (or 0).
+
+        Until the record is renamed into place, at the very end, every reader sees the old revision.
+        """
+        with self._lock:
+            repository = self.read(repo_id)
+            kind, _, number = branch.rpartition("/")
+            is_pull = kind == "refs/pr" and number in repository.pulls
+            if not is_pull and branch not in repository.branches:
+                raise RefusedError(404, f"{repo_id} has no branch {branch}", "RevisionNotFound")
+            head = repository.pulls[number] if is_pull else repository.branches[branch]
+            if change.parent is not None and not head.startswith(change.parent):
+                raise RefusedError(
+                    412, f"a commit has happened on {branch} since {change.parent}; refresh and try again"
+                )
+            oid = self._write_commit(repo_id, head, self.read_commit(repo_id, head).files, change)
+            if pull_request:
+                number = str(len(repository.pulls) + 1)
+            target = {"pulls": repository.pulls | {number: oid}}
+            if not (is_pull or pull_request):
+                number, target = "0", {"branches": repository.branches | {branch: oid}}
+            self._write_repository(repo_id, repository.model_copy(update=target))
+            return oid, int(number)
+
+    def add_ref(self, repo_id: str, kind: str, name: str, revision: str) -> None:
+        """Create a branch (``kind`` is ``branches``) or a tag (``tags``)."""
+        if not _REF_NAME.fullmatch(name) or ".." in name:
+            raise RefusedError(400, f"{name!r} is not a name for a branch or tag")
+        with self._lock:
+            repository = self.read(repo_id)
+            refs: dict[str, str] = getattr(repository, kind)
+            if name in refs:
+                raise RefusedError(409, f"reference {name} already exists")
+            oid = self.resolve(repo_id, revision)
+            self._write_repository(repo_id, repository.model_copy(update={kind: refs | {name: oid}}))
+
+    def object_path(self, sha256: str) -> Path:
+        """Return where the content of this digest is, or would be."""
+        return self.directory / "objects" / sha256[:2] / sha256
+
+    def has(self, sha256: str, size: int) -> bool:
+        """Return whether the content of this digest and size, bytes, is here."""
+        path = self.object_path(sha256)
+        return path.is_file() and path.stat().st_size == size
+
+    def put(self, content: bytes) -> StoredFile:
+        """Keep a small file, and return how a commit refers to it."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        temporary = self._incoming / secrets.token_hex(8)
+        try:
+            self.reached("write", temporary)
+            temporary.write_bytes(content)
+            self._keep(temporary, sha256)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return StoredFile(size=len(content), sha256=sha256, blob_id=blob_id(content), lfs=False)
+
+    def announce(self, sha256: str, size: int) -> str:
+        """Return the name under which an object can now be uploaded; nobody can guess it."""
+        for name, upload in list(self.uploads.items()):
+            if not upload.active and time.monotonic() - upload.touched > ABANDONED_S:
+                self.drop(name)
+        if size > shutil.disk_usage(self.directory).free:
+            raise RefusedError(507, f"no space for an object of {size} bytes in {self.directory}")
+        name = secrets.token_hex(16)
+        self.uploads[name] = Incoming(self._incoming / name, sha256, size)
+        return name
+
+    def upload(self, name: str) -> Incoming:
+        """Return an announced upload."""
+        if name not in self.uploads:
+            raise RefusedError(404, "this upload is not, or no longer, expected; push again")
+        return self.uploads[name]
+
+    def finish(self, name: str) -> None:
+        """Check a complete upload and keep it; a wrong one is dropped."""
+        upload = self.upload(name)
+        try:
+            upload.check()
+            self._keep(upload.path, upload.sha256)
+        finally:
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Forget an upload and free its space."""
+        upload = self.uploads.pop(name, None)
+        if upload:
+            upload.path.unlink(missing_ok=True)
+
+    def _keep(self, temporary: Path, sha256: str) -> None:
+        target = self.object_path(sha256)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.reached("object", temporary)
+        temporary.replace(target)
+
+    def _write_commit(self, repo_id: str, parent: str | None, files: dict[str, StoredFile], change: Change) -> str:
+        kept = {path: file for path, file in files.items() if not _is_deleted(path, change.deleted)}
+        commit = Commit(
+            parent=parent, title=change.title, message=change.message, date=now(), files=kept | change.files
+        )
+        text = commit.model_dump_json()
+        oid = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        path = self._commits(repo_id) / f"{oid}.json"
+        self.reached("commit", path)
+        write_atomically(path, text)
+        return oid
+
+    def _write_repository(self, repo_id: str, repository: Repository) -> None:
+        path = self._record(repo_id)
+        self.reached("ref", path)
+        write_atomically(path, repository.model_dump_json(indent=1))
+
+    def _record(self, repo_id: str) -> Path:
+        return self.directory / "repositories" / repo_id / "repository.json"
+
+    def _commits(self, repo_id: str) -> Path:
+        return self._record(repo_id).with_name("commits")
+
+
+def now() -> str:
+    """Return the time as the Hub writes it."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def blob_id(content: bytes) -> str:
+    """Return git's SHA-1 of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def lfs_file(sha256: str, size: int) -> StoredFile:
+    """Return how a commit refers to a large file: git sees a pointer to it."""
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+    return StoredFile(size=size, sha256=sha256, blob_id=blob_id(pointer.encode()), lfs=True)
+
+
+def _is_deleted(path: str, deleted: list[str]) -> bool:
+    return any(path == name or (name.endswith("/") and path.startswith(name)) for name in deleted)

@@ -1,0 +1,139 @@
+"""How many rows go through the model at a time, and how many activations are kept, by what the GPU holds."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from titlegen.errors import TrainError
+from titlegen.settings import TrainSettings
+
+# Share of the free memory that activations may take; the rest is for fragments, the optimizer and the head.
+_BUDGET_SHARE = 0.82
+# Memory in use beyond this share leaves nothing for the optimizer.
+_FULL = 0.96
+# A batch that keeps less than this share of its activations is slower than two batches of half the size.
+_LEAST_KEPT = 0.6
+# Tokens of the trial passes for each GiB of the GPU: enough that one layer's own needs do not stand for all layers'.
+_TRIAL_TOKENS_PER_GIB = 50
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What activations need, measured, and what they may take; all in bytes."""
+
+    budget: float
+    kept: float
+    """Per token, with every layer's activations kept."""
+    recomputed: float
+    """Per token, with every layer's activations recomputed."""
+
+    def kept_share(self, tokens: int) -> float:
+        """Return the largest share of the layers that can keep their activations for this many tokens, 0 to 1."""
+        spare = self.budget - tokens * self.recomputed
+        return min(1.0, max(0.0, spare / (tokens * max(self.kept - self.recomputed, 1.0))))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One optimizer step: ``batch`` rows at a time, ``accumulation`` times."""
+
+    batch: int
+    accumulation: int
+    checkpointing: bool
+    """Recompute activations in the backward pass."""
+    activations: Activations | None = None
+    """Where given, only those layers are recomputed whose activations do not fit."""
+
+    def kept_share(self, tokens: int) -> float:
+        """Return the share of the layers that keep their activations for a batch of so many tokens."""
+        if not self.checkpointing:
+            return 1.0
+        return self.activations.kept_share(tokens) if self.activations else 0.0
+
+
+class Loss(Protocol):
+    """Computes the loss of a batch, given the number of labels in the whole step."""
+
+    def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
+        """Return a scalar tensor."""
+
+
+def candidates(settings: TrainSettings) -> list[Plan]:
+    """Return the plans that the settings allow, the largest batch first; all have the same effective batch."""
+    effective = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    sizes = [settings.per_device_train_batch_size]
+    if settings.auto_batch:
+        sizes = [size for size in range(effective, 0, -1) if effective % size == 0]
+    checkpointing = settings.gradient_checkpointing is not False or settings.low_memory
+    return [Plan(size, effective // size, checkpointing) for size in sizes]
+
+
+def with_activations(plans: Sequence[Plan], activations: Activations, lengths: Sequence[int]) -> list[Plan]:
+    """Return the plans with partial recomputing, without those that would recompute too much of a usual batch.
+
+    Args:
+        plans: with falling batch size.
+        activations: what was measured.
+        lengths: tokens of each row.
+    """
+    mean = sum(lengths) / len(lengths)
+    quick = [plan for plan in plans if activations.kept_share(int(mean * plan.batch)) >= _LEAST_KEPT]
+    return [replace(plan, activations=activations) for plan in quick or plans[-1:]]
+
+
+def measure_activations(step: Callable[[int, float], int]) -> Activations:
+    """Measure what activations need in two passes forward and backward.
+
+    Args:
+        step: runs a pass over about so many tokens keeping a share of the activations; returns the tokens it had.
+    """
+    import torch
+
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    needs = []
+    for share in (0.0, 1.0):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
+            tokens = step(int(total / 2**30 * _TRIAL_TOKENS_PER_GIB), share)
+        needs.append((torch.cuda.max_memory_allocated() - before) / tokens)
+    return Activations(_BUDGET_SHARE * (total - torch.cuda.memory_allocated()), kept=needs[1], recomputed=needs[0])
+
+
+def first_that_fits(plans: Iterable[Plan], attempt: Callable[[Plan], None]) -> Plan:
+    """Return the first plan whose ``attempt`` does not run out of memory.
+
+    Raises:
+        TrainError: none fits; the message names the smallest that was tried.
+    """
+    import torch
+
+    plan = None
+    for plan in plans:
+        try:
+            attempt(plan)
+        except torch.OutOfMemoryError:
+            continue
+        return plan
+    raise TrainError(
+        f"out of memory even with {plan.batch if plan else 0} rows at a time and recomputed activations; lower "
+        "--train.max-length, or set --train.low-memory"
+    )
+
+
+def measured(step: Callable[[Plan], None]) -> Callable[[Plan], None]:
+    """Return an attempt that runs ``step`` and also fails when it leaves almost no memory free."""
+    import torch
+
+    def attempt(plan: Plan) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        # Dropout in the trial must not change the training that follows.
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
+            step(plan)
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        if torch.cuda.max_memory_reserved() > _FULL * total:
+            raise torch.OutOfMemoryError("almost no memory left")
+
+    return attempt

@@ -1,0 +1,171 @@
+"""Rows of a batch without their padding, and attention over them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from titlegen.errors import TrainError
+from titlegen.train.encode import IGNORED
+
+# Source: torch.nn.functional.scaled_dot_product_attention; its flash kernels have a backward pass for a head
+# dimension of 256 on these compute capabilities only.
+_FLASH_CAPABILITIES = frozenset({(8, 0), (9, 0), (10, 0)})
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where each row lies in a sequence of concatenated rows."""
+
+    lengths: tuple[int, ...]
+    bounds: Any
+    """(rows + 1,) int32: the first token of each row, and the end."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A batch as one sequence of its T tokens; the last token of a row predicts nothing and is left out."""
+
+    ids: Any
+    """(T,) int64."""
+    positions: Any
+    """(T,) int64: place of each token in its row."""
+    kept: Any
+    """(N,) int64: which of the T tokens predict a label."""
+    targets: Any
+    """(N,) int64: the labels."""
+    rows: Spans
+    """The rows among the T tokens."""
+    kept_rows: Spans
+    """The rows among the N kept tokens."""
+
+
+def pack(inputs: dict[str, Any]) -> Packed:
+    """Concatenate the rows of a padded batch.
+
+    Args:
+        inputs: ``input_ids``, ``attention_mask`` and ``labels``: (batch, seq) int64; padding on either side.
+
+    Raises:
+        TrainError: a row has labels elsewhere than at its end.
+    """
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+    present = inputs["attention_mask"].bool()
+    # A token stays when another one follows it.
+    stays = present & F.pad(present[:, 1:], (0, 1))
+    following = F.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
+    labelled = stays & (following != IGNORED)
+    positions = present.long().cumsum(1) - 1
+    lengths, titles = stays.sum(1), labelled.sum(1)
+    at_end = positions >= (lengths - titles)[:, None]
+    counts = torch.stack([lengths, titles, (labelled & ~at_end).sum(1)]).tolist()
+    if any(counts[2]):
+        raise TrainError(
+            f"row {next(i for i, n in enumerate(counts[2]) if n)} of the batch has labels before masked tokens; the "
+            "completion must be the end of a row, or set --train.no-completion-trim"
+        )
+    labels = following[stays]
+    kept = (labels != IGNORED).nonzero()[:, 0]
+    return Packed(
+        ids=inputs["input_ids"][stays],
+        positions=positions[stays],
+        kept=kept,
+        targets=labels[kept],
+        rows=Spans(tuple(counts[0]), _bounds(lengths)),
+        kept_rows=Spans(tuple(counts[1]), _bounds(titles)),
+    )
+
+
+def _bounds(lengths: Any) -> Any:
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+    return F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def attend(query: Any, key: Any, value: Any, queries: Spans, keys: Spans, *, window: int | None, scale: float) -> Any:
+    """Causal attention of each row's last queries to that row's keys alone.
+
+    Args:
+        query: (Tq, heads, head_dim), the last tokens of each row.
+        key: (Tk, key heads, head_dim).
+        value: like ``key``.
+        queries: the rows among the queries.
+        keys: the rows among the keys.
+        window: a query sees this many tokens, itself included; None: all before it.
+        scale: factor of the dot products.
+
+    Returns:
+        (Tq, heads * head_dim).
+    """
+    kernel = _attend_flash if _has_flash(query) else _attend_rows
+    return kernel(query, key, value, queries, keys, window, scale).flatten(1)
+
+
+def _has_flash(query: Any) -> bool:
+    import torch
+
+    return (
+        query.is_cuda
+        and query.dtype in {torch.bfloat16, torch.float16}
+        and torch.cuda.get_device_capability(query.device) in _FLASH_CAPABILITIES
+    )
+
+
+def _attend_flash(  # noqa: PLR0917 - an attention kernel's own arguments
+    query: Any, key: Any, value: Any, queries: Spans, keys: Spans, window: int | None, scale: float
+) -> Any:
+    import torch
+
+    longest = max(keys.lengths)
+    # The kernel aligns the last query of a row with its last key, which is where our queries lie.
+    return torch.ops.aten._flash_attention_forward(  # noqa: SLF001 - the only variable-length kernel with a window
+        query,
+        key,
+        value,
+        queries.bounds,
+        keys.bounds,
+        max(queries.lengths),
+        longest,
+        0.0,
+        True,  # noqa: FBT003 - causal
+        False,  # noqa: FBT003 - no debug mask
+        scale=scale,
+        window_size_left=window - 1 if window is not None and window < longest else None,
+        window_size_right=0,
+    )[0]
+
+
+def _attend_rows(  # noqa: PLR0917 - an attention kernel's own arguments
+    query: Any, key: Any, value: Any, queries: Spans, keys: Spans, window: int | None, scale: float
+) -> Any:
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+    groups = query.shape[1] // key.shape[1]
+    attended = []
+    parts = (query.split(queries.lengths), key.split(keys.lengths), value.split(keys.lengths))
+    for q, k, v in zip(*parts, strict=True):
+        mask = _mask(len(q), len(k), window, q.device)
+        out = F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None],
+            k.transpose(0, 1).repeat_interleave(groups, 0)[None],
+            v.transpose(0, 1).repeat_interleave(groups, 0)[None],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scale,
+        )
+        attended.append(out[0].transpose(0, 1))
+    return torch.cat(attended)
+
+
+def _mask(queries: int, keys: int, window: int | None, device: Any) -> Any:
+    """Return which keys a row's last queries see, (queries, keys) bool; None where plain causal attention is that."""
+    import torch
+
+    if queries == keys and (window is None or keys <= window):
+        return None
+    of_query = torch.arange(keys - queries, keys, device=device)[:, None]
+    of_key = torch.arange(keys, device=device)
+    seen = of_key <= of_query
+    return seen if window is None else seen & (of_key > of_query - window)

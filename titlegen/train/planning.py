@@ -1,0 +1,104 @@
+"""The trial passes behind a plan: which batch, how much recomputing, for this model on this machine."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from titlegen.manifest import write_atomically
+from titlegen.settings import TrainSettings
+from titlegen.train.loss import completion_loss
+from titlegen.train.memory import (
+    Activations,
+    Loss,
+    Plan,
+    candidates,
+    first_that_fits,
+    measure_activations,
+    measured,
+    with_activations,
+)
+from titlegen.train.trim import CompletionTrim
+
+PLAN = "plan.json"
+
+Rows = Sequence[dict[str, Any]]
+MakeBatch = Callable[[Rows], dict[str, Any]]
+
+
+def plan_batches(
+    model: Any, rows: Rows, settings: TrainSettings, trim: CompletionTrim | None, make_batch: MakeBatch, work: Path
+) -> Plan:
+    """Choose batch size and recomputing: those of the run that is resumed, else the fastest that fits.
+
+    Args:
+        model: the PEFT model.
+        rows: encoded rows of the train split.
+        settings: hyper-parameters.
+        trim: the trimmed computation, when it is used.
+        make_batch: makes a padded batch on the model's device.
+        work: folder that keeps the choice for a resume: another batch size would change the data position.
+    """
+    import torch
+
+    stored = work / PLAN
+    if stored.is_file():
+        return _read_plan(stored)
+    plans = candidates(settings)
+    if not torch.cuda.is_available():
+        # Host memory is not measured: the settings' own batch, every activation kept unless told otherwise.
+        batch, accumulation = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+        plan = Plan(batch, accumulation, checkpointing=settings.gradient_checkpointing is True)
+    else:
+        longest = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
+        model.train()
+        if trim is not None and settings.gradient_checkpointing == "auto" and not settings.low_memory:
+            activations = measure_activations(partial(_pass, model, longest, trim, make_batch))
+            plans = with_activations(plans, activations, [len(row["input_ids"]) for row in rows])
+        plan = plans[0]
+        if len(plans) > 1 or plan.activations:
+            plan = first_that_fits(plans, measured(partial(_try, model, longest, trim, make_batch)))
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    write_atomically(stored, json.dumps(asdict(plan)) + "\n")
+    return plan
+
+
+def _read_plan(path: Path) -> Plan:
+    fields = json.loads(path.read_bytes())
+    activations = fields.pop("activations")
+    return Plan(**fields, activations=Activations(**activations) if activations else None)
+
+
+def _pass(model: Any, longest: Rows, trim: CompletionTrim, make_batch: MakeBatch, tokens: int, share: float) -> int:
+    """Run the trimmed computation forward and backward over about so many tokens."""
+    chosen: list[dict[str, Any]] = []
+    total = 0
+    # From the middle of the lengths, so that the trial resembles the training.
+    for row in longest[len(longest) // 2 :] or longest:
+        chosen.append(row)
+        total += len(row["input_ids"])
+        if total >= tokens:
+            break
+    trim.kept_share = lambda _: share
+    _backward(model, trim, make_batch(chosen))
+    return total
+
+
+def _try(model: Any, longest: Rows, trim: CompletionTrim | None, make_batch: MakeBatch, plan: Plan) -> None:
+    """Run a pass over the longest rows as the plan has it."""
+    loss: Loss = trim or partial(completion_loss, model)
+    if trim is not None:
+        trim.kept_share = plan.kept_share
+    elif plan.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    _backward(model, loss, make_batch(longest[: plan.batch]))
+
+
+def _backward(model: Any, loss: Loss, batch: dict[str, Any]) -> None:
+    try:
+        loss(batch).backward()
+    finally:
+        model.zero_grad(set_to_none=True)

@@ -1,0 +1,83 @@
+"""What a person sees of a running training, and the log that stays: loss, speed, memory, time left."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import MissingDependencyError
+
+LOG = "train.jsonl"
+EVENTS = "tensorboard"
+_LOGGED = {"loss", "eval_loss", "learning_rate", "grad_norm"}
+
+
+def peak_gib() -> float:
+    """Return the peak memory of the device, GiB: allocated on a GPU, else of this process."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return round(psutil.Process().memory_info().rss / 2**30, 2)
+
+
+def log_class() -> Any:
+    """Return the callback that keeps ``train.jsonl`` and a progress bar on stderr."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+    from transformers import TrainerCallback
+
+    class Log(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+        """Appends each log record to ``train.jsonl``, with speed, memory and the time left."""
+
+        def __init__(self, trainer: Any, work: Path) -> None:
+            self.trainer, self.path = trainer, work / LOG
+            self.started, self.first_step = time.monotonic(), 0
+            self.bar: Any = None
+
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            self.started, self.first_step = time.monotonic(), state.global_step
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr)
+
+        def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+            self.bar.update()
+
+        def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+            self.bar.close()
+
+        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
+            if not {"loss", "eval_loss"} & logs.keys():
+                # The summary at the end repeats what the results hold.
+                return
+            done = state.global_step - self.first_step
+            elapsed = time.monotonic() - self.started
+            record = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
+            record |= {key: value for key, value in logs.items() if key in _LOGGED}
+            record |= {"elapsed_s": round(elapsed, 2), "peak_gib": peak_gib()}
+            if done:
+                record["eta_s"] = round(elapsed / done * (state.max_steps - state.global_step), 1)
+                record["tokens_per_s"] = round(self.trainer.tokens_seen / elapsed, 1)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            shown = ("loss", "eval_loss", "tokens_per_s", "peak_gib")
+            self.bar.set_postfix({key: f"{record[key]:.4g}" for key in shown if key in record})
+
+    return Log
+
+
+def tensorboard_callback(work: Path) -> Any:
+    """Return the callback that writes TensorBoard events below ``work``.
+
+    Raises:
+        MissingDependencyError: TensorBoard is not installed.
+    """
+    from transformers.integrations import TensorBoardCallback
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "train.tensorboard needs TensorBoard; run: python -m pip install tensorboard"
+        ) from error
+    return TensorBoardCallback(SummaryWriter(log_dir=str(work / EVENTS)))

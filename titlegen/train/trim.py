@@ -1,0 +1,229 @@
+"""The loss on titles computed without the work it does not need, and the proof that it is the same loss.
+
+Exact, not approximate. Padding is dropped by packing the rows of a batch. In the last layer whose keys and values are
+read by anyone, the tokens that predict no title need only those; in Gemma 3n, whose upper layers share the keys of
+lower ones, that is layer 20 of 35. All later layers, and the head, see the predicting tokens alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from titlegen.errors import TrainError
+from titlegen.train.layers import Gemma3, Gemma3n, threshold_of
+from titlegen.train.loss import completion_loss
+from titlegen.train.packed import Packed, attend, pack
+
+# Logits of this many tokens are held at a time: 0.5 GiB in float32 for Gemma's vocabulary.
+_HEAD_TOKENS = 512
+# Largest relative difference from the full model's loss that rounding explains, by element type.
+_TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
+# Padding of products would make a graph of its own for few tokens.
+_COMPILE_OPTIONS: dict[str, Any] = {"shape_padding": False}
+_ARCHITECTURES: dict[str, Any] = {"gemma3_text": Gemma3, "gemma3n_text": Gemma3n}
+
+
+def text_model(model: Any) -> Any:
+    """Return the decoder inside a causal LM, a multimodal model, or a PEFT model around either."""
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(causal_lm.model, "language_model", causal_lm.model)
+
+
+def can_trim(model: Any) -> bool:
+    """Return whether the trimmed computation exists for this architecture."""
+    config = text_model(model).config
+    return config.model_type in _ARCHITECTURES and not getattr(config, "use_bidirectional_attention", None)
+
+
+class CompletionTrim:
+    """Computes the loss of a batch of prompt and title rows; a drop-in for :func:`completion_loss`."""
+
+    def __init__(
+        self, model: Any, *, kept_share: Callable[[int], float] = lambda _: 1.0, compiled: bool = False
+    ) -> None:
+        """Prepare the computation.
+
+        Args:
+            model: a Gemma 3 or Gemma 3n causal LM, or a PEFT model around one with the adapter ``default``.
+            kept_share: given a batch's number of tokens, the share of the layers that keep their activations for the
+                backward pass, 0 to 1; the others recompute them.
+            compiled: compile each kind of layer once, for any number of tokens; used while gradients are on.
+        """
+        self._causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._model = text_model(model)
+        self._config = self._model.config
+        self._architecture = _ARCHITECTURES[self._config.model_type]
+        self.kept_share, self.compiled = kept_share, compiled
+        self._compiled: dict[str, Callable[..., Any]] = {}
+        self._thresholds = [threshold_of(layer, self._model.embed_tokens.weight) for layer in self._model.layers]
+        self._clamp()
+
+    def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
+        """Return the loss of a padded batch, a scalar; arguments as for :func:`completion_loss`."""
+        import torch
+
+        packed = pack(inputs)
+        # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
+        with torch.autocast(packed.ids.device.type, enabled=False):
+            total = self._cross_entropy(self.hidden(packed), packed.targets)
+        return total / (packed.targets.numel() if num_items is None else num_items)
+
+    def hidden(self, packed: Packed) -> Any:
+        """Return the final hidden states of the predicting tokens, (N, hidden)."""
+        import torch
+
+        layers = self._model.layers
+        boundary = len(layers) - (getattr(self._config, "num_kv_shared_layers", 0) or 0) - 1
+        with torch.no_grad():
+            # Nothing below the first layer is trained.
+            streams, per_layer = self._architecture.enter(self._model, packed.ids)
+            angles = self._angles(packed, streams[0])
+            kept_angles = {kind: tuple(part[packed.kept] for part in pair) for kind, pair in angles.items()}
+        if torch.is_grad_enabled():
+            # So that the first layer is not a kind of its own to the compiler.
+            streams = tuple(stream.requires_grad_() for stream in streams)
+        recomputed = boundary + 1 - int(self.kept_share(len(packed.ids)) * (boundary + 1))
+        shared: dict[str, tuple[Any, Any]] = {}
+        for index, layer in enumerate(layers):
+            kind = self._config.layer_types[index]
+            own = None if per_layer is None else per_layer[:, index]
+            if index < boundary:
+                streams, shared[kind] = self._step(
+                    index < recomputed, self._full, index, streams, own, angles[kind], packed
+                )
+                continue
+            if index == boundary:
+                shared[kind] = self._step(index < recomputed, self._keys, layer, streams, angles[kind])
+                streams = tuple(stream[packed.kept] for stream in streams)
+                per_layer = per_layer if per_layer is None else per_layer[packed.kept]
+                own = None if per_layer is None else per_layer[:, index]
+            streams = self._step(
+                recomputed > boundary, self._kept, index, streams, own, kept_angles[kind], shared[kind], packed
+            )
+        return self._architecture.leave(self._model, streams)
+
+    def _full(self, index: int, streams: Any, own: Any, angles: Any, packed: Packed) -> tuple[Any, tuple[Any, Any]]:
+        """Run a layer for every token; return the streams, and the keys and values."""
+        layer = self._model.layers[index]
+        state, query, key, value = self._run("read", layer, streams, *angles)
+        attention = layer.self_attn
+        attended = attend(
+            query, key, value, packed.rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
+        )
+        return self._run("write", layer, state, attended, own, self._thresholds[index]), (key, value)
+
+    def _keys(self, layer: Any, streams: Any, angles: Any) -> Any:
+        return self._run("read_keys", layer, streams, *angles)
+
+    def _kept(self, index: int, streams: Any, own: Any, angles: Any, shared: Any, packed: Packed) -> Any:
+        """Run a layer for the predicting tokens, on keys and values of every token."""
+        layer = self._model.layers[index]
+        state, query = self._run("read_query", layer, streams, *angles)
+        attention, (key, value) = layer.self_attn, shared
+        attended = attend(
+            query, key, value, packed.kept_rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
+        )
+        return self._run("write", layer, state, attended, own, self._thresholds[index])
+
+    @staticmethod
+    def _step(recomputed: bool, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: FBT001
+        import torch
+        from torch.utils.checkpoint import checkpoint
+
+        if recomputed and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
+
+    def _run(self, name: str, layer: Any, *arguments: Any) -> Any:
+        """Call one half of a layer, compiled when that is on and gradients are."""
+        import torch
+
+        function = getattr(self._architecture, name)
+        if not (self.compiled and torch.is_grad_enabled()):
+            return function(layer, *arguments)
+        if name not in self._compiled:
+            self._compiled[name] = torch.compile(function, fullgraph=True, options=_COMPILE_OPTIONS)
+        _mark_tokens(arguments)
+        return self._compiled[name](layer, *arguments)
+
+    def _cross_entropy(self, hidden: Any, targets: Any) -> Any:
+        """Return the summed cross-entropy, a scalar float32, holding few logits at a time."""
+        import torch
+        from torch.utils.checkpoint import checkpoint
+
+        parts = list(zip(hidden.split(_HEAD_TOKENS), targets.split(_HEAD_TOKENS), strict=True))
+        if len(parts) == 1 or not torch.is_grad_enabled():
+            return sum(self._head(*part) for part in parts)
+        return sum(checkpoint(self._head, *part, use_reentrant=False) for part in parts)
+
+    def _head(self, hidden: Any, targets: Any) -> Any:
+        import torch
+        import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+        logits = self._causal_lm.lm_head(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if (cap := getattr(self._config, "final_logit_softcapping", None)) is not None:
+            logits = (logits / cap).tanh() * cap
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+    def _angles(self, packed: Packed, like: Any) -> dict[str, tuple[Any, Any]]:
+        angles = {}
+        for kind in set(self._config.layer_types):
+            cos, sin = self._model.rotary_emb(like[None], packed.positions[None], kind)
+            angles[kind] = (cos[0], sin[0])
+        return angles
+
+    def _clamp(self) -> None:
+        """Limit AltUp's prediction weights once, as transformers does in each training step."""
+        import torch
+
+        limit = getattr(self._config, "altup_coef_clip", None)
+        if limit is None:
+            return
+        with torch.no_grad():
+            for layer in self._model.layers:
+                weight = getattr(layer.altup.prediction_coefs, "weight", None)
+                if weight is not None and weight.is_floating_point():
+                    weight.clamp_(-limit, limit)
+
+
+def _mark_tokens(arguments: Any) -> None:
+    """Tell the compiler that the number of tokens varies, and nothing else."""
+    import torch
+
+    for item in arguments:
+        if isinstance(item, tuple):
+            _mark_tokens(item)
+        elif item is not None and item.dim():
+            torch._dynamo.maybe_mark_dynamic(item, 0)  # noqa: SLF001 - documented, though its module is private
+
+
+def check_trim(trim: CompletionTrim, model: Any, inputs: dict[str, Any]) -> tuple[float, float]:
+    """Compare the trimmed loss of a batch with the full model's, dropout off.
+
+    Returns:
+        Both losses: trimmed, full.
+
+    Raises:
+        TrainError: they differ by more than rounding, or are not finite.
+    """
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            trimmed = float(trim(inputs))
+            full = float(completion_loss(model, inputs))
+    finally:
+        model.train(training)
+    if not math.isfinite(full):
+        raise TrainError(f"the untrained model's loss is {full}; check the base model's weights")
+    dtype = str(next(text_model(model).layers.parameters()).dtype).removeprefix("torch.")
+    tolerance = _TOLERANCE.get(dtype, max(_TOLERANCE.values()))
+    if not abs(trimmed - full) <= tolerance * max(1.0, abs(full)):
+        raise TrainError(
+            f"the trimmed loss {trimmed:.6g} differs from the full model's {full:.6g} by more than rounding in {dtype} "
+            "explains; set --train.no-completion-trim and report this model"
+        )
+    return trimmed, full

@@ -1,0 +1,117 @@
+"""Where the frozen weights live while training: 4 bits or 16, on the GPU or, the per-layer embeddings, on the host."""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from titlegen.train.trim import text_model
+
+# Share of the free memory that 16-bit copies of the 4-bit weights may take; the rest holds activations.
+_COPY_SHARE = 0.5
+
+
+def settle_weights(model: Any, *, low_memory: bool) -> str:
+    """Put the frozen weights where training is fastest within the GPU's memory.
+
+    A 4-bit weight is otherwise turned into 16 bits twice a step. With room, that is done once, which changes no value.
+    Without, each stays in 4 bits, in a form that compiles; with ``low_memory`` the per-layer embeddings of Gemma 3n,
+    a third of its parameters and only looked up, move to host memory.
+
+    Returns:
+        ``16-bit``, or ``4-bit``.
+    """
+    import torch
+
+    linears = _linears_4bit(model)
+    if low_memory and hasattr(text_model(model), "embed_tokens_per_layer"):
+        _move_to_host(text_model(model), "embed_tokens_per_layer")
+        torch.cuda.empty_cache()
+    if not linears:
+        return "16-bit"
+    added = sum(2 * linear.in_features * linear.out_features - linear.weight.numel() for _, _, linear in linears)
+    copies = not low_memory and added <= _COPY_SHARE * torch.cuda.mem_get_info()[0]
+    for parent, name, linear in linears:
+        setattr(parent, name, _copy_16bit(linear) if copies else _keep_4bit(linear))
+    return "16-bit" if copies else "4-bit"
+
+
+def _linears_4bit(model: Any) -> list[tuple[Any, str, Any]]:
+    return [
+        (parent, name, child)
+        for parent in text_model(model).modules()
+        for name, child in parent.named_children()
+        # An adapter around a layer shows that layer's weight as its own.
+        if not hasattr(child, "base_layer") and getattr(getattr(child, "weight", None), "quant_state", None) is not None
+    ]
+
+
+def _bitsandbytes() -> Any:
+    return import_module("bitsandbytes.functional")
+
+
+def _copy_16bit(linear: Any) -> Any:
+    import torch
+
+    weight = linear.weight
+    plain = torch.nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+    values = _bitsandbytes().dequantize_4bit(weight.data, weight.quant_state).to(torch.bfloat16)
+    plain.weight = torch.nn.Parameter(values, requires_grad=False)
+    plain.bias = linear.bias
+    return plain
+
+
+def _keep_4bit(linear: Any) -> Any:
+    state = linear.weight.quant_state
+    scales = state.absmax
+    if state.nested:
+        scales = (_bitsandbytes().dequantize_blockwise(state.absmax, state.state2) + state.offset).float()
+    return _linear_4bit()(linear.weight.data, scales, (state.blocksize, state.quant_type, list(state.shape)))
+
+
+@cache
+def _linear_4bit() -> Any:
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+    class Dequantised(torch.autograd.Function):
+        """A product with a 4-bit weight that keeps no 16-bit copy for the backward pass."""
+
+        @staticmethod
+        def forward(ctx: Any, inputs: Any, packed: Any, scales: Any, form: Any) -> Any:
+            ctx.save_for_backward(packed, scales)
+            ctx.form = form
+            return F.linear(inputs, torch.ops.bitsandbytes.dequantize_4bit(packed, scales, *form, inputs.dtype))
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            weight = torch.ops.bitsandbytes.dequantize_4bit(*ctx.saved_tensors, *ctx.form, gradient.dtype)
+            return gradient @ weight, None, None, None
+
+    class Linear4Bit(torch.nn.Module):
+        """A frozen linear layer in 4 bits whose state is plain tensors, so that layers share one compilation."""
+
+        def __init__(self, packed: Any, scales: Any, form: tuple[int, str, list[int]]) -> None:
+            super().__init__()
+            self.packed, self.scales, self.form = torch.nn.Buffer(packed), torch.nn.Buffer(scales), form
+
+        def forward(self, inputs: Any) -> Any:
+            return Dequantised.apply(inputs, self.packed, self.scales, self.form)  # type: ignore[no-untyped-call]
+
+    return Linear4Bit
+
+
+def _move_to_host(parent: Any, name: str) -> None:
+    import torch
+
+    embedding = getattr(parent, name)
+    device = embedding.weight.device
+    weight = embedding.weight.detach().cpu()
+    scale = embedding.embed_scale.to(device=device, dtype=weight.dtype)
+
+    class HostEmbedding(torch.nn.Module):
+        """An embedding whose table is no parameter: it stays in host memory, and only rows in use are copied."""
+
+        def forward(self, ids: Any) -> Any:
+            return torch.nn.functional.embedding(ids.cpu(), weight).to(device, non_blocking=True) * scale
+
+    setattr(parent, name, HostEmbedding())
