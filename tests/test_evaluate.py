@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from importlib import resources
@@ -172,6 +174,16 @@ def test_an_adapter_changes_the_titles(tiny_base: Path, tiny_adapter: Path, shor
     adapted = TransformersGenerator(tiny_base, tiny_adapter, settings)
     assert adapted.generate(short) != TransformersGenerator(tiny_base, None, settings).generate(short)
     assert adapted.describe()["adapter"] == str(tiny_adapter)
+
+
+def test_a_model_trained_anew_in_the_same_folder_is_another_one(tiny_base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_base, folder)
+    first = TransformersGenerator(folder, None, SETTINGS).describe()
+    os.utime(folder / "model.safetensors")
+    second = TransformersGenerator(folder, None, SETTINGS).describe()
+    assert first["weights"] != second["weights"]
+    assert {**first, "weights": 0} == {**second, "weights": 0}
 
 
 def test_sampling_is_recorded_and_repeatable(tiny_base: Path, short: list[str]) -> None:

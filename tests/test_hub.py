@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -44,6 +45,10 @@ from titlegen.settings import HubSettings, Settings, load_settings
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 NUMBERS = itertools.count()
+SETTINGS = Settings()
+TRAIN = Settings.model_fields["train"].default.model_dump(mode="json", exclude={"backend"})
+# Key of field 2000, eight bytes long.
+FIELD = b"\x81\x7d"
 LFS_FILES = {"model.safetensors", "tokenizer.model", "titlegen-Q8_0.gguf"}
 
 
@@ -117,6 +122,7 @@ def artefacts(tiny_merged: Path, tiny_adapter: Path, tmp_path: Path) -> Artefact
     data = {"source": "embedded", "rows": 100, "kept": 90, "splits": {"train": 70, "val": 5, "test": 15}}
     data |= {"steps": [{"step": "missing", "in": 100, "dropped": 10, "out": 90}], "rules": {"content": {"x": "文章"}}}
     (made.data / "data.json").write_text(json.dumps(data, indent=2), encoding="utf-8")
+    stamp_files(made)
     refresh(made)
     return made
 
@@ -131,13 +137,22 @@ def refresh(artefacts: Artefacts) -> None:
 
 def change_model(artefacts: Artefacts, marker: str) -> None:
     """Make it another model of the same size, with a file of its own."""
-    for name in ("model.safetensors", "tokenizer.model"):
-        path = artefacts.export / name
-        content = bytearray(path.read_bytes())
-        content[-8:] = marker.encode().ljust(8, b"_")
-        path.write_bytes(content)
+    stamp_files(artefacts)
     (artefacts.export / f"NOTICE-{marker}").write_text(marker, encoding="utf-8")
     refresh(artefacts)
+
+
+def stamp_files(artefacts: Artefacts) -> None:
+    """Give the large files content that no other test has: the server keeps equal content once."""
+    number = next(NUMBERS)
+    for path in (artefacts.export / "model.safetensors", artefacts.gguf / "titlegen-Q8_0.gguf"):
+        with path.open("r+b") as file:
+            file.seek(-4, os.SEEK_END)
+            file.write(struct.pack("<f", number / 1000))
+    # A protobuf field that sentencepiece does not know and therefore skips.
+    path = artefacts.export / "tokenizer.model"
+    kept = path.read_bytes().split(FIELD)[0]
+    path.write_bytes(kept + FIELD + struct.pack("<Q", number))
 
 
 def remote_files(target: HubTarget, revision: str = "main") -> set[str]:
@@ -202,7 +217,7 @@ def test_a_changed_push_replaces_what_an_earlier_one_left_and_nothing_else(
     plan = plan_push(target, artefacts, settings)
     assert plan["changes"] == {
         "add": ["NOTICE-two"],
-        "update": [MANIFEST, "model.safetensors", "tokenizer.model"],
+        "update": [MANIFEST, "model.safetensors", "titlegen-Q8_0.gguf", "tokenizer.model"],
         "delete": ["NOTICE-one"],
     }
     result = push_model(target, artefacts, settings)
@@ -300,7 +315,6 @@ def test_a_clean_download_gives_the_same_title(
     checked = check_download(target, article, export=artefacts.export)
     assert checked["same_title"]
     assert checked["verified_files"] > 10
-    assert check_download(target, article, expected=checked["title"])["title"] == checked["title"]
     with pytest.raises(HubError, match="titles an article"):
         check_download(target, article, expected="另一個標題")
 
@@ -319,7 +333,7 @@ def test_verify_only_compares_every_file(target: HubTarget, artefacts: Artefacts
     ]
     with connect(target) as api:
         api.create_commit(target.repo_id, changes, commit_message="tamper")
-    with pytest.raises(HubError, match="template is missing; config.json is different; model.safetensors is different"):
+    with pytest.raises(HubError, match=r"template is missing; config\.json is different; model\.saf"):
         verify_remote(target, target.repo_id, artefacts, settings)
     with pytest.raises(HubError, match="404"):
         verify_remote(target, "local/none", artefacts, settings)
@@ -346,11 +360,11 @@ def test_an_export_that_is_not_what_its_manifest_says(
     assert server.requests() == []
 
 
-@pytest.mark.parametrize(("stage", "key", "named"), [("gguf", "merged", "GGUF"), ("report", "model", "report")])
+@pytest.mark.parametrize(("named", "key"), [("GGUF", "merged"), ("report", "model")])
 def test_artefacts_of_different_models(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, stage: str, key: str, named: str
+    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, named: str, key: str
 ) -> None:
-    write_manifest(getattr(artefacts, stage), stage, {}, {key: "0" * 64}, {})
+    write_manifest(getattr(artefacts, named.lower()), named, {}, {key: "0" * 64}, {})
     refuse(server, target, artefacts, settings, f"the {named} is of another model")
 
 
@@ -607,16 +621,13 @@ def test_a_model_without_report_data_card_or_gguf(artefacts: Artefacts, settings
 
 
 @given(text=st.text(max_size=40))
-@hypothesis_settings(max_examples=50)
+@hypothesis_settings(max_examples=25, deadline=None)
 def test_a_setting_cannot_leave_its_place_in_the_card(text: str) -> None:
-    facts = Facts("club/x", load_settings(), {"backend": text, **TRAIN}, None, None, {}, ())
+    facts = Facts("club/x", SETTINGS, {"backend": text, **TRAIN}, None, None, {}, ())
     line = next(line for line in render_card(facts).splitlines() if line.startswith("| backend |"))
     assert line.count("`") == 2
     assert line.startswith("| backend | `")
     assert line.endswith("` |")
-
-
-TRAIN = Settings.model_fields["train"].default.model_dump(mode="json", exclude={"backend"})
 
 
 def test_staging_the_same_twice_gives_the_same_bytes(artefacts: Artefacts, settings: Settings) -> None:
@@ -677,15 +688,13 @@ def test_a_connection_cut_and_resumed_sends_nothing_whole_twice(
 
 @pytest.mark.fault
 def test_a_connection_cut_once_is_taken_up_by_the_same_push(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
+    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("titlegen.hub.target._WAITS_S", (1.0, 1.0))
     proxy = BreakingProxy(server.port)
     proxy.break_after(500_000)
     threading.Timer(1.0, proxy.mend).start()
     try:
-        import titlegen.hub.target as module
-
-        module._WAITS_S = (1.0, 1.0)  # type: ignore[assignment]
         result = push_model(dataclasses.replace(target, endpoint=proxy.url), artefacts, settings)
     finally:
         proxy.close()
@@ -696,7 +705,6 @@ def test_a_connection_cut_once_is_taken_up_by_the_same_push(
 REFUSALS = [
     (401, "GET /api/whoami-v2", "the token is not valid"),
     (401, ".*/commit/main", "the token is not valid"),
-    (403, "POST /api/repos/create", "may not write there"),
     (403, ".*/preupload/main", "may not write there"),
     (404, ".*/preupload/main", "check hub.repo_id"),
     (409, ".*/commit/main", "another operation on the repository"),
@@ -709,10 +717,11 @@ REFUSALS = [
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(("status", "at", "remedy"), REFUSALS)
+@pytest.mark.parametrize("refusal", REFUSALS, ids=str)
 def test_a_refusal_leaves_the_old_revision_and_says_what_to_do(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, status: int, at: str, remedy: str
+    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, refusal: tuple[int, str, str]
 ) -> None:
+    status, at, remedy = refusal
     first = push_model(target, artefacts, settings)
     change_model(artefacts, "two")
     server.break_at({"at": at, "status": status, "times": 1000})
@@ -724,6 +733,17 @@ def test_a_refusal_leaves_the_old_revision_and_says_what_to_do(
     with connect(target) as api:
         assert api.model_info(target.repo_id).sha == first["commit"]
     assert push_model(target, artefacts, settings)["committed"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("status", "remedy"), [(403, "may not write there"), (402, "see its billing page")])
+def test_a_repository_that_may_not_be_created(
+    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, status: int, remedy: str
+) -> None:
+    server.break_at({"at": "POST /api/repos/create", "status": status, "times": 1000})
+    with pytest.raises(HubError, match=remedy):
+        push_model(target, artefacts, settings)
+    assert uploads(server) == []
 
 
 PASSING = [
@@ -751,17 +771,16 @@ def test_a_passing_failure_is_waited_out(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(("asked", "waits"), [("7", [7]), ("100000", []), ("soon", [0.01])])
+@pytest.mark.parametrize("asked", ["7", "100000", "soon"])
 def test_the_hub_is_given_the_time_it_asks_for(
     server: HubServer,
     target: HubTarget,
     artefacts: Artefacts,
-    settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     asked: str,
-    waits: list[float],
 ) -> None:
-    slept: list[float] = []
+    settings, slept = load_settings(), list[float]()
+    waits = {"7": [7], "100000": [], "soon": [0.01]}[asked]
     monkeypatch.setattr("titlegen.hub.target.time.sleep", slept.append)
     server.break_at({"at": "POST /api/repos/create", "status": 429, "headers": {"Retry-After": asked}})
     if waits:
@@ -779,13 +798,14 @@ def test_a_full_disk_on_the_server(
 ) -> None:
     first = push_model(target, artefacts, settings)
     change_model(artefacts, "two")
+    incoming = set((server.directory / "incoming").iterdir())
     server.break_at({"at": step, "errno": "ENOSPC", "times": 1000})
     with pytest.raises(HubError, match="disk is full; free space"):
         push_model(target, artefacts, settings)
     server.break_at()
     with connect(target) as api:
         assert api.model_info(target.repo_id).sha == first["commit"]
-    assert list((server.directory / "incoming").iterdir()) == []
+    assert set((server.directory / "incoming").iterdir()) == incoming
     assert push_model(target, artefacts, settings)["committed"]
 
 
@@ -797,7 +817,7 @@ def test_a_file_that_is_corrupted_on_arrival_is_found(
     # One flipped bit in the last large file, or in the last small one, after the server has checked it.
     skip = 2 if pattern.startswith("PUT") else 8
     server.break_at({"at": "object", "corrupt": True, "skip": skip})
-    with pytest.raises(HubError, match="does not hold what was sent: .* is different") as caught:
+    with pytest.raises(HubError, match=r"does not hold what was sent: .* is different") as caught:
         push_model(target, artefacts, settings)
     found = {name for name in remote_files(target) if f"{name} is different" in str(caught.value)}
     assert len(found) == 1
@@ -815,7 +835,7 @@ def test_a_download_that_differs_from_the_manifest_is_found(
     content[-1] ^= 1
     stored.write_bytes(content)
     try:
-        with pytest.raises(HubError, match="download differs from its manifest: model.safetensors"):
+        with pytest.raises(HubError, match=r"differs from its manifest: model\.safetensors"):
             check_download(target, "內容")
     finally:
         # The server is shared, and other repositories hold the same file.
@@ -954,7 +974,7 @@ def test_the_token_is_nowhere(tmp_path: Path, artefacts: Artefacts) -> None:
                 for path in tmp_path.glob("titlegen-push-*/*"):
                     with contextlib.suppress(OSError):
                         commands.append(path.read_bytes().decode("utf-8", "ignore"))
-                time.sleep(0.05)
+                time.sleep(0.2)
             output, errors = process.communicate()
             assert (process.returncode == 0) == (status is None), errors
             said += [output, errors, *commands]
@@ -1015,12 +1035,19 @@ def test_a_bundled_hub_that_died_is_started_again_with_its_files(
     assert verify_remote(again, again.repo_id, artefacts, settings)["commit"] == pushed["commit"]
 
 
+def hang_up(listener: socket.socket) -> None:
+    """Take connections and end them, like a program that is no offline Hub."""
+    with contextlib.suppress(OSError):
+        while True:
+            listener.accept()[0].close()
+
+
 def test_a_port_in_use_is_named_with_its_owner(state: Path, server: HubServer) -> None:
     with pytest.raises(HubError, match=f"port {server.port} is in use by an offline Hub for {server.directory}"):
         ensure_hub(HubSettings(offline_port=server.port), state, "quickstart")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        threading.Thread(target=lambda: other.accept()[0].close(), daemon=True).start()
+        threading.Thread(target=hang_up, args=(other,), daemon=True).start()
         with pytest.raises(HubError, match=rf"port {port} is in use by another program; .*--hub\.offline-port"):
             ensure_hub(HubSettings(offline_port=port), state, "quickstart")
 
@@ -1044,7 +1071,7 @@ def test_offline_mode_and_an_unreachable_hub_are_explained(
     from huggingface_hub import constants
 
     gone = dataclasses.replace(target, endpoint=f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(HubError, match="does not answer .*check the network, HF_ENDPOINT and the proxy"):
+    with pytest.raises(HubError, match=r"does not answer .*check the network, HF_ENDPOINT and the proxy"):
         push_model(gone, artefacts, settings)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):

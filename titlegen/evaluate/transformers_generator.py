@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError, ExportError
+from titlegen.models import fingerprint
 from titlegen.prompt import STOP, render_prompt
 from titlegen.settings import EvaluateSettings
 
@@ -27,6 +28,8 @@ class TransformersGenerator:
         self.model_directory = model_directory
         self.adapter = adapter
         self.settings = settings
+        # A model trained anew stands in the same folder, and half a split of the old one must not be taken over.
+        self.weights = [fingerprint(folder) for folder in (model_directory, adapter) if folder is not None]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
         # Left, so that every row ends where its title has to begin.
@@ -45,6 +48,7 @@ class TransformersGenerator:
             "generator": "transformers",
             "model": str(self.model_directory),
             "adapter": None if self.adapter is None else str(self.adapter),
+            "weights": self.weights,
             "device": self.device,
             "dtype": str(self.dtype).removeprefix("torch."),
             "decoding": _decoding(self.settings),

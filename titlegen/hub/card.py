@@ -36,6 +36,7 @@ _BASELINES = {
     "oracle": "extraction oracle",
     "base_model": "untuned base",
 }
+_CODE = str.maketrans({"`": "'", "|": "\\|"})
 # A report is read from disk: its names go into Markdown, so they must not be able to be markup.
 _Name = Annotated[str, StringConstraints(pattern=r"^\w{1,60}$")]
 
@@ -71,6 +72,14 @@ class EvaluationReport(_Part):
     gates: list[Gate]
 
 
+class DataCard(_Part):
+    """The part of the data card that the model card shows."""
+
+    rows: Annotated[int, Field(ge=0)] = 0
+    kept: Annotated[int, Field(ge=0)] = 0
+    splits: dict[_Name, int] = {}
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything that the card states."""
@@ -80,8 +89,7 @@ class Facts:
     training: Mapping[str, Any]
     """Settings with which the adapter was trained; empty when they are not known."""
     report: EvaluationReport | None
-    data: Mapping[str, Any] | None
-    """The data card."""
+    data: DataCard | None
     export: Mapping[str, Any]
     """Results of the merge."""
     files: tuple[str, ...]
@@ -173,8 +181,8 @@ def render_card(facts: Facts) -> str:
 
 
 def _code(text: object) -> str:
-    """Return text as a Markdown code span that it cannot leave."""
-    return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
+    """Return text as a Markdown code span, which it cannot leave, inside of a table."""
+    return "`" + " ".join(str(text).translate(_CODE).split()) + "`"
 
 
 def _metadata(facts: Facts) -> "ModelCardData":

@@ -35,7 +35,7 @@ def plan_push(target: HubTarget, artefacts: Artefacts, settings: Settings) -> di
     """
     with _ready(target, artefacts, settings) as staged, connect(target) as api:
         head = _head(api, target.repo_id, settings.hub.revision or _MAIN)
-        difference = Difference(tuple(staged.files), (), ())
+        difference = Difference(tuple(sorted(staged.files)), (), ())
         stale: list[str] = []
         if head is not None:
             difference = compare(api, target.repo_id, head, staged.files, read_all=False)
@@ -71,7 +71,9 @@ def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> d
     hub = settings.hub
     with _ready(target, artefacts, settings) as staged:
         with connect(target) as api:
-            persist(lambda: api.create_repo(target.repo_id, private=hub.private, exist_ok=True))
+            if _head(api, target.repo_id, _MAIN) is None:
+                # exist_ok: another push may create it now.
+                persist(lambda: api.create_repo(target.repo_id, private=hub.private, exist_ok=True))
             if hub.revision is not None:
                 persist(lambda: api.create_branch(target.repo_id, branch=str(hub.revision), exist_ok=True))
             head, commit = _upload(api, target.repo_id, staged, hub)

@@ -10,7 +10,7 @@ from typing import Any
 
 from titlegen import prompt
 from titlegen.errors import HubError
-from titlegen.hub.card import DATA_CARD, REPORT, Facts, read_report, render_card
+from titlegen.hub.card import DATA_CARD, REPORT, DataCard, Facts, read_report, render_card
 from titlegen.manifest import (
     MANIFEST,
     FileRecord,
@@ -165,7 +165,7 @@ def ollama_files(settings: ServeSettings, ggufs: list[str]) -> dict[str, str]:
     return files
 
 
-def _write_data_card(data: Path, folder: Path) -> dict[str, Any] | None:
+def _write_data_card(data: Path, folder: Path) -> DataCard | None:
     """Write the counts of the data stage as one line of JSON, without pieces of the articles, and return them."""
     path = data / "data.json"
     if not path.is_file():
@@ -173,14 +173,15 @@ def _write_data_card(data: Path, folder: Path) -> dict[str, Any] | None:
     if path.stat().st_size > _MAX_CARD_BYTES:
         raise HubError(f"{path} is larger than {_MAX_CARD_BYTES} bytes; run `titlegen prepare` again")
     try:
-        card: dict[str, Any] = dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise HubError(f"{path} is not a data card: {error}; run `titlegen prepare` again") from error
-    card.pop("rules", None)
+        content = json.loads(path.read_bytes())
+        card = DataCard.model_validate(content)
+    except ValueError as error:
+        raise HubError(f"{path} is not a data card; run `titlegen prepare` again") from error
+    content.pop("rules", None)
     # A path says nothing to others, and too much about this machine.
-    source = Path(str(card.get("source", "")))
-    card["source"] = source.name if source.exists() else str(source)
-    write_atomically(folder / DATA_CARD, json.dumps(card, ensure_ascii=False) + "\n")
+    source = Path(str(content.get("source", "")))
+    content["source"] = source.name if source.exists() else str(source)
+    write_atomically(folder / DATA_CARD, json.dumps(content, ensure_ascii=False) + "\n")
     return card
 
 

@@ -193,7 +193,7 @@ def _cause(error: BaseException) -> BaseException:
 
     found: BaseException | None = error
     while found is not None and not isinstance(found, (HfHubHTTPError, httpx.HTTPError)):
-        found = found.__cause__
+        found = found.__cause__ or found.__context__
     return found or error
 
 

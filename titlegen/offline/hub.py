@@ -24,6 +24,7 @@ from titlegen.offline.hub_store import (
     PART_BYTES,
     Change,
     Commit,
+    Incoming,
     RefusedError,
     Store,
     StoredFile,
@@ -266,16 +267,13 @@ class _Hub:
         """Store one part; an object of one part is complete with it."""
         name, part = request.path_params["upload"], request.path_params["part"]
         upload = self.store.upload(name)
-        length, received = upload.span(part)[1], 0
-        self.store.reached("write", upload.path)
-        with upload.writer(part) as file:
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > length:
-                    raise RefusedError(413, f"part {part} is longer than its {length} bytes")
-                file.write(chunk)
-            if received != length:
-                raise RefusedError(400, f"part {part} has {received} of {length} bytes")
+        try:
+            self.store.reached("write", upload.path)
+            await _receive(request, upload, part)
+        except OSError:
+            # Room is needed most by those who go on.
+            self.store.drop(name)
+            raise
         if upload.parts == 1:
             await run_in_threadpool(self.store.finish, name)
         else:
@@ -361,6 +359,19 @@ class _Hub:
         repo_id = self._open(request)
         oid = self.store.resolve(repo_id, request.path_params.get("revision", MAIN))
         return repo_id, oid, self.store.read_commit(repo_id, oid)
+
+
+async def _receive(request: Request, upload: Incoming, part: int) -> None:
+    """Write a part of an object to disk as it comes in."""
+    length, received = upload.span(part)[1], 0
+    with upload.writer(part) as file:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > length:
+                raise RefusedError(413, f"part {part} is longer than its {length} bytes")
+            file.write(chunk)
+        if received != length:
+            raise RefusedError(400, f"part {part} has {received} of {length} bytes")
 
 
 def _base(request: Request) -> str:

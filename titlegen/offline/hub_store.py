@@ -114,6 +114,7 @@ class Incoming:
         """Yield the file at a part's place; a part counts as received when the block ends well."""
         offset, _ = self.span(part)
         self.active += 1
+        complete = False
         try:
             with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb", buffering=0) as file:
                 file.seek(offset)
@@ -122,7 +123,11 @@ class Incoming:
                 if part <= self._hashed:
                     self._hashed, self._hasher = 0, hashlib.sha256()
                 self._received.add(part)
+            complete = True
         finally:
+            if not complete and self.parts == 1:
+                # The rest of a broken connection; the next try writes it anew.
+                self.path.unlink(missing_ok=True)
             self.active -= 1
             self.touched = time.monotonic()
 

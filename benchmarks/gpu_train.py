@@ -1,0 +1,258 @@
+"""Speed, memory and correctness of training Gemma 3n E4B with random weights on one GPU.
+
+Run each role in its own process, on one machine, then merge: ``python benchmarks/gpu_train.py ROLE OUT [options]``.
+
+    build     write the random model to MODEL (needs a Gemma tokenizer directory, --tokenizer)
+    plain     transformers and PEFT, bf16, gradient checkpointing, every logit
+    unsloth   Unsloth as it ships, with TRL's SFTTrainer (--compiled 0 or 1)
+    titlegen  ``titlegen.train.fit`` (--shape fixed or pts, --set key=json for settings)
+
+Every role writes OUT/ROLE.json with tokens a second over the steps after warm-up, peak GiB and the first step's time.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+WARM = 3
+TITLE = "臺南市政府今日舉行記者會說明最新市政建設規劃"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["build", "plain", "unsloth", "titlegen"])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", type=Path, default=Path("/tmp/e4b"))
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--articles", type=Path, help="JSONL with content and title")
+    parser.add_argument("--name")
+    parser.add_argument("--shape", default="fixed", choices=["fixed", "pts"])
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--compiled", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))
+    parser.add_argument("--set", action="append", default=[], help="train setting, key=json")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    result = ROLES[arguments.role](arguments)
+    import torch
+
+    result |= {"role": arguments.role, "process_s": round(time.monotonic() - started, 1)}
+    if torch.cuda.is_available():
+        result["device"] = torch.cuda.get_device_name()
+    result["versions"] = {
+        name: metadata.version(name) for name in ("torch", "transformers", "peft") if _installed(name)
+    } | {name: metadata.version(name) for name in ("unsloth", "trl", "bitsandbytes") if _installed(name)}
+    text = json.dumps(result, indent=1)
+    (arguments.out / f"{arguments.name or arguments.role}.json").write_text(text + "\n")
+    print("RESULT", arguments.name or arguments.role, json.dumps({k: v for k, v in result.items() if k != "versions"}))
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def build(arguments: argparse.Namespace) -> dict[str, Any]:
+    import shutil
+
+    import torch
+    from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
+
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = Gemma3nForCausalLM(Gemma3nTextConfig())
+    for name, parameter in model.named_parameters():
+        if "q_norm" in name or "k_norm" in name:
+            # Gemma 3n does not scale its dot products: undamped random ones make attention a lottery.
+            parameter.data.fill_(0.3)
+    model.save_pretrained(arguments.model)
+    for path in arguments.tokenizer.iterdir():
+        if path.name.startswith(("tokenizer", "chat_template")):
+            shutil.copyfile(path, arguments.model / path.name)
+    return {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def fixed_rows(count: int, length: int = 2048, title: int = 20) -> list[dict[str, Any]]:
+    """Return rows of one length with random tokens, the last ``title`` of them labelled."""
+    generator = random.Random(0)
+    rows = []
+    for _ in range(count):
+        ids = [2, *(generator.randrange(200, 200_000) for _ in range(length - 1))]
+        rows.append({"input_ids": ids, "labels": [-100] * (length - title) + ids[-title:]})
+    return rows
+
+
+def plain(arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, device_map="cuda")
+    model.config.use_cache = False
+    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS, task_type="CAUSAL_LM")
+    model = get_peft_model(model, lora).train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4, fused=True)
+    rows = fixed_rows(8)
+    left = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    right = torch.randn_like(left)
+    for _ in range(5):
+        left @ right
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(20):
+        left @ right
+    torch.cuda.synchronize()
+    gemm = 20 * 2 * 8192**3 / (time.perf_counter() - started) / 1e12
+    del left, right
+    torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for step in range(WARM + arguments.steps):
+        chosen = rows[4 * (step % 2) : 4 * (step % 2) + 4]
+        batch = {key: torch.tensor([row[key] for row in chosen], device="cuda") for key in ("input_ids", "labels")}
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return _speed(seconds, 4 * 2048) | {"gemm_tflop_s": round(gemm, 1)}
+
+
+def unsloth(arguments: argparse.Namespace) -> dict[str, Any]:
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    os.environ["UNSLOTH_COMPILE_DISABLE"] = "0" if arguments.compiled else "1"
+    import unsloth as library  # noqa: I001 - before trl and transformers
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer = library.FastModel.from_pretrained(str(arguments.model), max_seq_length=2048, load_in_4bit=True)
+    model = library.FastModel.get_peft_model(
+        model,
+        r=16,
+        lora_alpha=32,
+        lora_dropout=0.05,
+        target_modules=TARGETS,
+        finetune_vision_layers=False,
+        random_state=3407,
+    )
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            torch.cuda.synchronize()
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - self.started)
+
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(fixed_rows(4 * (WARM + arguments.steps))),
+        args=SFTConfig(
+            output_dir=str(arguments.work),
+            max_length=2048,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=1,
+            max_steps=WARM + arguments.steps,
+            learning_rate=2e-4,
+            bf16=True,
+            save_strategy="no",
+            logging_steps=1,
+            report_to="none",
+            seed=3407,
+        ),
+    )
+    trainer.add_callback(Clock())
+    torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return _speed(seconds, 4 * 2048) | {"losses": losses[:3]}
+
+
+def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from titlegen.settings import load_settings
+
+    settings = load_settings(profile="gemma3n-e4b").train.model_copy(
+        update={key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)}
+    )
+    from titlegen.data import Example
+    from titlegen.train import fit
+
+    rows = [json.loads(line) for line in arguments.articles.read_text(encoding="utf-8").splitlines()]
+    generator = random.Random(0)
+    examples = []
+    text = "\n".join(row["content"] for row in rows)
+    for number in range(arguments.rows):
+        if arguments.shape == "fixed":
+            # Longer than the limit, so that every row is shortened to it.
+            start = generator.randrange(len(text) - 6000)
+            content, title = text[start : start + 4000], TITLE
+        else:
+            # Mean 600 characters, as in the PTS data set.
+            size = int(min(2200, max(120, generator.lognormvariate(6.3, 0.45))))
+            start = generator.randrange(len(text) - 6000)
+            content, title = text[start : start + size], rows[number % len(rows)]["title"]
+        examples.append(Example(str(number), content, title, "benchmark", None))
+    directory = arguments.out / (arguments.name or "titlegen")
+    directory.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    results = fit(examples, [], arguments.model, settings, arguments.work, directory)
+    whole = time.perf_counter() - started
+    log = [json.loads(line) for line in (directory / "train.jsonl").read_text().splitlines()]
+    for path in directory.iterdir():
+        if path.suffix == ".safetensors":
+            path.unlink()
+    # tokens_per_s in the log is a mean since the start: its product with the time counts tokens.
+    points = [(r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
+    points = [p for i, p in enumerate(points) if i == 0 or p[0] > points[i - 1][0]]
+    warm = points[min(WARM, len(points) - 2)]
+    last = points[-1]
+    return results | {
+        "tok_s": round((last[1] - warm[1]) / (last[0] - warm[0]), 1),
+        "first_step_s": points[0][0],
+        "fit_s": round(whole, 1),
+        # Loading, self-check, compiling and trial passes lie before the first step.
+        "to_first_step_s": round(whole - results["train_s"] + points[0][0], 1),
+        "losses": [record["loss"] for record in log if "loss" in record][:60],
+        "mean_row": results["train_tokens"] / results["train_rows"],
+    }
+
+
+def _speed(seconds: list[float], tokens: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "tok_s": round(tokens * len(seconds[WARM:]) / sum(seconds[WARM:]), 1),
+        "first_step_s": round(seconds[0], 1),
+        "second_step_s": round(seconds[1], 2),
+        "steps": len(seconds),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+    }
+
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ROLES = {"build": build, "plain": plain, "unsloth": unsloth, "titlegen": titlegen}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,377 @@
+"""Engines: a llama.cpp process for each loaded model, started on demand and ended when its time is over."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from titlegen.offline.store import StoredModel
+
+log = logging.getLogger("titlegen.offline")
+
+# Source: Ollama's default for OLLAMA_KEEP_ALIVE.
+DEFAULT_KEEP_ALIVE_S = 300.0
+# Options that need another process; the others come with each request.
+RUNNER_OPTIONS = ("num_ctx", "num_thread")
+# Source: Ollama's default context length on machines with little GPU memory.
+_DEFAULT_NUM_CTX = 4096
+_LOAD_TIMEOUT_S = 600.0
+_POLL_S = 0.02
+_STOP_TIMEOUT_S = 5.0
+_STARTS = 3
+# 292 years: Go's longest duration, with which Ollama writes "for ever".
+_FOR_EVER = timedelta(microseconds=2**63 / 1000)
+
+
+class EngineError(Exception):
+    """The engine could not be started, ended in the middle, or refused."""
+
+    def __init__(self, text: str, status: int = 500) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class PromptTooLongError(EngineError):
+    """The prompt does not fit into the context window; the text is the engine's own answer."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How engines run."""
+
+    program: str | None
+    """Path of a llama-server program, None for the one inside xllamacpp."""
+    parallel: int
+    """Requests that one engine works on at a time."""
+    threads: int
+    max_loaded: int
+    """Engines at a time; the one unused for longest makes room for another."""
+
+
+def find_program(engine: str) -> str | None:
+    """Return the llama-server program that ``engine`` names, None for ``xllamacpp``.
+
+    Raises:
+        EngineError: there is no such program.
+    """
+    if engine == "xllamacpp":
+        return None
+    found = shutil.which(engine)
+    if found is None:
+        raise EngineError(f"no program {engine!r} on PATH; install llama.cpp, or use --engine xllamacpp")
+    return found
+
+
+class Engine:
+    """A running llama.cpp server for one model and one set of runner options."""
+
+    def __init__(self, model: StoredModel, num_ctx: int, threads: int, settings: EngineSettings) -> None:
+        self.model = model
+        self.num_ctx = num_ctx
+        self.threads = threads
+        self.users = 0
+        self.last_used = time.monotonic()
+        self.keep_alive_s = DEFAULT_KEEP_ALIVE_S
+        self.retired = False
+        self.timer: asyncio.TimerHandle | None = None
+        self._settings = settings
+        # The engine's own queue knows neither order nor cancelling, so that requests wait here.
+        self._slots = asyncio.Semaphore(settings.parallel)
+        self._process: asyncio.subprocess.Process | None = None
+        self._client: Any = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def expires(self) -> datetime:
+        """When the model is unloaded, should nobody use it again."""
+        keep = _FOR_EVER if self.keep_alive_s < 0 else timedelta(seconds=self.keep_alive_s)
+        return datetime.now(UTC) + keep - timedelta(seconds=time.monotonic() - self.last_used)
+
+    async def start(self, key_file: Path) -> None:
+        """Start the process and wait until it answers.
+
+        Raises:
+            EngineError: the model cannot be loaded.
+        """
+        import httpx
+
+        key = secrets.token_urlsafe(24)
+        for attempt in range(1, _STARTS + 1):
+            port = _free_port()
+            _write_secret(key_file, key)
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command(port, key_file), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
+            )
+            self._client = httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}",
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=httpx.Timeout(None, connect=10.0),
+                trust_env=False,
+            )
+            if await self._is_ready():
+                _remove(key_file)
+                return
+            # Between the choice of a port and its use another program may have taken it: try once more.
+            code = self._process.returncode
+            await self.stop()
+            log.warning("engine did not start (code %s, attempt %d)", code, attempt)
+        _remove(key_file)
+        raise EngineError(f"llama runner process has terminated: exit status {code}; error loading model")
+
+    async def stop(self) -> None:
+        """End the process."""
+        if self._client is not None:
+            await self._client.aclose()
+        if self._process is None or self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_TIMEOUT_S)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the engine's events for a completion; closing the iterator cancels it.
+
+        Raises:
+            PromptTooLongError: the prompt has more tokens than the context window.
+            EngineError: the engine refused, or ended in the middle.
+        """
+        import httpx
+
+        async with self._slots:
+            try:
+                async with self._client.stream("POST", "/completion", json=dict(body)) as response:
+                    if response.status_code != httpx.codes.OK:
+                        raise _refusal(await response.aread(), response.status_code)
+                    async for line in response.aiter_lines():
+                        if line.startswith("data: "):
+                            yield json.loads(line.removeprefix("data: "))
+                        elif line.startswith("error: "):
+                            raise _refusal(line.removeprefix("error: ").encode(), httpx.codes.INTERNAL_SERVER_ERROR)
+            except httpx.TransportError as error:
+                raise await self._terminated(error) from error
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a rendered prompt, without the one that the engine puts in front."""
+        return list((await self._post("/tokenize", {"content": text, "parse_special": True}))["tokens"])
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        """Return the text of token ids."""
+        return str((await self._post("/detokenize", {"tokens": tokens}))["content"])
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        import httpx
+
+        try:
+            response = await self._client.post(path, json=dict(body))
+        except httpx.TransportError as error:
+            raise await self._terminated(error) from error
+        if response.status_code != httpx.codes.OK:
+            raise _refusal(response.content, response.status_code)
+        return dict(response.json())
+
+    async def _terminated(self, error: Exception) -> EngineError:
+        process = self._process
+        if process is not None:
+            # The connection breaks a moment before the exit status is known.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 1.0)
+        if self.alive:
+            return EngineError(f"llama runner does not answer: {type(error).__name__}")
+        code = process.returncode if process else None
+        return EngineError(f"llama runner process has terminated: exit status {code}")
+
+    async def _is_ready(self) -> bool:
+        import httpx
+
+        deadline = time.monotonic() + _LOAD_TIMEOUT_S
+        while self.alive and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                # /slots needs the key: an answer means that the port is ours.
+                if (await self._client.get("/slots")).status_code == httpx.codes.OK:
+                    return True
+            await asyncio.sleep(_POLL_S)
+        return False
+
+    def _command(self, port: int, key_file: Path) -> list[str]:
+        options = {
+            "--model": self.model.weights,
+            "--port": port,
+            "--key-file": key_file,
+            "--parallel": self._settings.parallel,
+            "--num-ctx": self.num_ctx,
+            "--threads": self.threads,
+            "--parent": os.getpid(),
+        }
+        command = [sys.executable, "-m", "titlegen.offline.llama"]
+        command += [str(part) for option in options.items() for part in option]
+        return [*command, "--program", self._settings.program] if self._settings.program else command
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _refusal(answer: bytes, status: int) -> EngineError:
+    text = answer.decode(errors="replace")
+    try:
+        kind = json.loads(text)["error"]["type"]
+    except (ValueError, KeyError, TypeError):
+        kind = ""
+    return PromptTooLongError(text, 400) if kind == "exceed_context_size_error" else EngineError(text, status)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EnginePool:
+    """The loaded models."""
+
+    def __init__(self, directory: Path, settings: EngineSettings) -> None:
+        self.settings = settings
+        self._directory = directory
+        self._engines: list[Engine] = []
+        self._loading = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def use(
+        self, model: StoredModel, options: Mapping[str, Any], keep_alive_s: float | None
+    ) -> AsyncIterator[Engine]:
+        """Yield the engine of a model, loading it when needed; it stays for ``keep_alive_s`` after its last use.
+
+        Raises:
+            EngineError: the model cannot be loaded.
+        """
+        engine = self._find(model, options)
+        if engine is None:
+            async with self._loading:
+                engine = self._find(model, options) or await self._load(model, options)
+        engine.users += 1
+        engine.model = model
+        if engine.timer is not None:
+            engine.timer.cancel()
+        if keep_alive_s is not None:
+            engine.keep_alive_s = keep_alive_s
+        try:
+            yield engine
+        finally:
+            engine.users -= 1
+            engine.last_used = time.monotonic()
+            self._schedule(engine)
+
+    def loaded(self) -> list[Engine]:
+        """Return the running engines, the last used first."""
+        alive = [engine for engine in self._engines if engine.alive and not engine.retired]
+        return sorted(alive, key=lambda engine: engine.last_used, reverse=True)
+
+    async def unload(self, model: StoredModel) -> None:
+        """End the engines of a model as soon as nobody uses them."""
+        for engine in self._engines:
+            if engine.model.weights == model.weights:
+                engine.keep_alive_s = 0
+                self._schedule(engine)
+        await self._settle()
+
+    async def close(self) -> None:
+        """End every engine."""
+        for engine in self._engines:
+            engine.retired = True
+            if engine.timer is not None:
+                engine.timer.cancel()
+        await asyncio.gather(*(engine.stop() for engine in self._engines), *self._endings)
+
+    def _find(self, model: StoredModel, options: Mapping[str, Any]) -> Engine | None:
+        num_ctx, threads = self._runner(options)
+        for engine in self._engines:
+            # Models with the same weights share an engine, as they do in Ollama.
+            if (
+                engine.alive
+                and not engine.retired
+                and (engine.model.weights, engine.num_ctx, engine.threads) == (model.weights, num_ctx, threads)
+            ):
+                return engine
+        return None
+
+    async def _load(self, model: StoredModel, options: Mapping[str, Any]) -> Engine:
+        num_ctx, threads = self._runner(options)
+        for engine in list(self._engines):
+            # Other runner options for the same weights take the engine's place, and so does a dead one's successor.
+            if engine.model.weights == model.weights or not engine.alive:
+                self._retire(engine)
+        idle = [engine for engine in reversed(self.loaded()) if not engine.users]
+        for engine in idle[: max(len(self.loaded()) - self.settings.max_loaded + 1, 0)]:
+            self._retire(engine)
+        await self._settle()
+        engine = Engine(model, num_ctx, threads, self.settings)
+        started = time.monotonic()
+        try:
+            await engine.start(self._directory / f".key-{secrets.token_hex(8)}")
+        except BaseException:
+            await asyncio.shield(engine.stop())
+            raise
+        self._engines.append(engine)
+        log.info("loaded %s in %.2f s (num_ctx %d)", model.name, time.monotonic() - started, num_ctx)
+        return engine
+
+    def _runner(self, options: Mapping[str, Any]) -> tuple[int, int]:
+        return int(options.get("num_ctx") or _DEFAULT_NUM_CTX), int(options.get("num_thread") or self.settings.threads)
+
+    def _schedule(self, engine: Engine) -> None:
+        """Let the engine end when its time is over, or at once when it has been retired."""
+        if engine.timer is not None:
+            engine.timer.cancel()
+            engine.timer = None
+        if engine.users:
+            return
+        if engine.retired or engine.keep_alive_s == 0 or not engine.alive:
+            self._retire(engine)
+        elif engine.keep_alive_s > 0 and math.isfinite(engine.keep_alive_s):
+            engine.timer = asyncio.get_running_loop().call_later(engine.keep_alive_s, self._retire, engine)
+
+    def _retire(self, engine: Engine) -> None:
+        """Take no new request; end the process when the last one is done."""
+        engine.retired = True
+        if engine.users or engine not in self._engines:
+            return
+        self._engines.remove(engine)
+        log.info("unloading %s", engine.model.name)
+        task = asyncio.get_running_loop().create_task(engine.stop())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _settle(self) -> None:
+        if self._endings:
+            await asyncio.gather(*self._endings)

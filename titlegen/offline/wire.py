@@ -1,0 +1,263 @@
+"""HTTP as the offline servers need it on loopback: who may ask, how long a request may take, answers in parts."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from titlegen.offline.answer import line
+from titlegen.offline.requests import ApiError
+
+log = logging.getLogger("titlegen.offline")
+
+_CLIENT_GONE = 499
+Parts = AsyncGenerator[dict[str, Any]]
+
+
+class LoopbackGuard:
+    """Middleware: answers only to loopback names, so that no web page can reach the server, and logs each request.
+
+    Neither queries nor bodies are logged: they hold articles.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        status = 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        app: ASGIApp = self._app
+        if not _is_local(headers.get(b"host", b"").decode("latin-1")) or not (origin == "" or _is_local_url(origin)):
+            app = Response(status_code=403)
+        try:
+            await app(scope, receive, watch)
+        finally:
+            elapsed_ms = 1000 * (time.monotonic() - started)
+            log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, elapsed_ms)
+
+
+def _is_local(host: str) -> bool:
+    """Return whether a Host header names this machine."""
+    name = urlsplit(f"//{host}").hostname if host else ""
+    if not name:
+        return host == ""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _is_local_url(origin: str) -> bool:
+    parts = urlsplit(origin)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and _is_local(parts.netloc)
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's HTTP protocol with a limit on the time in which the head of a request has to arrive."""
+
+    head_timeout_s = 30.0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock for the first request."""
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the clock when the head is complete, start it when the next one begins."""
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        super().connection_lost(exc)
+        self._stop_watching()
+
+    def _waits_for_head(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch_head(self) -> None:
+        if not self._waits_for_head():
+            self._stop_watching()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
+
+    def _stop_watching(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._waits_for_head() and not self.transport.is_closing():
+            self.transport.close()
+
+
+def timed_protocol(timeout_s: float) -> type[TimedProtocol]:
+    """Return the protocol with this limit, as a class, since uvicorn makes the objects."""
+    return type("TimedProtocol", (TimedProtocol,), {"head_timeout_s": timeout_s})
+
+
+class PartStream:
+    """Answer parts in the making: a task of its own makes them, so that a slow reader does not hold up the engine."""
+
+    def __init__(self, source: Parts, on_done: Callable[[], None]) -> None:
+        self._queue: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
+        self._task = asyncio.get_running_loop().create_task(self._pump(source))
+        self._task.add_done_callback(lambda _: on_done())
+
+    async def _pump(self, source: Parts) -> None:
+        try:
+            async with contextlib.aclosing(source):
+                async for item in source:
+                    self._queue.put_nowait(item)
+        except Exception as error:  # noqa: BLE001 - raised again where the part is read
+            self._queue.put_nowait(error)
+        else:
+            self._queue.put_nowait(None)
+
+    async def next(self) -> dict[str, Any] | None:
+        """Return the next part, None at the end; raises what the source raised."""
+        item = await self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def cancel(self) -> None:
+        """Make no further part."""
+        self._task.cancel()
+
+
+class _PartsResponse(StreamingResponse):
+    """NDJSON, one line a part; a failure after the first line is a line, too, as the status has been sent."""
+
+    def __init__(self, first: dict[str, Any] | None, parts: PartStream, failures: tuple[type[Exception], ...]) -> None:
+        self._parts = parts
+        super().__init__(self._lines(first, failures), media_type="application/x-ndjson")
+
+    async def _lines(self, part: dict[str, Any] | None, failures: tuple[type[Exception], ...]) -> AsyncIterator[bytes]:
+        try:
+            while part is not None:
+                yield line(part)
+                part = await self._parts.next()
+        except failures as error:
+            yield line({"error": str(error)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # The client may be gone long before the last part.
+            self._parts.cancel()
+
+
+async def respond(
+    request: Request,
+    parts: PartStream,
+    *,
+    stream: bool,
+    gather: Callable[[Sequence[dict[str, Any]]], dict[str, Any]],
+    failures: tuple[type[Exception], ...],
+) -> Response:
+    """Return the answer that parts make: line by line, or gathered into one; nothing is made for a client that left.
+
+    Args:
+        request: the request; its body has been read.
+        parts: where the parts come from.
+        stream: answer line by line.
+        gather: makes one answer of all parts.
+        failures: what the source raises with a text for the client.
+
+    Raises:
+        Exception: what the source raised before its first part, or at any time when the parts are gathered.
+    """
+    gone = asyncio.ensure_future(_disconnected(request))
+    made: list[dict[str, Any]] = []
+    try:
+        while (part := await _next_unless(gone, parts)) is not None:
+            if stream:
+                return _PartsResponse(part, parts, failures)
+            made.append(part)
+        return json_response(gather(made))
+    except ClientGoneError:
+        parts.cancel()
+        return Response(status_code=_CLIENT_GONE)
+    except BaseException:
+        parts.cancel()
+        raise
+    finally:
+        gone.cancel()
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection."""
+
+
+async def _next_unless(gone: asyncio.Future[None], parts: PartStream) -> dict[str, Any] | None:
+    waiting = asyncio.ensure_future(parts.next())
+    try:
+        both: set[asyncio.Future[Any]] = {gone, waiting}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        raise ClientGoneError
+    finally:
+        waiting.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def json_response(value: Any, status: int = 200) -> JSONResponse:
+    """Return a JSON answer with Ollama's content type."""
+    return JSONResponse(value, status, media_type="application/json; charset=utf-8")
+
+
+def error_response(status: int, text: str) -> JSONResponse:
+    """Return Ollama's form of an error; a connection with an unread body is closed."""
+    headers = {"Connection": "close"} if status in {408, 413} else None
+    return JSONResponse({"error": text}, status, headers, media_type="application/json; charset=utf-8")
+
+
+async def body_chunks(request: Request, timeout_s: float) -> AsyncIterator[bytes]:
+    """Yield the body of a request as it comes.
+
+    Raises:
+        ApiError: 408, nothing came for ``timeout_s``.
+    """
+    chunks = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise ApiError(408, f"nothing of the request body arrived for {timeout_s:g} s") from error
+        yield chunk
