@@ -45,7 +45,7 @@ def articles(count: int) -> Iterator[dict[str, Any]]:
     One in twenty is a near-copy of an earlier one.
     """
     rows = [json.loads(line) for path in SOURCES for line in path.read_text(encoding="utf-8").strip().split("\n")]
-    rng = random.Random(7)  # noqa: S311 - the same articles each time
+    rng = random.Random(7)
     sentences = [text for row in rows for text in row["content"].replace("。", "。\0").split("\0") if len(text) > 12]
     mean_chars = sum(map(len, sentences)) / len(sentences)
     titles = [part for row in rows for part in row["title"].split() if len(part) > 5]
@@ -189,8 +189,8 @@ def test_cleaning_and_deduplication_beat_a_plain_loop(folder: Path, capsys: pyte
     costs = {count: run["seconds"] / count for count, run in curve.items()}
     ratio, batched_ratio = loop / costs[100_000], batched / costs[100_000]
     with capsys.disabled():
-        print(f"\n{show(curve)}")  # noqa: T201 - the curve is what this is for
-        print(f"plain loop {1 / loop:.0f} docs/s: ratio {ratio:.1f}, with update_batch {batched_ratio:.1f}")  # noqa: T201
+        print(f"\n{show(curve)}")
+        print(f"plain loop {1 / loop:.0f} docs/s: ratio {ratio:.1f}, with update_batch {batched_ratio:.1f}")
     write_results(
         {
             "docs_s": 1 / costs[100_000],
@@ -216,11 +216,11 @@ def test_a_million_articles_cost_no_more_each_and_stay_in_memory(
         pytest.skip("takes ten minutes and 8 GB of disk; ask for it with -m slow")
     curve = run_curve(folder, (SIZES[-1], *FULL_SIZES))
     with capsys.disabled():
-        print(f"\n{show(curve)}")  # noqa: T201
+        print(f"\n{show(curve)}")
     write_results({"peak_gib_1m": curve[1_000_000]["peak_gib"], **cost_metrics(curve)})
     assert curve[1_000_000]["peak_gib"] < 4
     assert curve[1_000_000]["seconds"] / 1_000_000 <= 1.5 * curve[100_000]["seconds"] / 100_000
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1]), int(sys.argv[2]))))  # noqa: T201 - read by measure_apart
+    print(json.dumps(measure(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -90,7 +90,7 @@ WORDS = [
 
 def seeded(seed: int) -> random.Random:
     """Return a generator that gives the same test data each time."""
-    return random.Random(seed)  # noqa: S311
+    return random.Random(seed)
 
 
 def article(number: int, sentences: int = 12, **fields: Any) -> dict[str, Any]:

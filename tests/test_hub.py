@@ -670,7 +670,7 @@ def test_a_connection_cut_and_resumed_sends_nothing_whole_twice(
     try:
         through = dataclasses.replace(target, endpoint=proxy.url)
         # The first requests are small; from here on most bytes are those of files.
-        proxy.break_after(random.Random(seed).randrange(4_000, size))  # noqa: S311 - no secret
+        proxy.break_after(random.Random(seed).randrange(4_000, size))
         with pytest.raises(HubError, match="push again"):
             push_model(through, artefacts, settings)
         before = server.requests()
