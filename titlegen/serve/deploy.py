@@ -1,0 +1,365 @@
+"""Deployment: create a candidate, load it, test it, and only then let it take the name that users call."""
+
+import contextlib
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import ConfigError, ServeError, TitlegenError
+from titlegen.export import gguf_name
+from titlegen.manifest import read_manifest, write_atomically
+from titlegen.metrics.contract import title_violations
+from titlegen.prompt import BOS, SYSTEM, TEMPLATE, parameters, render_prompt
+from titlegen.serve.client import Answer, Client, is_passing
+from titlegen.serve.modelfile import Source, resolve_source
+from titlegen.serve.server import Server, ensure_server, http_options, server_url
+from titlegen.settings import ServeSettings
+
+RECORD = "deployment.json"
+_NAME = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[A-Za-z0-9_][\w.-]*?)(?::([A-Za-z0-9_][\w.-]*))?", re.ASCII)
+_LATEST = "latest"
+# Creating quantises, and loading reads, many GB; an answer that takes longer than this never comes.
+_LONG_TIMEOUT_S = 1800.0
+_SMOKE_ARTICLES, _SMOKE_PASSES = 5, 4
+_TITLE_CHARS = range(4, 61)
+_FOR_EVER = -1
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Names:
+    """The names of one model: what users call, what is being tested, and what was there before."""
+
+    final: str
+    candidate: str
+    previous: str
+
+    @classmethod
+    def of(cls, model_name: str) -> "_Names":
+        match = _NAME.fullmatch(model_name)
+        if match is None:
+            raise ConfigError(f"serve.model_name = {model_name!r} is no model name; use one such as zh-titlegen")
+        base, tag = match[1], match[2] or _LATEST
+        head = f"{base}:" if tag == _LATEST else f"{base}:{tag}-"
+        return cls(f"{base}:{tag}", f"{head}candidate", f"{head}previous")
+
+
+class _Connection:
+    """The server's management calls, through Ollama's own client."""
+
+    def __init__(self, url: str, retries: int) -> None:
+        import httpx
+        import ollama
+
+        self.url = url
+        self._retries = retries
+        timeout = httpx.Timeout(_LONG_TIMEOUT_S, connect=10.0)
+        self.ollama = ollama.Client(host=url, timeout=timeout, **http_options(url))
+        self.http = httpx.Client(base_url=url, timeout=timeout, **http_options(url))
+
+    def close(self) -> None:
+        self.ollama.close()
+        self.http.close()
+
+    def digests(self) -> dict[str, str]:
+        return {str(entry.model): str(entry.digest) for entry in self.ollama.list().models}
+
+    def upload(self, path: Path, digest: str, say: Say) -> str:
+        """Send a file unless the server has it: posting a blob that is there breaks the connection."""
+        name = f"sha256:{digest}"
+        for attempt in range(self._retries + 1):
+            if self.http.head(f"/api/blobs/{name}").is_success:
+                return name
+            say(f"deploy: uploading {path.name} ({path.stat().st_size / 2**20:.0f} MiB)")
+            try:
+                sent = self.ollama.create_blob(path)
+            except Exception as error:
+                if attempt == self._retries or not is_passing(error):
+                    raise
+            else:
+                if sent != name:
+                    raise ServeError(f"{path} changed while it was uploaded; run the command again")
+                return name
+        raise AssertionError("unreachable")
+
+    def load(self, name: str, keep_alive: int) -> None:
+        self.ollama.generate(model=name, keep_alive=keep_alive)
+
+    def remove(self, name: str) -> None:
+        """Delete a model, when there is one."""
+        import ollama
+
+        with contextlib.suppress(ollama.ResponseError):
+            self.ollama.delete(name)
+
+
+def deploy(
+    export_directory: Path,
+    gguf_directory: Path,
+    settings: ServeSettings,
+    state_directory: Path,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Put the model on the server and let it take over once it has passed a smoke test.
+
+    The model that it replaces stays as ``NAME:previous``. A model that is there already is only loaded.
+
+    Args:
+        export_directory: ``final-hf``, for its tokenizer.
+        gguf_directory: the exported GGUF files.
+        settings: the stage's settings.
+        state_directory: where the server's record and log are, should one be started.
+        say: takes lines of progress.
+
+    Returns:
+        Host, model, digest, whether anything changed, the smoke test's titles, and a ``curl`` line.
+
+    Raises:
+        ConfigError: a name or the source cannot be used.
+        ServeError: the server cannot be used, or the model failed the smoke test; what was served before still is.
+    """
+    names = _Names.of(settings.model_name)
+    source = resolve_source(settings, gguf_directory)
+    for notice in source.notices:
+        say(f"deploy: {notice}")
+    server = ensure_server(settings, state_directory)
+    say(f"deploy: {'started' if server.started else 'using'} {server.kind} {server.version} at {server.host}")
+    with _connection(settings) as connection:
+        before = connection.digests().get(names.final)
+        answers: list[Answer] = []
+        try:
+            create_model(connection.ollama, names.candidate, source, settings, say, upload=connection.upload)
+            digest = connection.digests()[names.candidate]
+            if digest != before:
+                connection.load(names.candidate, _FOR_EVER)
+                answers = _smoke_test(names.candidate, source, export_directory, settings, connection)
+                _switch_over(connection, names, before)
+        except BaseException:
+            _give_up(connection, names)
+            raise
+        connection.remove(names.candidate)
+        connection.load(names.final, _FOR_EVER)
+    say(f"deploy: {names.final} {'unchanged' if digest == before else 'now answers'}")
+    if source.is_exported:
+        _write_record(settings, gguf_directory, digest)
+    return {
+        **_result(server, names, digest),
+        "changed": digest != before,
+        "source": source.text,
+        "titles": [answer.title for answer in answers],
+    }
+
+
+def create_model(
+    client: Any,
+    name: str,
+    source: Source,
+    settings: ServeSettings,
+    say: Say = lambda _: None,
+    *,
+    upload: Callable[[Path, str, Say], str],
+) -> None:
+    """Create a model with our prompt on the server, through ``client``, Ollama's own.
+
+    Raises:
+        ServeError: the server reported an error, also after its first lines, or did not report success.
+    """
+    import ollama
+
+    fields: dict[str, Any] = {"from_": source.text}
+    if source.files:
+        fields = {
+            "files": {
+                path.name: upload(path, digest, say) for path, digest in zip(source.files, source.digests, strict=True)
+            }
+        }
+    last = ""
+    try:
+        for step in client.create(
+            model=name,
+            **fields,
+            template=TEMPLATE,
+            system=SYSTEM,
+            parameters=parameters(settings.temperature, settings.num_ctx, settings.num_predict),
+            quantize=settings.quantize,
+            stream=True,
+        ):
+            last = step.status or last
+    except ollama.ResponseError as error:
+        raise ServeError(f"the server could not create the model from {source.text}: {error.error}") from error
+    # HTTP 200 comes before the work, so it says nothing about its end.
+    if last != "success":
+        raise ServeError(f"the server stopped creating the model after {last!r}; see its log, then deploy again")
+
+
+def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
+    """Let the previous model answer again; the present one becomes the previous one, so a second call undoes the first.
+
+    Raises:
+        ServeError: there is no previous model, or the server cannot be used.
+    """
+    names = _Names.of(settings.model_name)
+    server = ensure_server(settings, state_directory)
+    with _connection(settings) as connection:
+        digests = connection.digests()
+        if names.previous not in digests:
+            raise ServeError(f"{server.host} has no {names.previous}: nothing has been replaced yet")
+        connection.load(names.previous, _FOR_EVER)
+        if names.final in digests:
+            connection.ollama.copy(names.final, names.candidate)
+        connection.ollama.copy(names.previous, names.final)
+        if names.final in digests:
+            connection.ollama.copy(names.candidate, names.previous)
+            connection.load(names.candidate, 0)
+            connection.remove(names.candidate)
+        connection.load(names.final, _FOR_EVER)
+    return {**_result(server, names, digests[names.previous]), "changed": True, "titles": []}
+
+
+def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
+    """Return whether the server answers with the model made of the exported GGUF file; asks, and starts nothing."""
+    import httpx
+
+    try:
+        record = json.loads((gguf_directory.parent / RECORD).read_bytes())
+        exported = _exported_digest(gguf_directory)
+        url = server_url(settings.host)
+        response = httpx.get(f"{url}/api/tags", timeout=10.0, **http_options(url))
+        found = {entry["name"]: entry["digest"] for entry in response.json()["models"]}
+        name = _Names.of(settings.model_name).final
+    except (OSError, ValueError, KeyError, TypeError, httpx.HTTPError, TitlegenError):
+        return False
+    return bool(record == {"host": url, "model": name, "gguf": exported, "digest": found.get(name)})
+
+
+def _write_record(settings: ServeSettings, gguf_directory: Path, digest: str) -> None:
+    record = {
+        "host": server_url(settings.host),
+        "model": _Names.of(settings.model_name).final,
+        "gguf": _exported_digest(gguf_directory),
+        "digest": digest,
+    }
+    write_atomically(gguf_directory.parent / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _exported_digest(gguf_directory: Path) -> str:
+    manifest = read_manifest(gguf_directory)
+    return manifest.files[gguf_name(manifest.results["types"][0])].sha256
+
+
+@contextlib.contextmanager
+def _connection(settings: ServeSettings) -> Iterator[_Connection]:
+    import httpx
+    import ollama
+
+    connection = _Connection(server_url(settings.host), settings.retries)
+    try:
+        yield connection
+    except ollama.ResponseError as error:
+        raise ServeError(f"{connection.url} refused: {error.error}; what it served before, it still serves") from error
+    except (ConnectionError, httpx.TransportError) as error:
+        raise ServeError(
+            f"the connection to {connection.url} broke ({error or type(error).__name__}); start the server again and "
+            "repeat the command: what it served before, it still has"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _smoke_test(
+    name: str, source: Source, export_directory: Path, settings: ServeSettings, connection: _Connection
+) -> list[Answer]:
+    """Ask the candidate for a few titles and return its answers.
+
+    Raises:
+        ServeError: the prompt is not the one of training, or what came back are no titles.
+    """
+    directory = export_directory if (export_directory / "tokenizer.json").is_file() and source.is_tuned else None
+    client = Client(settings, directory, model_name=name)
+    answers, problems = [], []
+    try:
+        for article in smoke_articles():
+            content, _ = client.prepare(article)
+            _check_rendering(connection, name, content)
+            answer = client.ask(article)
+            expected = client.expected_tokens(content)
+            if expected is not None and answer.prompt_tokens != expected:
+                raise ServeError(
+                    f"the server reads {answer.prompt_tokens} tokens where the model was trained on {expected}: its "
+                    "vocabulary is another one; deploy the exported GGUF file"
+                )
+            answers.append(answer)
+            problems += [f"{answer.raw[:60]!r}: {', '.join(found)}"] if (found := _problems(answer)) else []
+    finally:
+        client.close()
+    if source.is_tuned and len(problems) > len(answers) - _SMOKE_PASSES:
+        raise ServeError(
+            f"the model failed the smoke test, {len(problems)} of {len(answers)} answers are no titles "
+            f"({'; '.join(problems[:2])}); train longer, or look at the data"
+        )
+    return answers
+
+
+def _check_rendering(connection: _Connection, name: str, content: str) -> None:
+    """Compare the rendered prompt with the one of training, on a server that tells it."""
+    body = {"model": name, "prompt": content, "stream": False, "_debug_render_only": True}
+    response = connection.http.post("/api/generate", json=body)
+    rendered = response.json().get("_debug_info", {}).get("rendered_template") if response.is_success else None
+    if rendered is not None and rendered != render_prompt(content).removeprefix(BOS):
+        raise ServeError(
+            f"the server renders another prompt than the model was trained on: {rendered[:80]!r}...; deploy again"
+        )
+
+
+def smoke_articles() -> list[str]:
+    """Return the articles of the smoke test, from the corpus that comes with titlegen."""
+    folder = resources.files("titlegen") / "corpus"
+    files = sorted((item for item in folder.iterdir() if item.name.endswith(".jsonl")), key=lambda item: item.name)
+    rows = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(row)["content"] for row in rows[:: len(rows) // _SMOKE_ARTICLES][:_SMOKE_ARTICLES]]
+
+
+def _problems(answer: Answer) -> list[str]:
+    found = list(title_violations(answer.raw))
+    if answer.done_reason != "stop":
+        found.append(f"ended by {answer.done_reason}")
+    if len(answer.title) not in _TITLE_CHARS:
+        found.append(f"{len(answer.title)} characters")
+    return found
+
+
+def _switch_over(connection: _Connection, names: _Names, before: str | None) -> None:
+    if before is not None:
+        connection.ollama.copy(names.final, names.previous)
+    connection.ollama.copy(names.candidate, names.final)
+    if before is not None:
+        # It was loaded for ever; two models may be more than the machine has memory for.
+        connection.load(names.previous, 0)
+
+
+def _give_up(connection: _Connection, names: _Names) -> None:
+    """Take the candidate away; when the server is gone, the next deployment does it."""
+    import httpx
+
+    with contextlib.suppress(ConnectionError, httpx.TransportError):
+        if names.candidate in connection.digests():
+            connection.load(names.candidate, 0)
+            connection.remove(names.candidate)
+
+
+def _result(server: Server, names: _Names, digest: str) -> dict[str, Any]:
+    body = {"model": names.final.removesuffix(f":{_LATEST}"), "prompt": smoke_articles()[0][:120], "stream": False}
+    return {
+        "host": server.host,
+        "server": server.kind,
+        "model": body["model"],
+        "digest": digest,
+        "previous": names.previous,
+        "curl": f"curl -s {server.host}/api/generate -d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
+    }

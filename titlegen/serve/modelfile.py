@@ -1,0 +1,149 @@
+"""The Modelfile, made of the prompt module, and what its FROM line may name.
+
+``python -m titlegen.serve.modelfile`` prints the template that stands in serving/ollama/Modelfile.template.
+"""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from titlegen.errors import ConfigError, ServeError, VerifyError
+from titlegen.export import gguf_name
+from titlegen.manifest import digest_file, read_manifest
+from titlegen.prompt import SYSTEM, TEMPLATE, parameters
+from titlegen.settings import ServeSettings
+
+# For envsubst, which replaces these two and would replace every other dollar sign that begins a name.
+HUB_SOURCE = "hf.co/${HF_ORG}/${HF_REPO}"
+_HEADER = """\
+# 由 titlegen/prompt.py 產生，請勿手動修改：python -m titlegen.serve.modelfile > serving/ollama/Modelfile.template
+# 使用上傳到 Hugging Face 的模型（其中須有 GGUF 檔）；envsubst 會填入組織與儲存庫名稱。
+"""
+_TRIPLE = '"""'
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
+_NAME = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[\w][\w.-]*(?::[\w][\w.-]*)?", re.ASCII)
+_HUB = re.compile(r"(?:hf://|(?:https?://)?(?:hf\.co|huggingface\.co)/)([\w.-]+/[\w.-]+(?::[\w.-]+)?)/?", re.ASCII)
+# What Ollama's importer reads of a model directory.
+_SAFETENSORS_FILES = ("*.safetensors", "*.json", "tokenizer.model")
+# The specification's name for the base model, and the one that the library has.
+_RENAMED = {"gemma3n:4b": "gemma3n:e4b"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What FROM names: files of this machine, or a model that the server has or fetches."""
+
+    text: str
+    files: tuple[Path, ...] = ()
+    digests: tuple[str, ...] = ()
+    """SHA-256 of each file, hexadecimal."""
+    is_tuned: bool = True
+    """Whether the model is meant to write titles, so that the smoke test may insist on it."""
+    is_exported: bool = False
+    """Whether it is the file that ``titlegen export`` wrote."""
+    notices: tuple[str, ...] = ()
+
+
+def render_modelfile(source: str, settings: ServeSettings, system: str = SYSTEM, template: str = TEMPLATE) -> str:
+    """Return the Modelfile for a source, with the prompt that the model was trained on.
+
+    Raises:
+        ConfigError: a value would end its own quotes.
+    """
+    if _UNSAFE.search(source) or source != source.strip() or not source:
+        raise ConfigError(f"FROM cannot name {source!r}; give a path or a model name without control characters")
+    lines = [
+        f"FROM {source}",
+        f"TEMPLATE {_quote('the template', template)}",
+        f"SYSTEM {_quote('the system text', system)}",
+    ]
+    for name, value in parameters(settings.temperature, settings.num_ctx, settings.num_predict).items():
+        lines += [f"PARAMETER {name} {_plain(item)}" for item in (value if isinstance(value, list) else [value])]
+    return "\n".join(lines) + "\n"
+
+
+def render_template(settings: ServeSettings | None = None) -> str:
+    """Return the text of serving/ollama/Modelfile.template."""
+    return _HEADER + render_modelfile(HUB_SOURCE, settings or ServeSettings())
+
+
+def resolve_source(settings: ServeSettings, gguf_directory: Path) -> Source:
+    """Return what ``settings.source`` means.
+
+    Raises:
+        ConfigError: it is neither a file, a directory, a Hub repository nor a model name.
+        ServeError: the directory holds no model.
+        VerifyError: the exported GGUF files are missing.
+    """
+    text = settings.source.strip()
+    if text == "gguf":
+        return _exported(gguf_directory)
+    if match := _HUB.fullmatch(text):
+        hub = f"hf.co/{match[1]}"
+        notice = f"{text} is not a source that Ollama knows; using {hub}"
+        return Source(hub, notices=() if text == hub else (notice,))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _safetensors(path)
+    if path.is_file():
+        return _local_file(path)
+    if path.is_absolute() or text.startswith((".", "~")) or text.endswith((".gguf", ".safetensors")):
+        raise ConfigError(f"serve.source = {text!r} does not exist; give the path of a GGUF file or a model directory")
+    if not _NAME.fullmatch(text):
+        raise ConfigError(
+            f"serve.source = {text!r} is no source; use gguf, a path, hf.co/ORG/REPO[:QUANT], or a model name such as "
+            "gemma3n:e4b"
+        )
+    name = _RENAMED.get(text, text)
+    notices = [f"{text} does not exist in Ollama's library; using {name}"] if name != text else []
+    notices.append(f"{name} is not fine-tuned: its answers are not the trained model's")
+    return Source(name, is_tuned=False, notices=tuple(notices))
+
+
+def _exported(directory: Path) -> Source:
+    manifest = read_manifest(directory)
+    name = gguf_name(manifest.results["types"][0])
+    if name not in manifest.files:
+        raise VerifyError(f"{directory / name} is not in the manifest; run `titlegen export` again")
+    return Source(str(directory / name), (directory / name,), (manifest.files[name].sha256,), is_exported=True)
+
+
+def _local_file(path: Path) -> Source:
+    if path.suffix.lower() != ".gguf":
+        raise ConfigError(f"serve.source = {str(path)!r} is no GGUF file; give one, or a directory with safetensors")
+    return Source(str(path), (path,), (digest_file(path),))
+
+
+def _safetensors(directory: Path) -> Source:
+    files = tuple(sorted(file for pattern in _SAFETENSORS_FILES for file in directory.glob(pattern)))
+    names = {file.name for file in files}
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise ServeError(f"{directory} holds no model (config.json and *.safetensors); run `titlegen export` first")
+    notice = (
+        "importing safetensors: the server builds its own vocabulary, which may read an article into other tokens than "
+        "the model was trained on; the exported GGUF file is exact"
+    )
+    if "tokenizer.model" not in names:
+        notice += f". {directory} has no tokenizer.model, so that the vocabulary will certainly be wrong"
+    return Source(str(directory), files, tuple(map(digest_file, files)), notices=(notice,))
+
+
+def _quote(what: str, text: str) -> str:
+    """Return a value in the quotes of a Modelfile, in which no character has another meaning but the quotes."""
+    if _TRIPLE in text or "\x00" in text:
+        raise ConfigError(f'{what} holds """ or a null byte, which a Modelfile cannot hold; take it out')
+    if text.endswith('"'):
+        raise ConfigError(f"{what} ends in a quotation mark, which a Modelfile takes for its own; take it out")
+    return f"{_TRIPLE}{text}{_TRIPLE}"
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    if _UNSAFE.search(text) or '"' in text or text != text.strip():
+        raise ConfigError(f"a Modelfile parameter cannot be {text!r}; take quotes and control characters out")
+    return text
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_template())

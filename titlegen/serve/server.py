@@ -1,0 +1,172 @@
+"""Where the model is served: an Ollama server that answers, one that is started, or the bundled stand-in."""
+
+import ipaddress
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from titlegen.daemon import find_daemon, start_daemon, stop_daemon
+from titlegen.errors import ConfigError, ServeError
+from titlegen.settings import ServeSettings
+
+OLLAMA = "Ollama"
+OFFLINE = "the bundled offline server"
+DAEMON = "server"
+# Source: Ollama's default port, and the ports that its client gives a host with a scheme.
+_OLLAMA_PORT = 11434
+_SCHEME_PORTS = {"http": 80, "https": 443}
+_PROBE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    kind: str
+    """``Ollama`` or ``the bundled offline server``."""
+    host: str
+    """Its address."""
+    version: str
+    started: bool
+    """Whether it was started just now; it outlives the command that started it."""
+
+
+def server_url(host: str) -> str:
+    """Return the address that a client uses for OLLAMA_HOST, in any of the forms that Ollama takes.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    text = host.strip() or "127.0.0.1"
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        scheme, rest = "http", text
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port = parts.port or (_SCHEME_PORTS[scheme] if mark else _OLLAMA_PORT)
+        name = parts.hostname or "127.0.0.1"
+    except (ValueError, KeyError) as error:
+        raise ConfigError(
+            f"serve.host = {host!r} is no address of a server; write it as http://127.0.0.1:11434"
+        ) from error
+    # What a server listens on when it listens everywhere is nothing that a client can call.
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104
+    bracketed = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{bracketed}:{port}{parts.path.rstrip('/')}"
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether an address is on this machine."""
+    name = urlsplit(url).hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def http_options(url: str) -> dict[str, Any]:
+    """Return the options of an HTTP client: no proxy stands between us and our own machine."""
+    return {"trust_env": not is_loopback(url)}
+
+
+def ensure_server(settings: ServeSettings, state_directory: Path) -> Server:
+    """Return a server that answers at ``settings.host``, started when none does.
+
+    On loopback, and with ``settings.start_offline``, that is ``ollama serve`` when the program is installed, else the
+    bundled offline server. Its record and log are in ``state_directory``.
+
+    Raises:
+        ServeError: nothing answers and nothing can be started, or another program has the port.
+    """
+    url = server_url(settings.host)
+    version = find_version(url)
+    if version is not None:
+        return Server(_kind(version), url, version, started=False)
+    _refuse_occupied(url)
+    if not is_loopback(url):
+        raise ServeError(f"no Ollama server answers at {url}; start it there, or correct serve.host (or OLLAMA_HOST)")
+    if not settings.start_offline:
+        raise ServeError(f"no server answers at {url} and serve.start_offline is off; start `ollama serve` first")
+    running = find_daemon(DAEMON, state_directory)
+    if running is not None:
+        raise ServeError(
+            f"a server that titlegen started (pid {running.pid}) should answer at {running.url}, and none answers at "
+            f"{url}; run `titlegen serve --stop`, then try again (its log: {running.log})"
+        )
+    _start(url, state_directory)
+    version = find_version(url)
+    if version is None:
+        raise ServeError(f"the server at {url} ended right after its start; see {state_directory / DAEMON}.log")
+    return Server(_kind(version), url, version, started=True)
+
+
+def stop_server(state_directory: Path) -> bool:
+    """End the server that titlegen started; False when there was none."""
+    return stop_daemon(DAEMON, state_directory)
+
+
+def find_version(url: str) -> str | None:
+    """Return the version of the Ollama server at an address, None when none answers there."""
+    import httpx
+
+    try:
+        response = httpx.get(f"{url}/api/version", timeout=_PROBE_TIMEOUT_S, **http_options(url))
+        version = response.json()["version"]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, str) else None
+
+
+def _kind(version: str) -> str:
+    return OFFLINE if "titlegen" in version else OLLAMA
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return str(parts.hostname), parts.port or _OLLAMA_PORT
+
+
+def _refuse_occupied(url: str) -> None:
+    """Raise when something else than an Ollama server listens there."""
+    host, port = _address(url)
+    try:
+        socket.create_connection((host, port), timeout=_PROBE_TIMEOUT_S).close()
+    except OSError:
+        return
+    raise ServeError(
+        f"port {port} of {host} is in use by a program that is not an Ollama server{_owner(port)}; stop it, or choose "
+        f"another port with --serve.host http://127.0.0.1:{port + 1}"
+    )
+
+
+def _owner(port: int) -> str:
+    import psutil
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and getattr(connection.laddr, "port", None) == port
+                and connection.pid
+            ):
+                return f" ({psutil.Process(connection.pid).name()}, pid {connection.pid})"
+    except psutil.Error:
+        # Other users' programs are not ours to see.
+        return ""
+    return ""
+
+
+def _start(url: str, state_directory: Path) -> None:
+    host, port = _address(url)
+    program = shutil.which("ollama")
+    if program is not None:
+        command = ["/usr/bin/env", f"OLLAMA_HOST={host}:{port}", program, "serve"]
+    else:
+        # By name: the layer above this one is not imported here.
+        command = [sys.executable, "-m", "titlegen.offline.ollama", "--host", host, "--port", str(port)]
+        command += ["--directory", str(state_directory / "models")]
+    start_daemon(DAEMON, command, url, state_directory, lambda: find_version(url) is not None)
