@@ -152,6 +152,9 @@ def unsloth(arguments: argparse.Namespace) -> dict[str, Any]:
         finetune_vision_layers=False,
         random_state=3407,
     )
+    # Unsloth 2026.10.7 puts AltUp's coefficients into 4 bits, and the model's own clamp of them then fails. The
+    # published weights lie within the limit, so leaving it out changes nothing.
+    object.__setattr__(model.config.get_text_config(), "altup_coef_clip", None)
     seconds: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc] # transformers is untyped

@@ -40,7 +40,8 @@ NEAR_COPIES = 0.05
 
 
 def articles(count: int) -> Iterator[dict[str, Any]]:
-    """Yield articles of about the length and boilerplate of real ones: a release's ends around others' sentences.
+    """Yield articles of about the length and boilerplate of real ones: a release's beginning, sentences and an end of
+    others.
 
     One in twenty is a near-copy of an earlier one.
     """
@@ -56,7 +57,7 @@ def articles(count: int) -> Iterator[dict[str, Any]]:
             yield {**last, "content": f"{content[:place]}又{content[place + 1 :]}", "title": f"{last['title']}又"}
             continue
         row = rows[number % len(rows)]
-        first, *_, end = row["content"].split("\n") * 2
+        first, end = row["content"].split("\n")[0], rng.choice(rows)["content"].split("\n")[-1]
         missing = max(len(row["content"]) - len(first) - len(end), 0)
         middle = "".join(rng.sample(sentences, max(round(missing / mean_chars), 3)))
         title = f"{rng.choice(titles)} {rng.choice(titles)}{number}"

@@ -4,7 +4,7 @@ Its layers add nothing, so that the next token depends on the last one alone: th
 the embedding of the token that it has to follow. Small, quick and exact: what a test of serving needs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 Vocabulary = tuple[list[str], list[float], list[int]]
 END_OF_TURN = "<end_of_turn>"
-_WIDTH, _HEADS, _HEAD_WIDTH, _FFN = 64, 1, 32, 32
+_WIDTH, _HEADS, _HEAD_WIDTH, _FFN = 128, 1, 32, 32
 _BOS_ID, _EOS_ID, _UNK_ID, _PAD_ID = 2, 1, 3, 0
 _F32_FILE, _F16_FILE = 0, 1
 
@@ -20,13 +20,14 @@ _F32_FILE, _F16_FILE = 0, 1
 def write_scripted_gguf(
     path: Path,
     vocabulary: Vocabulary,
-    follows: Mapping[str, str],
+    follows: Mapping[str, str | Sequence[str]],
     *,
     dtype: type[np.floating] = np.float32,
     context_length: int = 32768,
 ) -> None:
     """Write a model in which each key of ``follows`` is followed by its value, and every other token by the end.
 
+    Where the value is several tokens, they are equally likely.
     ``vocabulary`` is tokens, scores and types, as the GGUF format numbers them.
     """
     tokens, scores, kinds = vocabulary
@@ -36,9 +37,11 @@ def write_scripted_gguf(
     # The first number is the same for all tokens: by it, the end of the turn follows where nothing else does.
     embedding[:, 0] = 0.3
     output = np.zeros_like(embedding)
-    output[ids[END_OF_TURN], 0] = 20.0
+    # More than chance likeness of two embeddings gives, less than a successor gets.
+    output[ids[END_OF_TURN], 0] = 80.0
     for token, following in follows.items():
-        output[ids[following], 1:] += 40.0 * embedding[ids[token], 1:]
+        for one in [following] if isinstance(following, str) else following:
+            output[ids[one], 1:] += 40.0 * embedding[ids[token], 1:]
 
     writer = GGUFWriter(path, "gemma3")
     writer.add_context_length(context_length)
@@ -102,7 +105,7 @@ def _tensors(embedding: np.ndarray, output: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
-def chain(text: str, start: str = "\n") -> dict[str, str]:
+def chain(text: str, start: str = "\n") -> dict[str, str | Sequence[str]]:
     """Return what makes the model write ``text``, whose characters have to differ, after ``start``."""
     characters = list(text.replace(" ", "▁"))
     if len(set(characters)) != len(characters):

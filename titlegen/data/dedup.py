@@ -60,13 +60,17 @@ def shingle_hashes(texts: Sequence[str]) -> tuple[U64, list[int]]:
 
 def shingle_set(text: str) -> U64:
     """Return the sorted, distinct shingle hashes of a text."""
-    return np.unique(shingle_hashes([text])[0])
+    # numpy.unique has hashed such arrays since 2.3, which is slower for them than sorting.
+    hashes = np.sort(shingle_hashes([text])[0])
+    distinct: U64 = hashes[np.concatenate([[True], hashes[1:] != hashes[:-1]])]
+    return distinct
 
 
 def jaccard(a: U64, b: U64) -> float:
     """Return the Jaccard similarity of two shingle sets."""
-    shared = len(np.intersect1d(a, b, assume_unique=True))
-    return shared / (len(a) + len(b) - shared)
+    both = np.sort(np.concatenate([a, b]))
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / (len(both) - shared)
 
 
 def rows_per_band(threshold: float) -> int:
@@ -170,6 +174,8 @@ class _Matcher:
         """Compare the texts of one bucket until all are of one cluster, or all pairs across clusters are compared."""
         joins = 0
         rows = self.views[members].tolist()
+        if len(set(map(self.clusters.find, rows))) == 1:
+            return 0  # a pair of copies meets in nearly every band
         for place, row in enumerate(rows[:-1]):
             root, pivot = self.clusters.find(row), int(members[place])
             apart = [number for number in range(place + 1, len(rows)) if self.clusters.find(rows[number]) != root]

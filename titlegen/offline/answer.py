@@ -12,7 +12,7 @@ from titlegen.offline.requests import ApiError, check_options, parse_messages
 from titlegen.offline.store import ModelName, Store, StoredModel
 from titlegen.offline.template import Template, TemplateError
 
-# Source: Ollama's api.DefaultOptions; of the repetition penalty its versions have had two, and this one changes nothing.
+# Source: Ollama's api.DefaultOptions, where the repetition penalty is 1.1 in some versions; 1.0 changes nothing.
 _SAMPLING = {
     "temperature": 0.8,
     "top_k": 40,

@@ -47,6 +47,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
         "--port": arguments.port,
         "--api-key-file": arguments.key_file,
         "--log-verbosity": _QUIET,
+        "--cache-ram": 0,
     }
     flags = [str(part) for option in options.items() for part in option]
     return [arguments.program, *flags, "--context-shift"]
@@ -63,6 +64,8 @@ def _serve(arguments: argparse.Namespace) -> None:
     params.n_parallel = arguments.parallel
     params.n_ctx = arguments.num_ctx * arguments.parallel
     params.ctx_shift = True
+    # Up to 8 GB of old prompts; articles do not come twice.
+    params.cache_ram_mib = 0
     # One connection occupies a thread for as long as it is kept alive.
     params.n_threads_http = 2 * arguments.parallel + 4
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = arguments.threads

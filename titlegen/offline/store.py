@@ -49,7 +49,7 @@ class ModelName:
         *outer, model = head.split("/")
         # More than a host and a namespace in front of the model leave both empty, which no name may have.
         defaults = [_DEFAULT_HOST, _DEFAULT_NAMESPACE]
-        host, namespace = [*defaults, *outer][-2:] if len(outer) <= len(defaults) else ("", "")
+        host, namespace = [*defaults[: 2 - len(outer)], *outer] if len(outer) <= len(defaults) else ("", "")
         parts = ((_HOST, host), (_NAMESPACE, namespace), (_PART, model), (_PART, tag))
         if not all(pattern.fullmatch(part) for pattern, part in parts):
             raise BadNameError("invalid model name")

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,8 +19,11 @@ from titlegen.text import clean_content, trim_to_tokens
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 8.0
 _CONNECT_TIMEOUT_S = 10.0
-# Far more than the model can read; longer ones are cut before cleaning, whose time grows with the text.
-_MAX_CHARS_PER_TOKEN = 16
+# A book; what is longer is cut before cleaning, whose time grows with the text.
+_MAX_CHARS = 2_000_000
+# Bytes that no text holds, and what decoding puts where it failed.
+_BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
+_MAX_BINARY_SHARE = 0.05
 # Candidates after the first are drawn hotter, or they would all be the same.
 _CANDIDATE_TEMPERATURE = 0.8
 _CONCURRENCY = 4
@@ -181,8 +185,9 @@ class Client:
         Raises:
             DataError: nothing is left of it.
         """
-        longest = self.content_tokens * _MAX_CHARS_PER_TOKEN
-        content = neutralise_control_tokens(clean_content(article[:longest])).strip()
+        if len(_BINARY.findall(article[:_MAX_CHARS])) > _MAX_BINARY_SHARE * len(article):
+            raise DataError(f"the article is no text (it begins with {article[:20]!r}); give UTF-8 text")
+        content = neutralise_control_tokens(clean_content(article[:_MAX_CHARS])).strip()
         if not any(char.isalnum() for char in content):
             shown = article.strip()[:40]
             raise DataError(f"nothing is left of the article after cleaning (it began with {shown!r}); give its text")
@@ -191,7 +196,7 @@ class Client:
             raise DataError(
                 f"the article's first word alone has more than {self.content_tokens} tokens; give a text in sentences"
             )
-        return sent, len(sent) < len(content) or len(article) > longest
+        return sent, len(sent) < len(content) or len(article) > _MAX_CHARS
 
     def expected_tokens(self, content: str) -> int | None:
         """Return how many tokens the server should count for a prepared article; None without a tokenizer."""
