@@ -56,9 +56,7 @@ def main() -> None:
             "cpu_ratio_vs_trl": medians["plain"] / medians["trimmed"],
             "plain_s": medians["plain"],
             "trimmed_s": medians["trimmed"],
-            "largest_loss_difference": max(
-                abs(a - b) for a, b in zip(losses["plain"], losses["trimmed"], strict=True)
-            ),
+            "largest_loss_difference": max(abs(a - b) for a, b in zip(losses["plain"], losses["trimmed"], strict=True)),
         },
         "notes": f"rows of 280 tokens, 20 of them title, batch 4, {arguments.rounds} interleaved rounds",
     }

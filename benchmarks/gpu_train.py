@@ -2,7 +2,7 @@
 
 Run each role in its own process, on one machine, then merge: ``python benchmarks/gpu_train.py ROLE OUT [options]``.
 
-    build     write the random model to MODEL (needs a Gemma tokenizer directory, --tokenizer)
+    build     write the random model to --model (needs a Gemma tokenizer directory, --tokenizer)
     plain     transformers and PEFT, bf16, gradient checkpointing, every logit
     unsloth   Unsloth as it ships, with TRL's SFTTrainer (--compiled 0 or 1)
     titlegen  ``titlegen.train.fit`` (--shape fixed or pts, --set key=json for settings)
@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-WARM = 3
+WARM = 2
 TITLE = "臺南市政府今日舉行記者會說明最新市政建設規劃"
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=["build", "plain", "unsloth", "titlegen"])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--model", type=Path, default=Path("/tmp/e4b"))
+    parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--articles", type=Path, help="JSONL with content and title")
     parser.add_argument("--name")
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--compiled", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))
+    parser.add_argument("--work", type=Path, help="folder for checkpoints")
     parser.add_argument("--set", action="append", default=[], help="train setting, key=json")
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -51,7 +51,8 @@ def main() -> None:
     } | {name: metadata.version(name) for name in ("unsloth", "trl", "bitsandbytes") if _installed(name)}
     text = json.dumps(result, indent=1)
     (arguments.out / f"{arguments.name or arguments.role}.json").write_text(text + "\n")
-    print("RESULT", arguments.name or arguments.role, json.dumps({k: v for k, v in result.items() if k != "versions"}))
+    result.pop("versions")
+    sys.stdout.write(f"RESULT {arguments.name or arguments.role} {json.dumps(result)}\n")
 
 
 def _installed(name: str) -> bool:

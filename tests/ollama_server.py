@@ -76,7 +76,7 @@ def offline_server(directory: Path, *options: str, prefix: tuple[str, ...] = ())
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "server.log"
     command = [*prefix, sys.executable, "-m", "titlegen.offline.ollama", "--port", str(port)]
-    # One thread an engine: several test processes may share two cores, and llama.cpp's threads wait by spinning.
+    # One thread an engine: several test processes may share two cores.
     command += ["--directory", str(directory / "models"), "--threads", "1", *options]
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603 - our own command line

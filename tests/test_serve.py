@@ -1,6 +1,7 @@
 """Deployment and client against the offline server, with models that write what they are told to."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -103,9 +104,17 @@ def client(deployed: tuple[ServeSettings, Path]) -> Iterator[serve.Client]:
     opened.close()
 
 
+@contextlib.contextmanager
+def management(settings: ServeSettings) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=settings.host)
+    yield client
+    client.close()
+
+
 def names(settings: ServeSettings) -> dict[str, str]:
     """The server's models of this test by tag, with their digests."""
-    found = {entry.model: entry.digest for entry in ollama.Client(host=settings.host).list().models}
+    with management(settings) as client:
+        found = {str(entry.model): str(entry.digest) for entry in client.list().models}
     return {name.partition(":")[2]: digest for name, digest in found.items() if name.startswith(settings.model_name)}
 
 
@@ -155,10 +164,10 @@ def test_bundled_server_is_started_found_and_stopped(tmp_path: Path, export: Exp
         assert serve.stop_server(tmp_path)
     assert not serve.stop_server(tmp_path)
     with pytest.raises(ServeError, match="no server answers"):
-        title(dataclasses_replace(settings, retries=0), export.merged)
+        title(changed(settings, retries=0), export.merged)
 
 
-def dataclasses_replace(settings: ServeSettings, **fields: Any) -> ServeSettings:
+def changed(settings: ServeSettings, **fields: Any) -> ServeSettings:
     return settings.model_copy(update=fields)
 
 
@@ -194,7 +203,7 @@ def test_port_of_another_program_is_named(tmp_path: Path) -> None:
 
 
 def test_server_elsewhere_is_not_started(tmp_path: Path) -> None:
-    with pytest.raises(ServeError, match="no Ollama server answers at http://nowhere.invalid:11434"):
+    with pytest.raises(ServeError, match=r"no Ollama server answers at http://nowhere\.invalid:11434"):
         serve.ensure_server(ServeSettings(host="nowhere.invalid"), tmp_path)
     with pytest.raises(ServeError, match="start_offline is off"):
         serve.ensure_server(ServeSettings(host=f"127.0.0.1:{free_port()}", start_offline=False), tmp_path)
@@ -216,7 +225,8 @@ def test_installed_ollama_is_preferred(tmp_path: Path, monkeypatch: pytest.Monke
     program.parent.mkdir()
     program.write_text(
         f'#!/bin/sh\n[ "$1" = serve ] || exit 9\ntouch {tmp_path}/used\n'
-        f'exec {sys.executable} -m titlegen.offline.ollama --port "${{OLLAMA_HOST##*:}}" --directory {tmp_path}/models\n'
+        f"exec {sys.executable} -m titlegen.offline.ollama --directory {tmp_path}/models"
+        ' --port "${OLLAMA_HOST##*:}"\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
@@ -257,9 +267,7 @@ def unquote(value: str) -> str | None:
 
 def test_checked_in_template_is_the_generated_one() -> None:
     checked_in = (ROOT / "serving" / "ollama" / "Modelfile.template").read_text(encoding="utf-8")
-    assert checked_in == serve.render_template(), (
-        "run: python -m titlegen.serve.modelfile > serving/ollama/Modelfile.template"
-    )
+    assert checked_in == serve.render_template(), "run: python -m titlegen.serve > serving/ollama/Modelfile.template"
 
 
 def test_modelfile_holds_the_prompt_of_training() -> None:
@@ -365,8 +373,8 @@ def test_deploy_serves_the_model_and_loads_it(
     # The first title came from a process that was there before.
     assert {engine.pid for engine in server.engines} == engines
     assert (answer.title, answer.done_reason) == (TITLE, "stop")
-    expiry = {m.model: m.expires_at for m in ollama.Client(host=settings.host).ps().models if m.expires_at}
-    assert any(moment.year > 2200 for moment in expiry.values())
+    with management(settings) as connection:
+        assert any(entry.expires_at.year > 2200 for entry in connection.ps().models if entry.expires_at)
 
 
 def test_curl_line_works(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
@@ -399,7 +407,7 @@ def test_new_version_takes_over_and_rollback_returns(export: Export, settings: S
 
 def test_changed_parameters_are_a_new_version(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
     first = export.deploy(settings, tmp_path)
-    second = export.deploy(dataclasses_replace(settings, temperature=0.7), tmp_path)
+    second = export.deploy(changed(settings, temperature=0.7), tmp_path)
     assert second["changed"]
     assert names(settings)["previous"] == first["digest"]
 
@@ -414,8 +422,8 @@ def test_is_deployed_asks_the_server(export: Export, settings: ServeSettings, tm
     assert not serve.is_deployed(settings, export.gguf)
     export.deploy(settings, tmp_path)
     assert serve.is_deployed(settings, export.gguf)
-    assert not serve.is_deployed(dataclasses_replace(settings, model_name="other"), export.gguf)
-    assert not serve.is_deployed(dataclasses_replace(settings, host=f"127.0.0.1:{free_port()}"), export.gguf)
+    assert not serve.is_deployed(changed(settings, model_name="other"), export.gguf)
+    assert not serve.is_deployed(changed(settings, host=f"127.0.0.1:{free_port()}"), export.gguf)
     export.write(chain(OTHER_TITLE))
     assert not serve.is_deployed(settings, export.gguf)
 
@@ -482,7 +490,7 @@ def test_server_killed_during_deployment(
         export.write(chain(OTHER_TITLE))
         with monkeypatch.context() as patch:
             patch.setattr(ollama.Client, call, kill_first)
-            with pytest.raises(ServeError, match="what it served before, it still has|no server answers"):
+            with pytest.raises(ServeError, match="what it served before, it still has"):
                 export.deploy(settings, tmp_path)
     with offline_server(tmp_path) as server:
         settings = ServeSettings(host=server.host)
@@ -499,9 +507,10 @@ def test_quantised_on_the_server(export: Export, settings: ServeSettings, tmp_pa
 
     path = export.gguf / "titlegen-Q8_0.gguf"
     write_scripted_gguf(path, VOCABULARY, chain(TITLE), dtype=np.float16)
-    settings = dataclasses_replace(settings, source=str(path), quantize="q8_0")
+    settings = changed(settings, source=str(path), quantize="q8_0")
     assert export.deploy(settings, tmp_path)["titles"] == [TITLE] * 5
-    shown = ollama.Client(host=settings.host).show(settings.model_name)
+    with management(settings) as connection:
+        shown = connection.show(settings.model_name)
     assert shown.details is not None
     assert shown.details.quantization_level == "Q8_0"
 
@@ -509,14 +518,14 @@ def test_quantised_on_the_server(export: Export, settings: ServeSettings, tmp_pa
 def test_unknown_base_model_is_an_error(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(ServeError, match="could not create the model from gemma3n:e4b"):
-        export.deploy(dataclasses_replace(settings, source="gemma3n:e4b"), tmp_path, said.append)
+        export.deploy(changed(settings, source="gemma3n:e4b"), tmp_path, said.append)
     assert any("not fine-tuned" in line for line in said)
 
 
 @pytest.mark.parametrize("name", ["", "bad name", "a/b/c/d", "-x", "a:"])
 def test_model_name_that_is_none(export: Export, settings: ServeSettings, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="serve.model_name"):
-        export.deploy(dataclasses_replace(settings, model_name=name), tmp_path)
+    with pytest.raises(ConfigError, match=r"serve\.model_name"):
+        export.deploy(changed(settings, model_name=name), tmp_path)
 
 
 # The client
@@ -605,7 +614,7 @@ def test_budget_of_training_is_kept(deployed: tuple[ServeSettings, Path]) -> Non
 
 def test_window_without_room_is_refused(deployed: tuple[ServeSettings, Path]) -> None:
     with pytest.raises(ServeError, match="leaves no room"):
-        serve.Client(dataclasses_replace(deployed[0], num_ctx=256, num_predict=240), deployed[1])
+        serve.Client(changed(deployed[0], num_ctx=256, num_predict=240), deployed[1])
 
 
 @pytest.mark.fault
@@ -631,9 +640,9 @@ def test_model_that_is_not_deployed(deployed: tuple[ServeSettings, Path]) -> Non
 
 @pytest.mark.fault
 def test_slow_server_is_an_error(deployed: tuple[ServeSettings, Path]) -> None:
-    client = serve.Client(dataclasses_replace(deployed[0], timeout_s=0.001), deployed[1])
+    client = serve.Client(changed(deployed[0], timeout_s=0.001), deployed[1])
     try:
-        with pytest.raises(ServeError, match="did not answer within 0.001 s"):
+        with pytest.raises(ServeError, match=r"did not answer within 0\.001 s"):
             client.generate(ARTICLE)
     finally:
         client.close()
@@ -720,7 +729,7 @@ def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path
 
 
 @pytest.mark.fault
-def test_two_hundred_clients_at_once(deployed: tuple[ServeSettings, Path], client: serve.Client) -> None:
+def test_two_hundred_clients_at_once(client: serve.Client) -> None:
     articles = [f"第{number}則。" + ARTICLE * (number % 3 + 1) for number in range(200)]
 
     def one(article: str) -> tuple[serve.Answer, int | None]:

@@ -40,7 +40,11 @@ def one_thread() -> Iterator[None]:
 @settings(derandomize=True, max_examples=25, deadline=None)
 @given(rows=ROWS, seed=st.integers(0, 2**31), left=st.booleans(), kept=st.sampled_from([0.0, 0.4, 1.0]))
 def test_loss_and_gradients_equal_the_full_models(
-    kind: str, rows: list[tuple[int, int]], seed: int, left: bool, kept: float
+    kind: str,
+    rows: list[tuple[int, int]],
+    seed: int,
+    left: bool,
+    kept: float,
 ) -> None:
     model = model_of(kind, torch.float64)
     batch = random_batch(rows, seed, left=left)

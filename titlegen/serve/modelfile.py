@@ -1,10 +1,6 @@
-"""The Modelfile, made of the prompt module, and what its FROM line may name.
-
-``python -m titlegen.serve.modelfile`` prints the template that stands in serving/ollama/Modelfile.template.
-"""
+"""The Modelfile, made of the prompt module, and what its FROM line may name."""
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +13,7 @@ from titlegen.settings import ServeSettings
 # For envsubst, which replaces these two and would replace every other dollar sign that begins a name.
 HUB_SOURCE = "hf.co/${HF_ORG}/${HF_REPO}"
 _HEADER = """\
-# 由 titlegen/prompt.py 產生，請勿手動修改：python -m titlegen.serve.modelfile > serving/ollama/Modelfile.template
+# 由 titlegen/prompt.py 產生，請勿手動修改：python -m titlegen.serve > serving/ollama/Modelfile.template
 # 使用上傳到 Hugging Face 的模型（其中須有 GGUF 檔）；envsubst 會填入組織與儲存庫名稱。
 """
 _TRIPLE = '"""'
@@ -143,7 +139,3 @@ def _plain(value: object) -> str:
     if _UNSAFE.search(text) or '"' in text or text != text.strip():
         raise ConfigError(f"a Modelfile parameter cannot be {text!r}; take quotes and control characters out")
     return text
-
-
-if __name__ == "__main__":
-    sys.stdout.write(render_template())

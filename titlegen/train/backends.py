@@ -160,7 +160,20 @@ def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         use_gradient_checkpointing=_unsloth_checkpointing(settings),
         random_state=settings.seed,
     )
+    _allow_quantised_coefficients(model)
     return model, tokenizer
+
+
+def _allow_quantised_coefficients(model: Any) -> None:
+    """Leave out Gemma 3n's clamp of AltUp's coefficients when these are 4-bit codes.
+
+    Unsloth quantises them, and the model's clamp of the packed bytes fails in the first training step. The published
+    coefficients lie far within the limit, so the clamp changes nothing.
+    """
+    coefficients = [module for name, module in model.named_modules() if name.endswith("altup.prediction_coefs")]
+    if any(not module.weight.is_floating_point() for module in coefficients):
+        # The configuration's own check of types allows numbers only.
+        object.__setattr__(model.config.get_text_config(), "altup_coef_clip", None)
 
 
 def _unsloth_checkpointing(settings: TrainSettings) -> Any:
