@@ -5,6 +5,7 @@ import itertools
 import random
 import re
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,6 +85,8 @@ class Client:
         self._count = _token_counter(model_directory) if model_directory is not None else _count_bytes
         timeout = httpx.Timeout(settings.timeout_s, connect=_CONNECT_TIMEOUT_S)
         self._ollama = ollama.Client(host=self.url, timeout=timeout, **http_options(self.url))
+        # Whoever forgets to close leaves no open connection behind.
+        self._finalizer = weakref.finalize(self, self._ollama.close)
         around = self._count(render_prompt(""))
         self.content_tokens = settings.num_ctx - settings.num_predict - around
         if self.content_tokens < 1:
@@ -95,7 +98,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._ollama.close()
+        self._finalizer()
 
     def generate(self, article: str) -> Answer:
         """Return a title for an article.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from titlegen.errors import VerifyError
 from titlegen.prompt import (
     BOS,
     STOP,
@@ -183,6 +184,8 @@ def llama_log_probabilities(path: Path, rows: Sequence[Sequence[int]]) -> Any:
                 "n_probs": vocabulary,
             }
             answer = _post(url, "/completion", request)
+            if not answer.get("completion_probabilities"):
+                raise VerifyError(f"llama.cpp gave no probabilities for {path.name}: {str(answer)[:300]}")
             for item in answer["completion_probabilities"][0]["top_logprobs"]:
                 result[number, item["id"]] = item["logprob"]
     return result

