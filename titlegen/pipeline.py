@@ -148,7 +148,7 @@ def export(settings: Settings) -> tuple[StageRun, StageRun]:
     merged = run_stage(
         "merge",
         settings.directory / "final-hf",
-        settings.export.model_dump(mode="json", exclude={"gguf_types"}),
+        settings.export.model_dump(mode="json", exclude={"gguf_types", "verify_articles"}),
         {"adapter": trained.manifest.digest, "base": fingerprint(base)},
         lambda directory: merge_adapter(base, trained.directory, settings.export, directory),
     )
