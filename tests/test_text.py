@@ -265,6 +265,12 @@ REPEATED = [
 ]
 
 
+@pytest.mark.parametrize("mark", SINGLE)
+def test_a_million_of_one_character_are_cleaned(mark: str) -> None:
+    """The time limit of every test is the assertion: what is not linear would take hours."""
+    assert len(clean_content(mark * 1_000_000)) <= 1_000_000
+
+
 @pytest.mark.slow
 def test_cleaning_takes_linear_time_on_hostile_input() -> None:
     """A million characters of any kind may take a hundred times what plain Han of that length takes."""
