@@ -382,6 +382,7 @@ parser = argparse.ArgumentParser()
 for name in ("model", "ctx-size", "parallel", "threads", "host", "port", "api-key-file", "log-verbosity", "cache-ram"):
     parser.add_argument("--" + name, required=True)
 parser.add_argument("--context-shift", action="store_true")
+parser.add_argument("--swa-full", action="store_true")
 options = parser.parse_args()
 pathlib.Path({str(tmp_path / "used")!r}).touch()
 params = xllamacpp.CommonParams()

@@ -100,7 +100,8 @@ class Incoming:
         self._received: set[int] = set()
         self._hashed = 0
         self._hasher = hashlib.sha256()
-        self._lock = threading.Lock()
+        self._rewritten = False
+        self._lock, self._hashing = threading.Lock(), threading.Lock()
 
     def span(self, part: int) -> tuple[int, int]:
         """Return offset and length of a part, bytes; the first part is 1."""
@@ -114,14 +115,15 @@ class Incoming:
         """Yield the file at a part's place; a part counts as received when the block ends well."""
         offset, _ = self.span(part)
         self.active += 1
+        with self._lock:
+            self._rewritten |= part in self._received
+            self._received.discard(part)
         complete = False
         try:
             with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb", buffering=0) as file:
                 file.seek(offset)
                 yield file
             with self._lock:
-                if part <= self._hashed:
-                    self._hashed, self._hasher = 0, hashlib.sha256()
                 self._received.add(part)
             complete = True
         finally:
@@ -132,9 +134,9 @@ class Incoming:
             self.touched = time.monotonic()
 
     def hash_received(self) -> None:
-        """Hash the parts that follow each other without a gap."""
-        with self._lock, self.path.open("rb") as file:
-            while self._hashed + 1 in self._received:
+        """Hash the parts that follow each other without a gap; others can be received meanwhile."""
+        with self._hashing, self.path.open("rb") as file:
+            while self._next_is_here():
                 offset, left = self.span(self._hashed + 1)
                 file.seek(offset)
                 while left:
@@ -142,6 +144,12 @@ class Incoming:
                     self._hasher.update(block)
                     left -= len(block)
                 self._hashed += 1
+
+    def _next_is_here(self) -> bool:
+        with self._lock:
+            if self._rewritten:
+                self._hashed, self._hasher, self._rewritten = 0, hashlib.sha256(), False
+            return self._hashed + 1 in self._received
 
     def check(self) -> None:
         """Refuse the object unless every part arrived and the whole has the announced digest."""

@@ -50,7 +50,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
         "--cache-ram": 0,
     }
     flags = [str(part) for option in options.items() for part in option]
-    return [arguments.program, *flags, "--context-shift"]
+    return [arguments.program, *flags, "--context-shift", "--swa-full"]
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -64,6 +64,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     params.n_parallel = arguments.parallel
     params.n_ctx = arguments.num_ctx * arguments.parallel
     params.ctx_shift = True
+    # Keeps the instruction, with which every prompt begins, for the next article: without it, layers with a sliding
+    # window read it anew each time.
+    params.swa_full = True
     # Up to 8 GB of old prompts; articles do not come twice.
     params.cache_ram_mib = 0
     # One connection occupies a thread for as long as it is kept alive.
