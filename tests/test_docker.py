@@ -202,6 +202,29 @@ def test_commands_name_what_is_there() -> None:
         assert command[command.index("--profile") + 1] in profile_names()
 
 
+def documented_commands() -> list[list[str]]:
+    """Return the ``docker compose`` lines of the compose file's head and of the README files."""
+    texts = [path.read_text(encoding="utf-8") for path in (COMPOSE, ROOT / "README.md", ROOT / "README.zh-TW.md")]
+    lines = [line.lstrip("#$ ").strip() for text in texts for line in text.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("docker compose ")]
+
+
+def test_documented_commands_fit_the_files() -> None:
+    commands = documented_commands()
+    assert len(commands) >= 4
+    for words in commands:
+        assert (ROOT / words[words.index("-f") + 1]).resolve() == COMPOSE
+        verb = next(word for word in words if word in {"up", "exec", "logs", "down", "run"})
+        service = next(word for word in words[words.index(verb) + 1 :] if not word.startswith("-"))
+        if "--profile" in words:
+            assert words[words.index("--profile") + 1] in services()[service]["profiles"]
+        if verb == "exec" and "create" in words:
+            create = words[words.index("create") + 1 :]
+            assert create[0] == ServeSettings().model_name
+            assert create[1:] == ["-f", "/models/Modelfile"]
+            assert "/models" in [volume.split(":")[1] for volume in services()[service]["volumes"]]
+
+
 def test_example_of_the_environment_has_every_variable() -> None:
     example = dict(
         line.split("=", 1)

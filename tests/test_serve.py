@@ -366,6 +366,7 @@ def test_deploy_serves_the_model_and_loads_it(
     assert result["changed"]
     assert result["titles"] == [TITLE] * 5
     assert names(settings) == {"latest": result["digest"]}
+    assert result["previous"] is None
     engines = {engine.pid for engine in server.engines}
     client = serve.Client(settings, export.merged)
     answer = client.generate(ARTICLE)
@@ -410,6 +411,7 @@ def test_changed_parameters_are_a_new_version(export: Export, settings: ServeSet
     second = export.deploy(changed(settings, temperature=0.7), tmp_path)
     assert second["changed"]
     assert names(settings)["previous"] == first["digest"]
+    assert second["previous"] == f"{settings.model_name}:previous"
 
 
 def test_rollback_needs_a_previous_version(export: Export, settings: ServeSettings, tmp_path: Path) -> None:

@@ -145,11 +145,13 @@ def deploy(
             raise
         connection.remove(names.candidate)
         connection.load(names.final, _FOR_EVER)
+        previous = names.previous if names.previous in connection.digests() else None
     say(f"deploy: {names.final} {'unchanged' if digest == before else 'now answers'}")
     if source.is_exported:
         _write_record(settings, gguf_directory, digest)
     return {
         **_result(server, names, digest),
+        "previous": previous,
         "changed": digest != before,
         "source": source.text,
         "titles": [answer.title for answer in answers],
@@ -219,7 +221,8 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
             connection.load(names.candidate, 0)
             connection.remove(names.candidate)
         connection.load(names.final, _FOR_EVER)
-    return {**_result(server, names, digests[names.previous]), "changed": True, "titles": []}
+        previous = names.previous if names.final in digests else None
+    return {**_result(server, names, digests[names.previous]), "previous": previous, "changed": True, "titles": []}
 
 
 def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
@@ -360,6 +363,5 @@ def _result(server: Server, names: _Names, digest: str) -> dict[str, Any]:
         "server": server.kind,
         "model": body["model"],
         "digest": digest,
-        "previous": names.previous,
         "curl": f"curl -s {server.host}/api/generate -d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
     }
