@@ -174,3 +174,17 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, f
         monkeypatch.setattr(trim, "_thresholds", [None] * 10)
     with pytest.raises(TrainError, match="differs from the full model's"):
         check_trim(trim, model, random_batch([(20, 4), (5, 7)], 1))
+
+
+@pytest.mark.fault
+def test_a_layer_that_is_closed_to_the_compiler_is_run_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model("gemma3", torch.float32)
+    batch = random_batch([(9, 4), (5, 3)], seed=0)
+    expected = gradients(model, CompletionTrim(model)(batch))
+    norm = model.get_base_model().model.layers[0].input_layernorm
+    # What Unsloth does to the norms of Gemma 3.
+    norm.forward = torch.compiler.disable(norm.forward)
+    trim = CompletionTrim(model, compiled=True)
+    assert torch.equal(gradients(model, trim(batch)), expected)
+    assert not trim.compiled
+    assert "goes on without compiling" in caplog.text

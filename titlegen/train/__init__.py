@@ -113,6 +113,8 @@ def _fit(
         "device": str(trainer.args.device),
         "plan": asdict(plan),
         **facts,
+        # Known at the end: what cannot be compiled is found out when it runs.
+        "compiled": trim is not None and trim.compiled,
     }
 
 
@@ -138,7 +140,7 @@ def _trim(
     # Two rows of different lengths, so that a fault in the padding shows.
     ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
     trimmed, full = check_trim(trim, model, make_batch([ordered[0], ordered[len(ordered) // 2]]))
-    facts = {"loss_at_start": trimmed, "full_loss_at_start": full, "compiled": compiled, "frozen_weights": weights}
+    facts = {"loss_at_start": trimmed, "full_loss_at_start": full, "frozen_weights": weights}
     return trim, {"completion_trim": True, **facts}
 
 

@@ -5,6 +5,7 @@ read by anyone, the tokens that predict no title need only those; in Gemma 3n, w
 lower ones, that is layer 20 of 35. All later layers, and the head, see the predicting tokens alone.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from titlegen.train.layers import Gemma3, Gemma3n, threshold_of
 from titlegen.train.loss import completion_loss
 from titlegen.train.packed import Packed, attend, pack
 
+_LOG = logging.getLogger(__name__)
 # Logits of this many tokens are held at a time: 0.5 GiB in float32 for Gemma's vocabulary.
 _HEAD_TOKENS = 512
 # Largest relative difference from the full model's loss that rounding explains, by element type.
@@ -144,7 +146,13 @@ class CompletionTrim:
         if name not in self._compiled:
             self._compiled[name] = torch.compile(function, fullgraph=True, options=_COMPILE_OPTIONS)
         _mark_tokens(arguments)
-        return self._compiled[name](layer, *arguments)
+        try:
+            return self._compiled[name](layer, *arguments)
+        except torch._dynamo.exc.Unsupported as error:  # noqa: SLF001 - torch exports it nowhere else
+            # Unsloth puts functions into Gemma 3 that are closed to the compiler.
+            _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
+            self.compiled = False
+            return function(layer, *arguments)
 
     def _cross_entropy(self, hidden: Any, targets: Any) -> Any:
         """Return the summed cross-entropy, a scalar float32, holding few logits at a time."""
