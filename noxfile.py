@@ -1,6 +1,9 @@
 """The sessions that drive titlegen; all of them share one environment, installed once from one lock."""
 
+import argparse
 import hashlib
+import platform
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +18,8 @@ ROOT = Path(__file__).parent
 ENVIRONMENT = ROOT / ".venv"
 LOCK = ROOT / "constraints.txt"
 BIN = ENVIRONMENT / "bin"
+# How much longer the median latency may be than in the first run of the same machine: less is noise.
+SLOWER = "25%"
 
 
 def install(session: nox.Session, *, gpu: bool = False) -> None:
@@ -83,6 +88,20 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Check the documents: their commands, names, links and figures, and run what can run here."""
+    install(session)
+    run(session, "pytest", "tests/test_docs.py", "tests/test_plan.py", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show what the GPU profile would do and need; nothing is downloaded or changed."""
+    install(session)
+    run(session, "titlegen", "plan", "--profile", "gemma3n-e4b", *session.posargs)
+
+
+@nox.session
 def acceptance(session: nox.Session) -> None:
     """Run the specification's checklist against the outputs, the Hub and the server of a profile."""
     install(session)
@@ -91,6 +110,27 @@ def acceptance(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Run the latency gates and the ratio benchmarks."""
+    """Run the latency gates, and compare with this machine's first run; with ``-- -m slow`` the ratio benchmarks."""
     install(session)
-    run(session, "pytest", "benchmarks", *session.posargs)
+    run(session, "pytest", "benchmarks", *session.posargs, *history(session))
+
+
+def history(session: nox.Session) -> list[str]:
+    """Return the options that keep each run, and fail one that is slower than the first run kept.
+
+    The first, since otherwise a regression would be the next run's measure. To accept one, remove the folder.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", default="quickstart")
+    parser.add_argument("--host", default="")
+    parser.add_argument("--benchmark-storage", type=Path, default=ROOT / ".benchmarks")
+    given, _ = parser.parse_known_args(session.posargs)
+    # pytest-benchmark tells machines apart by system and Python version alone.
+    name = "-".join(filter(None, [platform.node(), Path(given.profile).stem, given.host]))
+    folder = given.benchmark_storage.expanduser().resolve() / re.sub(r"[^\w.-]+", "-", name)
+    options = [f"--benchmark-storage=file://{folder}", "--benchmark-autosave"]
+    # pytest-benchmark warns of what is no mistake: nothing was deployed, or only ratio benchmarks were asked for.
+    options += ["-W", "ignore:Not saving anything:pytest_benchmark.logger.PytestBenchmarkWarning"]
+    if any(folder.glob("*/0001_*.json")):
+        options += ["--benchmark-compare=*/0001", f"--benchmark-compare-fail=median:{SLOWER}"]
+    return options

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import corpus_rows
+from corpus import corpus_rows
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import corpus_rows
+from corpus import corpus_rows
 from hypothesis import given
 from hypothesis import strategies as st
 

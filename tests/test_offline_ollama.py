@@ -1,6 +1,7 @@
 """What the offline server does when things go wrong, and its own parts; the API itself is in tests/contract."""
 
 import concurrent.futures
+import hashlib
 import json
 import os
 import signal
@@ -17,13 +18,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from conftest import tiny_vocabulary
+from corpus import tiny_vocabulary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ollama_server import OfflineServer, free_port, offline_server, wait_until
+from ollama_server import OfflineServer, free_port, offline_server, small_disk, wait_until
 from scripted_model import write_scripted_gguf
 
-from titlegen.offline.gguf_header import GgufError, read_header
+from titlegen.gguf_reader import GgufError, read_header
+from titlegen.offline.requests import CHAT, COPY, CREATE, GENERATE, NAMED
 from titlegen.offline.store import BadNameError, ModelName
 from titlegen.offline.template import Template, TemplateError
 
@@ -31,7 +33,7 @@ TOKENS = tiny_vocabulary()[0]
 # Characters that are tokens: each question has an answer of its own.
 CHARACTERS = [token for token in TOKENS[400:] if len(token) == 1 and token > "\u4e00"]  # noqa: S105
 QUESTIONS, ANSWERS = CHARACTERS[:200], CHARACTERS[200:400]
-ENDLESS, AGAIN, LOOP = CHARACTERS[400:403]
+ENDLESS, AGAIN, LOOP, VOID = CHARACTERS[400:404]
 RAW = {"raw": True, "options": {"num_predict": 8}}
 MODEL = "scripted"
 
@@ -41,6 +43,8 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that answers each question with its answer, and some never stop."""
     path = tmp_path_factory.mktemp("scripted") / "scripted.gguf"
     follows = {**dict(zip(QUESTIONS, ANSWERS, strict=True)), ENDLESS: AGAIN, AGAIN: ENDLESS, LOOP: LOOP}
+    # A token that stands for no text.
+    follows |= {VOID: "<unused5>", "<unused5>": "<unused5>"}
     write_scripted_gguf(path, tiny_vocabulary(), follows)
     return path
 
@@ -156,18 +160,30 @@ def test_stop_lets_an_answer_end(tmp_path: Path, scripted: Path) -> None:
 @pytest.mark.fault
 def test_no_room_on_the_disk(tmp_path: Path, scripted: Path) -> None:
     # A limit on file sizes fails as a full disk does: in the middle of a write.
-    limit = f'ulimit -f {scripted.stat().st_size // 1024 + 200}; exec "$@"'
-    with offline_server(tmp_path, prefix=("bash", "-c", limit, "bash")) as server:
+    with offline_server(tmp_path, prefix=small_disk(scripted.stat().st_size + 2**18)) as server:
         server.create(MODEL, scripted)
         content = os.urandom(4 * 2**20)
-        import hashlib
-
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         response = server.http.post(f"/api/blobs/{digest}", content=content)
         assert response.status_code == 500
         assert "File too large" in response.json()["error"]
         assert server.http.head(f"/api/blobs/{digest}").status_code == 404
         assert not list((server.directory / "blobs").glob(".upload-*"))
+        assert is_answered(server)
+
+
+@pytest.mark.fault
+def test_no_room_for_a_quantised_model(tmp_path: Path, scripted: Path, f16_gguf: Path) -> None:
+    with offline_server(tmp_path) as server:
+        server.create(MODEL, scripted)
+        server.create("f16", f16_gguf)
+    with offline_server(tmp_path, prefix=small_disk(2**17)) as server:
+        before = sorted(path.name for path in (server.directory / "blobs").iterdir())
+        body = {"model": "q8", "from": "f16", "quantize": "q8_0"}
+        *_, last = server.http.post("/api/create", json=body).text.splitlines()
+        assert "quantizing to Q8_0 failed" in json.loads(last)["error"]
+        assert sorted(path.name for path in (server.directory / "blobs").iterdir()) == before
+        assert server.http.post("/api/show", json={"model": "q8"}).status_code == 404
         assert is_answered(server)
 
 
@@ -306,6 +322,38 @@ def test_odd_bodies_are_answered(server: OfflineServer, content: bytes, status: 
     assert is_answered(server)
 
 
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from([MODEL, "q8_0"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = sorted({*GENERATE, *CHAT, *CREATE, *NAMED, *COPY, "keep_alive", "think", "format"} - {"options"})
+ROUTES = [("POST", f"/api/{name}") for name in ("generate", "chat", "create", "show", "copy", "pull")]
+
+
+@pytest.mark.fault
+@given(
+    route=st.sampled_from([*ROUTES, ("DELETE", "/api/delete")]),
+    body=st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES, max_size=6),
+    cut=st.none() | st.integers(0, 40),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+def test_any_body_is_answered(
+    server: OfflineServer, route: tuple[str, str], body: dict[str, Any], cut: int | None
+) -> None:
+    changes_names = route[1] not in {"/api/generate", "/api/chat", "/api/show"}
+    for name in ("model", "name", "destination"):
+        # The model that the other tests ask stays.
+        if changes_names and body.get(name) == MODEL:
+            body[name] = "another"
+    content = json.dumps(body | {"options": {"num_predict": 2}}).encode()[:cut]
+    response = server.http.request(*route, content=content)
+    assert response.status_code in {200, 400, 404, 500}
+    if response.status_code != 200:
+        # Each refusal is one of ours, with a reason: none is an error that nobody expected.
+        assert response.json()["error"]
+
+
 @pytest.mark.fault
 def test_endless_body_is_413(server: OfflineServer) -> None:
     def chunks() -> Iterator[bytes]:
@@ -333,6 +381,11 @@ def test_repetition_ends_without_done(server: OfflineServer) -> None:
     assert answer["done"] is False
     assert "done_reason" not in answer
     assert 25 < len(answer["response"]) < 35
+
+
+def test_repetition_of_no_text_is_an_empty_answer(server: OfflineServer) -> None:
+    answer = ask(server, VOID, options={"num_predict": 100})
+    assert (answer["done"], answer["response"]) == (False, "")
 
 
 def test_log_holds_no_article(server: OfflineServer) -> None:
@@ -422,8 +475,6 @@ def test_memory_stays_flat(tmp_path: Path, scripted: Path) -> None:
 
 @pytest.mark.slow
 def test_safetensors_directory_is_imported(server: OfflineServer, tiny_merged: Path) -> None:
-    import hashlib
-
     files = {}
     for path in tiny_merged.iterdir():
         if path.suffix in {".safetensors", ".json", ".model"}:

@@ -1,17 +1,43 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from workflow_policy import violations
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FOLDER = ROOT / ".github" / "workflows"
+WORKFLOWS = sorted(FOLDER.glob("*.yml"))
+CI, GPU = FOLDER / "ci.yml", FOLDER / "gpu.yml"
+CHECKOUT = "actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd"
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def conforms(path: Path) -> bool:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - our own command
+
+
+def steps(path: Path, job: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(read(path))["jobs"][job]["steps"]
+    return found
+
+
+def sessions(path: Path, job: str) -> list[str]:
+    """The nox sessions that a job runs, in order."""
+    scripts = "\n".join(step.get("run", "") for step in steps(path, job))
+    return [
+        name
+        for line in scripts.splitlines()
+        if line.strip().startswith("nox -s ")
+        for name in line.partition(" -- ")[0].split()[2:]
+    ]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -20,22 +46,111 @@ def test_workflows_conform_to_githubs_schema(path: Path) -> None:
 
 
 @pytest.mark.fault
-def test_a_broken_workflow_does_not_conform(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("runs-on:", "runs_on:"), ("timeout-minutes: 60", "timeout-minutes: long"), ("    steps:", "    stages:")],
+)
+def test_a_broken_workflow_does_not_conform(tmp_path: Path, right: str, wrong: str) -> None:
+    assert right in read(CI)
     path = tmp_path / "broken.yml"
-    path.write_text(WORKFLOWS[0].read_text(encoding="utf-8").replace("runs-on:", "runs_on:"), encoding="utf-8")
+    path.write_text(read(CI).replace(right, wrong), encoding="utf-8")
     assert not conforms(path)
 
 
-def test_the_own_machine_runs_no_pull_request_and_shows_secrets_to_one_step() -> None:
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text(encoding="utf-8"))
-    # YAML 1.1 reads the key `on` as true.
-    assert set(workflow[True]) == {"workflow_dispatch", "schedule"}
-    steps = workflow["jobs"]["release"]["steps"]
-    assert [step["run"].split()[2] for step in steps if "secrets." in str(step)] == ["push"]
-    assert "concurrency" in workflow
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_keep_to_the_policy(path: Path) -> None:
+    assert violations(read(path)) == []
+
+
+SECRET = "${{ secrets.HF_TOKEN }}"  # noqa: S105 - an expression, no secret
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("path", "right", "wrong", "problem"),
+    [
+        (GPU, "on:\n", "on:\n  pull_request:\n", "own machine, started by ['pull_request']"),
+        (GPU, "on:\n", "on:\n  push:\n", "own machine, started by ['push']"),
+        (GPU, "on:\n", "on:\n  pull_request_target:\n", "is started by ['pull_request_target']"),
+        (CI, "  pull_request:\n", "  issue_comment:\n", "is started by ['issue_comment']"),
+        (CI, "runs-on: ubuntu-24.04", "runs-on: [self-hosted, gpu]", "own machine, started by"),
+        (CI, "runs-on: ubuntu-24.04", "runs-on: ubuntu-latest", "no pinned version of a hosted machine"),
+        (GPU, "[self-hosted, linux, gpu]", "[self-hosted, linux]", "without asking for the label gpu"),
+        (GPU, "\n    env:\n", f"\n    env:\n      HF_TOKEN: {SECRET}\n", "shows a secret to every step"),
+        (GPU, "jobs:\n", f"env:\n  HF_TOKEN: {SECRET}\njobs:\n", "shows a secret to every job"),
+        (GPU, "push -- --profile", f"push -- --token {SECRET} --profile", "has a secret outside env"),
+        (
+            GPU,
+            "        with:\n",
+            f"        env:\n          HF_TOKEN: {SECRET}\n        with:\n",
+            "secret to actions/",
+        ),
+        (GPU, "    environment: staging\n", "", "name an environment"),
+        (CI, "    steps:\n", f"    steps:\n      - run: env\n        env:\n          A: {SECRET}\n", "nobody has read"),
+        (CI, "bash .ci/run", "echo ${{ github.event.pull_request.title }}", "expression into a shell script"),
+        (GPU, CHECKOUT, "actions/checkout@v6", "not pinned to a commit"),
+        (GPU, "persist-credentials: false", "persist-credentials: true", "credentials on disk"),
+        (GPU, "        with:\n          persist-credentials: false\n", "", "credentials on disk"),
+        (GPU, "contents: read", "contents: write", "other permissions than to read"),
+        (CI, "permissions:\n  contents: read\n", "", "other permissions than to read"),
+        (CI, "    steps:\n", "    permissions: write-all\n    steps:\n", "permissions of its own"),
+        (GPU, "concurrency:", "defaults:", "many times at once"),
+        (GPU, "    timeout-minutes: 240\n", "", "six hours"),
+    ],
+)
+def test_a_tampered_workflow_breaks_the_policy(path: Path, right: str, wrong: str, problem: str) -> None:
+    assert right in read(path)
+    found = violations(read(path).replace(right, wrong))
+    assert any(problem in line for line in found), found
+
+
+def test_hosted_runners_check_the_code_and_go_the_whole_way_of_the_quickstart() -> None:
+    assert [step["run"] for step in steps(CI, "checks") if "run" in step][-1] == "bash .ci/run"
+    assert sessions(CI, "quickstart") == ["train", "push", "deploy", "acceptance"]
+
+
+def test_the_own_machine_releases_to_staging_and_measures() -> None:
+    assert sessions(GPU, "release") == ["train", "push", "deploy", "acceptance", "benchmarks"]
+    release = {step["run"]: step.get("env", {}) for step in steps(GPU, "release") if "run" in step}
+    with_secret = [script for script, env in release.items() if "secrets." in str(env)]
+    assert [script.rpartition("nox -s ")[2].split()[0] for script in with_secret] == ["push", "acceptance"]
+    assert all("STAGING" in release[script]["HF_REPO"] for script in with_secret)
+    # What was skipped is no release.
+    for session in ("acceptance", "benchmarks"):
+        assert [script for script in release if f"-s {session} " in script and "--release" in script]
+
+
+@pytest.mark.fault
+def test_the_push_of_a_release_stops_without_a_token() -> None:
+    (script,) = [step["run"] for step in steps(GPU, "release") if "nox -s push" in step.get("run", "")]
+    script = script.replace("nox -s push", "echo pushed")
+    for missing in ("HF_TOKEN", "HF_ORG", "HF_REPO"):
+        given = {name: "x" for name in ("HF_TOKEN", "HF_ORG", "HF_REPO") if name != missing}
+        environment = {"PATH": os.environ["PATH"], **given}
+        # As a hosted or own runner starts it.
+        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        assert done.returncode != 0
+        assert missing in done.stderr
+        assert "pushed" not in done.stdout
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_reports_are_kept_also_of_a_failed_run(path: Path) -> None:
+    uploads = [
+        step
+        for job in yaml.safe_load(read(path))["jobs"].values()
+        for step in job["steps"]
+        if "upload-artifact" in step.get("uses", "")
+    ]
+    assert uploads
+    for step in uploads:
+        assert step["if"] == "always()"
+        folders = {Path(line).name for line in step["with"]["path"].split()}
+        assert folders >= {"report", "report-served", "verify", "latency", "acceptance"}
 
 
 def test_continuous_integration_calls_the_readmes_test_command() -> None:
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    script = read(ROOT / ".ci" / "run")
     assert "nox -s tests" in script
-    assert "nox -s tests" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "nox -s tests" in read(ROOT / "README.md")

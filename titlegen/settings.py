@@ -153,8 +153,8 @@ class ExportSettings(Stage):
 
     dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
     """Element type of the merged safetensors; `base` keeps the base model's."""
-    gguf_types: tuple[Literal["f32", "f16", "bf16", "q8_0"], ...] = ("q8_0",)
-    """GGUF files to write; the first is the one that is deployed."""
+    gguf_types: tuple[Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s"], ...] = ("q8_0",)
+    """GGUF files to write; the first is the one that is deployed. Those with a k need the program llama-quantize."""
     max_shard_gib: Annotated[float, Field(gt=0)] = 4.0
     """Largest safetensors shard, GiB."""
     verify_articles: Annotated[int, Field(ge=0)] = 8
@@ -247,6 +247,17 @@ class ServeSettings(Stage):
     """Start `ollama serve`, or else the bundled server, when no server answers at a loopback host."""
 
 
+class LatencySettings(Stage):
+    """How long users may wait for a title; the defaults are the specification's."""
+
+    p50_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 500.0
+    """Half of the requests to the deployed model are answered within this time, milliseconds."""
+    p95_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1000.0
+    """95 of 100 requests are answered within this time, milliseconds."""
+    articles: Annotated[int, Field(ge=1)] = 400
+    """Different articles that are sent, each once; where the splits hold fewer, all of them."""
+
+
 class Settings(BaseSettings):
     """All settings of a run."""
 
@@ -269,8 +280,9 @@ class Settings(BaseSettings):
     evaluate: EvaluateSettings = EvaluateSettings()
     hub: HubSettings = HubSettings()
     serve: ServeSettings = ServeSettings()
+    latency: LatencySettings = LatencySettings()
 
-    STAGES: ClassVar[tuple[str, ...]] = ("data", "model", "train", "export", "evaluate", "hub", "serve")
+    STAGES: ClassVar[tuple[str, ...]] = ("data", "model", "train", "export", "evaluate", "hub", "serve", "latency")
 
     @classmethod
     def settings_customise_sources(

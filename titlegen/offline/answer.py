@@ -90,7 +90,8 @@ class Answer:
 
     def gather(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the one answer that parts add up to, for a request that is not streamed."""
-        last = dict(parts[-1])
+        # None at all: the model repeated what is no text, until it was stopped.
+        last = dict(parts[-1]) if parts else self._part("", done=False)
         text = "".join(self._text(part) for part in parts)
         if self._route == "chat":
             last["message"] = {"role": "assistant", "content": text}

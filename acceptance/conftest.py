@@ -1,0 +1,240 @@
+"""The user's checklist, executable: each line of docs/spec.md is bound to exactly one marked test of this folder."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pytest
+
+from titlegen.data import Example, load_split
+from titlegen.errors import TitlegenError
+from titlegen.manifest import write_atomically
+from titlegen.settings import Settings, load_settings
+
+HERE = Path(__file__).resolve().parent
+SPEC = HERE.parent / "docs" / "spec.md"
+_LINE = re.compile(r"^- \[(?P<id>[A-Z]+-\d+)\] (?P<text>.+)$", re.MULTILINE)
+_GROUP = re.compile(r"^## (?P<title>.+)$", re.MULTILINE)
+
+Outcome = Literal["passed", "failed", "skipped", "not run"]
+_MARKS: dict[Outcome, str] = {"passed": "[x]", "failed": "[ ]", "skipped": "[-]", "not run": "[ ]"}
+_WORDS: dict[Outcome, str] = {"passed": "通過", "failed": "未通過", "skipped": "略過", "not run": "未執行"}
+
+
+class Line(NamedTuple):
+    """One line of the checklist, with its outcome once it is known."""
+
+    group: str
+    id: str
+    text: str
+    outcome: Outcome = "not run"
+    reason: str = ""
+
+
+def read_checklist(path: Path) -> list[Line]:
+    """Return the lines of the checklist in their order.
+
+    Raises:
+        pytest.UsageError: there is none, or an id occurs twice.
+    """
+    text = path.read_text(encoding="utf-8")
+    groups = [(match.start(), match["title"]) for match in _GROUP.finditer(text)]
+    lines = [
+        Line([title for start, title in groups if start < match.start()][-1], match["id"], match["text"])
+        for match in _LINE.finditer(text)
+    ]
+    twice = [name for name, count in Counter(line.id for line in lines).items() if count > 1]
+    if twice or not lines:
+        raise pytest.UsageError(f"{path} holds {'an id twice: ' + ', '.join(twice) if twice else 'no checklist'}")
+    return lines
+
+
+def bound_ids(items: Sequence[pytest.Item], known: Sequence[str]) -> dict[str, pytest.Item]:
+    """Return the test of each id.
+
+    Raises:
+        pytest.UsageError: a test without an id, an id that the checklist does not have, two tests of one id, or an id
+            without a test.
+    """
+    bound: dict[str, pytest.Item] = {}
+    for item in items:
+        marks = list(item.iter_markers("spec"))
+        if len(marks) != 1:
+            raise pytest.UsageError(f"{item.nodeid} has {len(marks)} spec marks; give it exactly one")
+        (name,) = marks[0].args
+        if name not in known:
+            raise pytest.UsageError(f"{item.nodeid}: {SPEC.name} has no line {name!r}; known: {', '.join(known)}")
+        if name in bound:
+            raise pytest.UsageError(f"{name} is bound to both {bound[name].nodeid} and {item.nodeid}")
+        bound[name] = item
+    if unbound := [name for name in known if name not in bound]:
+        raise pytest.UsageError(f"lines of {SPEC.name} without a test: {', '.join(unbound)}")
+    return bound
+
+
+class Checklist:
+    """Collects the outcome of every line; prints it, and writes it beside the profile's outputs."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config, self.settings = config, settings
+        self.directory = settings.directory / "acceptance"
+        self.lines = {line.id: line for line in read_checklist(SPEC)}
+        self.asked: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the outcome of a test, or of the fixtures that it needed."""
+        name = dict(report.user_properties).get("spec")
+        if not isinstance(name, str) or (report.when != "call" and report.passed):
+            return
+        self.asked.add(name)
+        line = self.lines[name]
+        if line.outcome != "failed":
+            self.lines[name] = line._replace(outcome=report.outcome, reason=_reason(report))
+
+    def rows(self) -> list[Line]:
+        """Return the lines that were asked for."""
+        return [line for line in self.lines.values() if line.id in self.asked]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the checklist."""
+        if not self.asked:
+            return
+        terminalreporter.section(f"驗收清單（{self.settings.profile}）")
+        group = ""
+        for line in self.rows():
+            if line.group != group:
+                group = line.group
+                terminalreporter.write_line(group)
+            reason = f"：{line.reason}" if line.reason else ""
+            terminalreporter.write_line(f"  {_MARKS[line.outcome]} {line.id} {line.text}{reason}")
+        terminalreporter.write_line(self._total())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write acceptance.md and acceptance.json; a release does not accept what was skipped."""
+        if not self.asked:
+            return
+        rows = self.rows()
+        parts = [f"# 驗收結果：{self.settings.profile}", self._total()]
+        for group in dict.fromkeys(line.group for line in rows):
+            shown = [
+                f"- {_MARKS[line.outcome]} {line.id} {line.text}"
+                + (f"（{_WORDS[line.outcome]}：{_plain(line.reason)}）" if line.reason else "")
+                for line in rows
+                if line.group == group
+            ]
+            parts += [f"## {group}", "\n".join(shown)]
+        write_atomically(self.directory / "acceptance.md", "\n\n".join(parts) + "\n")
+        content: dict[str, Any] = {
+            "profile": self.settings.profile,
+            "release": self.release,
+            "lines": [line._asdict() for line in rows],
+        }
+        write_atomically(self.directory / "acceptance.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        if self.release and any(line.outcome != "passed" for line in rows) and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @property
+    def release(self) -> bool:
+        """Whether a skipped line counts as failed."""
+        return bool(self.config.getoption("release"))
+
+    def _total(self) -> str:
+        counts = Counter(line.outcome for line in self.rows())
+        words = "、".join(f"{_WORDS[outcome]} {counts[outcome]}" for outcome in _WORDS if counts[outcome])
+        refused = "；發行不接受略過" if self.release and counts["skipped"] else ""
+        return f"共 {len(self.rows())} 項：{words}{refused}"
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Return why a line was skipped or failed, in one line."""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr or "")
+    return text.splitlines()[0].removeprefix("AssertionError: ") if text else ""
+
+
+def _plain(text: str) -> str:
+    """Return text without what Markdown or HTML would take for markup."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that picks a line."""
+    parser.addoption("--spec", action="append", default=[], metavar="ID", help="check this line of docs/spec.md only")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Resolve the profile's settings, once the checklist is what is being run."""
+    expression = config.option.markexpr
+    if "acceptance" not in expression or "not acceptance" in expression:
+        return
+    try:
+        overrides = {"host": config.getoption("host")} if config.getoption("host") else {}
+        settings = load_settings(profile=config.getoption("profile"), **({"serve": overrides} if overrides else {}))
+    except TitlegenError as error:
+        raise pytest.UsageError(str(error)) from error
+    checklist = Checklist(config, settings)
+    config.pluginmanager.register(checklist, "titlegen-checklist")
+    if not config.option.xmlpath:
+        config.option.xmlpath = str(checklist.directory / "junit.xml")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Bind tests and lines to each other, and leave the lines that were not asked for."""
+    ours = [item for item in items if HERE in item.path.parents]
+    # A part of the folder cannot have a test for every line.
+    if {item.path for item in ours} != set(HERE.glob("test_*.py")):
+        return
+    bound = bound_ids(ours, [line.id for line in read_checklist(SPEC)])
+    for name, item in bound.items():
+        item.user_properties.append(("spec", name))
+    asked = config.getoption("spec")
+    if unknown := [name for name in asked if name not in bound]:
+        raise pytest.UsageError(f"--spec {unknown[0]}: {SPEC.name} has no such line; known: {', '.join(bound)}")
+    if asked:
+        items[:] = [bound[name] for name in asked]
+
+
+@pytest.fixture(scope="session")
+def settings(pytestconfig: pytest.Config) -> Settings:
+    """The settings of the profile under acceptance."""
+    checklist = pytestconfig.pluginmanager.get_plugin("titlegen-checklist")
+    assert isinstance(checklist, Checklist)
+    return checklist.settings
+
+
+@pytest.fixture(scope="session")
+def outputs(settings: Settings) -> Path:
+    """The folder with the profile's outputs."""
+    return settings.directory
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's root."""
+    return HERE.parent
+
+
+@pytest.fixture(scope="session")
+def test_examples(outputs: Path) -> list[Example]:
+    """The held-out articles with their titles."""
+    return load_split(outputs / "data", "test")
+
+
+@pytest.fixture(scope="session")
+def server(settings: Settings) -> Iterator[Any]:
+    """An HTTP client of the model server."""
+    import httpx
+
+    from titlegen.serve.server import http_options, server_url
+
+    url = server_url(settings.serve.host)
+    with httpx.Client(base_url=url, timeout=settings.serve.timeout_s, **http_options(url)) as client:
+        yield client

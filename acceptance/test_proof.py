@@ -1,0 +1,60 @@
+"""可證明性."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from titlegen.data import Example
+from titlegen.export import gguf_name
+from titlegen.manifest import digest_file, read_manifest
+from titlegen.models import resolve_base
+from titlegen.serve import Client
+from titlegen.settings import Settings
+from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
+
+pytestmark = pytest.mark.acceptance
+_ARTICLES = 3
+
+
+@pytest.fixture(scope="module")
+def ggufs(outputs: Path) -> list[Path]:
+    """The exported GGUF files, the deployed one first."""
+    directory = outputs / "gguf"
+    return [directory / gguf_name(kind) for kind in read_manifest(directory).results["types"]]
+
+
+@pytest.mark.spec("PROOF-1")
+def test_weights(outputs: Path, settings: Settings, ggufs: list[Path]) -> None:
+    checks = check_export(outputs / "final-hf", resolve_base(settings.model), outputs / "lora")
+    for path in ggufs:
+        checks += check_gguf(path, outputs / "final-hf")
+    wrong = failures(checks)
+    assert not wrong, f"{wrong[0].name}: {wrong[0].detail or wrong[0].figure}"
+    assert {"weights.merged"} <= {check.name for check in checks}
+
+
+@pytest.mark.spec("PROOF-2")
+def test_prompt(outputs: Path, settings: Settings, ggufs: list[Path], test_examples: list[Example]) -> None:
+    export = outputs / "final-hf"
+    articles = [example.content for example in test_examples]
+    titles = [example.title for example in test_examples]
+    wrong = failures([check_prompt_bytes(export, articles), *check_token_ids(export, ggufs, [*articles, *titles])])
+    assert not wrong, wrong[0].detail
+    client = Client(settings.serve, export)
+    try:
+        for article in articles[:_ARTICLES]:
+            content, _ = client.prepare(article)
+            assert client.ask(article).prompt_tokens == client.expected_tokens(content), "伺服器讀到的 token 數不同"
+    finally:
+        client.close()
+
+
+@pytest.mark.spec("PROOF-3")
+def test_served_file(server: Any, settings: Settings, ggufs: list[Path]) -> None:
+    shown = server.post("/api/show", json={"model": settings.serve.model_name}).raise_for_status().json()
+    served = re.search(r"^FROM .*sha256[-:]([0-9a-f]{64})$", shown["modelfile"], re.MULTILINE)
+    assert served is not None, "伺服器沒有說明模型檔案的雜湊值"
+    # Hashed here and now: the manifest could be of another file.
+    assert served[1] == digest_file(ggufs[0]), "伺服器上執行的不是匯出的 GGUF"

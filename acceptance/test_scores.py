@@ -1,0 +1,58 @@
+"""品質門檻."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from titlegen.data import Example
+from titlegen.evaluate import evaluate, read_predictions
+from titlegen.manifest import read_manifest
+from titlegen.settings import Settings
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.fixture(scope="module")
+def report(outputs: Path, settings: Settings, test_examples: list[Example]) -> dict[str, Any]:
+    """The scores of what was served, worked out again from the titles."""
+    directory = outputs / "report-served"
+    recorded = json.loads((directory / "report.json").read_bytes())
+    assert recorded["generation"]["generator"] == "server", "這份報告不是經由 /api/generate 產生的"
+    exported = read_manifest(outputs / "final-hf")
+    assert read_manifest(directory).inputs["model"] == exported.digest, "這份報告是另一個模型的"
+    examples = test_examples[: settings.evaluate.limit or None]
+    predictions = read_predictions(directory / "predictions.jsonl", examples)
+    scores = evaluate(examples, predictions, settings.evaluate).content
+    assert scores["scores"] == recorded["scores"], "報告裡的分數與標題算出來的不同"
+    return scores
+
+
+def check(report: dict[str, Any], name: str) -> None:
+    """Fail unless the score is at the limit or above, and the interval is not all below it."""
+    gate = next(gate for gate in report["gates"] if gate["name"] == name)
+    score = report["scores"][name]
+    shown = f"{score['value']:.3f}（95% 區間 {score['low']:.3f} 至 {score['high']:.3f}），門檻 {gate['limit']}"
+    assert gate["verdict"] != "fail", shown
+    assert gate["value"] >= gate["limit"], shown
+
+
+@pytest.mark.spec("QUALITY-1")
+def test_rouge_l(report: dict[str, Any]) -> None:
+    check(report, "rougeL")
+
+
+@pytest.mark.spec("QUALITY-2")
+def test_bleu_1(report: dict[str, Any]) -> None:
+    check(report, "bleu1")
+
+
+@pytest.mark.spec("QUALITY-3")
+def test_title_only(report: dict[str, Any]) -> None:
+    check(report, "title_only_rate")
+
+
+@pytest.mark.spec("QUALITY-4")
+def test_length(report: dict[str, Any]) -> None:
+    check(report, "length_rate")

@@ -1,0 +1,75 @@
+"""Ollama 部署與推論."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from titlegen.data import Example
+from titlegen.metrics.contract import title_violations
+from titlegen.prompt import SYSTEM, TEMPLATE, parameters
+from titlegen.serve import is_deployed, render_template
+from titlegen.serve.latency import measure_latency
+from titlegen.serve.latency_report import failed_latency_gates, render_latency
+from titlegen.settings import Settings
+
+pytestmark = pytest.mark.acceptance
+_ARTICLES = 3
+_TITLE_CHARS = range(4, 61)
+
+
+@pytest.mark.spec("SERVE-1")
+def test_modelfile(server: Any, settings: Settings, project: Path) -> None:
+    written = (project / "serving" / "ollama" / "Modelfile.template").read_text(encoding="utf-8")
+    assert written == render_template(), "Modelfile.template 與程式產生的不同"
+    shown = server.post("/api/show", json={"model": settings.serve.model_name}).raise_for_status().json()
+    assert shown["template"] == TEMPLATE, "伺服器上的提示範本與訓練時不同"
+    assert shown["system"] == SYSTEM
+    wanted = parameters(settings.serve.temperature, settings.serve.num_ctx, settings.serve.num_predict)
+    assert served_parameters(shown["parameters"]) == {
+        name: [str(item) for item in (value if isinstance(value, list) else [value])] for name, value in wanted.items()
+    }
+
+
+def served_parameters(text: str) -> dict[str, list[str]]:
+    """Return the values of each parameter as the server lists them: a name and a value on each line."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, _, value = line.strip().partition(" ")
+        found.setdefault(name, []).append(value.strip().strip('"'))
+    return found
+
+
+@pytest.mark.spec("SERVE-2")
+def test_created(server: Any, settings: Settings, outputs: Path) -> None:
+    names = [entry["name"] for entry in server.get("/api/tags").raise_for_status().json()["models"]]
+    wanted = settings.serve.model_name
+    assert wanted in {name.removesuffix(":latest") for name in names}, f"伺服器上只有 {names}"
+    assert not [name for name in names if name.endswith("candidate")], "上次部署沒有做完"
+    if settings.serve.source == "gguf":
+        assert is_deployed(settings.serve, outputs / "gguf"), "伺服器上的模型不是這次匯出的"
+
+
+@pytest.mark.spec("SERVE-3")
+def test_generate(server: Any, settings: Settings, test_examples: list[Example]) -> None:
+    titles = set()
+    for example in test_examples[:_ARTICLES]:
+        body = {"model": settings.serve.model_name, "prompt": example.content, "stream": False}
+        answer = server.post("/api/generate", json=body | {"options": {"temperature": 0}}).raise_for_status().json()
+        assert (answer["done"], answer["done_reason"]) == (True, "stop")
+        title = answer["response"].strip()
+        assert len(title) in _TITLE_CHARS, f"{title!r} 不像標題"
+        assert not title_violations(title), f"{title!r} 不只是標題"
+        titles.add(title)
+    assert len(titles) > 1, "每篇文章都得到同一個標題"
+
+
+@pytest.mark.spec("SERVE-4")
+# Some hundred answers; each has a limit of its own.
+@pytest.mark.timeout(0)
+def test_latency(settings: Settings, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]) -> None:
+    report = measure_latency(settings, pytestconfig.getoption("host"))
+    with capsys.disabled():
+        print("\n" + render_latency(report))
+    failed = failed_latency_gates(report)
+    assert not failed, "; ".join(failed)

@@ -1,0 +1,42 @@
+"""The latency gates of a deployed model: ``pytest benchmarks [--profile P] [--host URL] [--articles N]``."""
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import NoReturn
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from titlegen.errors import DataError, ServeError
+from titlegen.serve.latency import LatencyProbe, choose_articles, find_deployment, summarise_latency
+from titlegen.serve.latency_report import failed_latency_gates, render_latency, write_latency_report
+from titlegen.settings import Settings
+
+
+@pytest.mark.benchmark(group="latency")
+# Some hundred answers; each has serve.timeout_s of its own.
+@pytest.mark.timeout(0)
+def test_latency(
+    benchmark: BenchmarkFixture,
+    settings: Settings,
+    unavailable: Callable[[str], NoReturn],
+    show: Callable[[str], None],
+    pytestconfig: pytest.Config,
+) -> None:
+    if benchmark.disabled:
+        unavailable("nothing is measured with --benchmark-disable")
+    try:
+        serve = find_deployment(settings, pytestconfig.getoption("host"))
+        articles = choose_articles(settings)
+    except (DataError, ServeError) as error:
+        unavailable(f"nothing to measure: {error}")
+
+    with closing(LatencyProbe(serve, settings.directory / "final-hf", articles)) as probe:
+        benchmark.pedantic(probe.send_next, rounds=probe.remaining)
+        report = summarise_latency(probe, settings)
+
+    write_latency_report(report, settings.directory / "latency")
+    benchmark.extra_info.update({key: value for key, value in report.items() if key != "timings"})
+    show(render_latency(report))
+    failed = failed_latency_gates(report)
+    assert not failed, "; ".join(failed)

@@ -1,0 +1,36 @@
+"""What several test modules are made of: the embedded corpus, and a small vocabulary in Gemma's format."""
+
+import json
+from collections import Counter
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def corpus_rows() -> list[dict[str, str]]:
+    """Return the articles of the embedded corpus."""
+    folder = resources.files("titlegen") / "corpus"
+    files = sorted((item for item in folder.iterdir() if item.name.endswith(".jsonl")), key=lambda item: item.name)
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def tiny_vocabulary() -> tuple[list[str], list[float], list[int]]:
+    """Return tokens, scores and types with Gemma's control ids, and the corpus' frequent characters and pairs."""
+    control = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "[multimodal]", *(f"<unused{i}>" for i in range(99))]
+    control += ["<start_of_turn>", "<end_of_turn>"]
+    defined = ["\n", "\n\n", "\n\n\n", "  ", "   "]
+    text = "".join(row["content"] + row["title"] for row in corpus_rows())
+    characters = [char for char, _ in Counter(text.replace("\n", "").replace(" ", "▁")).most_common(1200)]
+    characters += [char for char in "▁abcdefghijklmnopqrstuvwxyz" if char not in characters]
+    pairs = Counter(a + b for a, b in pairwise(text) if a in characters and b in characters)
+    frequent = [pair for pair, _ in pairs.most_common(300)]
+    words = ["us", "er", "user", "mo", "mod", "el", "model"]
+    tokens = [*control, *defined, *(f"<0x{i:02X}>" for i in range(256)), *frequent, *words, *characters]
+    kinds = [3] * len(control) + [4] * len(defined) + [6] * 256 + [1] * (len(frequent) + len(words) + len(characters))
+    kinds[5] = 4
+    scores = [-1000.0] * (len(control) + len(defined)) + [0.0] * 256
+    scores += [-float(i) for i in range(len(frequent) + len(words) + len(characters))]
+    return tokens, scores, kinds
