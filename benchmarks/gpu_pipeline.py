@@ -4,7 +4,6 @@ Run the roles one after another on one machine: ``python benchmarks/gpu_pipeline
 
     quality   Gemma 3 270M fine-tuned on real articles (--articles) with both back ends: validation losses and scores
     resume    ``titlegen train`` of E4B (--model), killed after its first checkpoint and run again
-    export    merge, BF16 GGUF and verification of the model that ``resume`` trained
 
 Each role writes OUT/ROLE.json.
 """
@@ -181,27 +180,7 @@ def resume(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def export(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Merge, convert and verify the model that ``resume`` trained; reads nothing twice that it need not."""
-    options = ["--data.val-share", "0.05", "--data.test-share", "0.05", "--train.logging-steps", "1"]
-    options += ["--train.save-steps", "5", "--data.min-content-chars", "50"]
-    options += ["--export.gguf-types", "bf16", "--export.verify-articles", "2"]
-    found = {}
-    for verb in ("export", "verify"):
-        run = Run(verb, arguments, arguments.work / "resume", *options)
-        found[verb] = {"seconds": run.wait(), "peak_host_gib": {k: round(v, 2) for k, v in run.peak_gib.items()}}
-    directory = arguments.work / "resume" / "gemma3n-e4b"
-    shards = [path.stat().st_size / _GIB for path in (directory / "final-hf").glob("*.safetensors")]
-    manifests = {name: _read(directory / name / "manifest.json")["results"] for name in ("final-hf", "gguf", "verify")}
-    return found | {
-        "largest_shard_gib": round(max(shards), 2),
-        "model_gib": round(sum(shards), 2),
-        "stages_s": {name: results["elapsed_s"] for name, results in manifests.items()},
-        "checks": manifests["verify"]["checks"],
-    }
-
-
-ROLES = {"quality": quality, "resume": resume, "export": export}
+ROLES = {"quality": quality, "resume": resume}
 
 if __name__ == "__main__":
     main()

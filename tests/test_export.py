@@ -1,13 +1,18 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from titlegen.errors import ExportError
-from titlegen.export import gguf_name, match_targets, merge_adapter, shard_files, write_gguf
+from titlegen.errors import ExportError, MissingDependencyError
+from titlegen.export import K_QUANTS, gguf_name, match_targets, merge_adapter, write_gguf
+from titlegen.gguf_reader import read_header
 from titlegen.settings import ExportSettings
+from titlegen.tensors import shard_files
+from titlegen.verify import check_gguf, failures
 
 
 def test_merged_model_gives_the_adapters_logits(tiny_base: Path, tiny_adapter: Path, tiny_merged: Path) -> None:
@@ -66,11 +71,9 @@ def test_dtype_can_be_chosen(tiny_base: Path, tiny_adapter: Path, tmp_path: Path
 
 
 def test_gguf_holds_the_sentencepiece_vocabulary_and_the_chat_template(tiny_merged: Path, tmp_path: Path) -> None:
-    import gguf
-
     path = tmp_path / gguf_name("f16")
     write_gguf(tiny_merged, "f16", path)
-    fields = {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+    fields = read_header(path).fields
     assert fields["tokenizer.ggml.model"] == "llama"
     assert fields["tokenizer.chat_template"] == (tiny_merged / "chat_template.jinja").read_text(encoding="utf-8")
     assert fields["tokenizer.ggml.add_bos_token"] is True
@@ -139,6 +142,124 @@ def test_a_failing_converter_leaves_nothing_and_shows_its_output(tiny_merged: Pa
     with pytest.raises(ExportError, match="converter failed"):
         write_gguf(other, "f16", tmp_path / "x.gguf")
     assert not list(tmp_path.glob("*.gguf*"))
+
+
+def put_on_path(program: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a Python program the only llama-quantize on PATH."""
+    directory.mkdir()
+    path = directory / "llama-quantize"
+    path.write_text(f"#!{sys.executable}\n{program}", encoding="utf-8")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory))
+
+
+@pytest.fixture(scope="module")
+def wide_model(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model whose rows are long enough for the blocks of K-quants."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    directory = Path(shutil.copytree(tiny_merged, tmp_path_factory.mktemp("wide") / "model"))
+    edited = json.loads((directory / "config.json").read_bytes()) | {"hidden_size": 256, "intermediate_size": 512}
+    torch.manual_seed(2)
+    model = Gemma3ForCausalLM(Gemma3TextConfig(**edited))
+    model.save_pretrained(directory)
+    (directory / "config.json").write_text(json.dumps(edited), encoding="utf-8")
+    return directory
+
+
+@pytest.mark.parametrize("kind", K_QUANTS)
+def test_k_quants_are_made_by_the_quantiser_and_verified(
+    wide_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    script = Path(__file__).with_name("llama_quantize.py")
+    put_on_path(f"import runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n", tmp_path / "bin", monkeypatch)
+    (tmp_path / "gguf").mkdir()
+    path = tmp_path / "gguf" / gguf_name(kind)
+    write_gguf(wide_model, kind, path)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert read_header(path).quantization == kind.upper()
+    assert {tensor["type"] for tensor in read_header(path).tensors} & {"Q4_K", "Q5_K", "Q6_K"}
+    checks = check_gguf(path, wide_model)
+    assert not failures(checks), checks
+    assert "without a bound" not in checks[1].compared
+    # A step of a quarter of the weights is beyond every type.
+    other = Path(shutil.copytree(wide_model, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name] = weights[name] * 1.25
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    (failure,) = failures(check_gguf(path, other))
+    assert failure.name == "gguf.tensors"
+    assert "blk.1.ffn_up.weight" in failure.detail
+
+
+def test_the_quantiser_gets_the_models_own_precision(
+    tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import shutil, sys\nshutil.copyfile(*sys.argv[1:3])\nassert sys.argv[3:] == ['Q4_K_M'], sys.argv\n"
+    put_on_path(program, tmp_path / "bin", monkeypatch)
+    write_gguf(tiny_merged, "q4_k_m", tmp_path / "x.gguf")
+    assert read_header(tmp_path / "x.gguf").quantization == "F32"
+
+
+@pytest.mark.fault
+def test_a_k_quant_without_the_quantiser_names_both_ways_out(
+    tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"llama-quantize on PATH.*--serve\.quantize q4_K_S"):
+        write_gguf(tiny_merged, "q4_k_s", tmp_path / "x.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.fault
+def test_a_failing_quantiser_leaves_nothing_and_shows_its_output(
+    tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path("raise SystemExit('tensor blk.0 has a shape of its own')\n", tmp_path / "bin", monkeypatch)
+    with pytest.raises(ExportError, match=r"llama-quantize failed.*\n.*shape of its own"):
+        write_gguf(tiny_merged, "q4_k_m", tmp_path / "x.gguf")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bin"]
+
+
+_MERGE_AND_REPORT = """
+import resource, sys
+from pathlib import Path
+import torch, safetensors.torch
+from titlegen.export import merge_adapter
+from titlegen.settings import ExportSettings
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+merge_adapter(Path(sys.argv[1]), Path(sys.argv[2]), ExportSettings(max_shard_gib=float(sys.argv[4])), Path(sys.argv[3]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_merging_needs_the_memory_of_a_shard_and_not_of_the_model(
+    tiny_base: Path, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    """A base model of 1.2 GiB in shards of 200 MiB, as a process of its own measures it."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    shards = {"model-00000.safetensors": load_file(base / "model.safetensors")}
+    (base / "model.safetensors").unlink()
+    for number in range(1, 7):
+        shards[f"model-{number:05}.safetensors"] = {f"big.{number}.{i}": torch.ones(25, 2**19) for i in range(4)}
+    for name, tensors in shards.items():
+        save_file(tensors, base / name, metadata={"format": "pt"})
+    index = {"weight_map": {key: name for name, tensors in shards.items() for key in tensors}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    largest = max(path.stat().st_size for path in base.glob("*.safetensors"))
+    (tmp_path / "merged").mkdir()
+    command = [sys.executable, "-c", _MERGE_AND_REPORT, str(base), str(tiny_adapter), str(tmp_path / "merged"), "0.2"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    # Three mapped ranges of 256 MiB at most are on their way, whatever the shards' size.
+    assert int(result.stdout) <= 1.3 * largest + 2**28
+    assert len(shard_files(tmp_path / "merged")) >= 6
 
 
 @pytest.mark.fault

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from titlegen.export import gguf_name, merge_adapter, write_gguf
+from titlegen.prompt import render_prompt
 from titlegen.settings import ExportSettings
-from titlegen.verify import failures
-from titlegen.verify.gguf_file import check_gguf
-from titlegen.verify.integrity import check_export
-from titlegen.verify.parity import check_prompt_bytes, check_token_ids
+from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
+from titlegen.verify.llama_cpp import ask, llama_server
 
 FIRST_SHARED, LAYERS = 20, 35
 HIDDEN, HEAD = 128, 64
+LINE_BREAK = 107  # as in Gemma's own vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +141,42 @@ def test_the_gguf_file_agrees_with_the_export(merged: Path, gguf_file: Path, art
     assert not failures(check_gguf(gguf_file, merged)), failures(check_gguf(gguf_file, merged))
     assert check_prompt_bytes(merged, contents).passed
     assert not failures(check_token_ids(merged, [gguf_file], contents))
+
+
+def test_llama_cpp_gives_the_logits_of_transformers_at_every_position(
+    merged: Path, gguf_file: Path, articles: list[dict[str, str]]
+) -> None:
+    import numpy as np
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(merged), load(merged).eval()
+    rows = [tokenizer(render_prompt(row["content"][:12]), add_special_tokens=False)["input_ids"] for row in articles]
+    cosines = []
+    with llama_server(gguf_file) as url:
+        for ids in rows[:10]:
+            with torch.no_grad():
+                expected = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1).numpy()
+            served = np.stack([log_probabilities(url, ids[: end + 1], expected.shape[1]) for end in range(len(ids))])
+            a = expected - expected.mean(axis=1, keepdims=True)
+            b = served - served.mean(axis=1, keepdims=True)
+            cosines += list((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+    assert len(cosines) > 300
+    assert min(cosines) >= 0.999
+
+
+def log_probabilities(url: str, ids: list[int], vocabulary: int) -> Any:
+    """Return llama.cpp's log-probabilities of every token after some ids.
+
+    The server leaves them out where the chosen token is a piece of a character, as random weights often choose; so it
+    is made to choose a line break, which does not change the probabilities.
+    """
+    import numpy as np
+
+    request = {"prompt": ids, "n_predict": 1, "n_probs": vocabulary, "logit_bias": [[LINE_BREAK, 1e4]]}
+    (answer,) = ask(url, "/completion", request)["completion_probabilities"]
+    assert answer["id"] == LINE_BREAK
+    result = np.full(vocabulary, np.nan)
+    for item in answer["top_logprobs"]:
+        result[item["id"]] = item["logprob"]
+    return result

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +9,17 @@ from typing import Any
 import pytest
 
 from titlegen import prompt
+from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
 from titlegen.errors import VerifyError
-from titlegen.export import INDEX, gguf_name, merge_adapter, write_gguf
+from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.settings import ExportSettings
+from titlegen.tensors import INDEX
 from titlegen.verify import failures, require, verify
 from titlegen.verify.check import Check
 from titlegen.verify.gguf_file import check_gguf
 from titlegen.verify.integrity import check_export, check_foreign
-from titlegen.verify.parity import check_prompt_bytes, check_token_ids
+from titlegen.verify.outputs import check_outputs, check_served
+from titlegen.verify.parity import check_prompt_bytes, check_token_ids, load_tokenizer
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 NORM = "model.layers.0.input_layernorm.weight"
@@ -59,8 +63,10 @@ def test_a_good_export_passes_every_check(
     tiny_merged: Path, tiny_base: Path, tiny_adapter: Path, gguf_f16: Path, articles: list[dict[str, str]]
 ) -> None:
     contents, titles = [row["content"] for row in articles], [row["title"] for row in articles]
-    checks = verify(tiny_merged, tiny_base, tiny_adapter, [gguf_f16], contents, titles, greedy_articles=3)
+    found = verify(tiny_merged, tiny_base, tiny_adapter, [gguf_f16], contents, titles, greedy_articles=3)
+    checks = found.checks
     assert not failures(checks), failures(checks)
+    assert len(found.titles) == 3
     assert [check.name for check in checks] == [
         "files.safe",
         "weights.shards",
@@ -79,6 +85,16 @@ def test_a_good_export_passes_every_check(
         "parity.outputs.F16",
     ]
     assert len(require(checks)["checks"]) == len(checks)
+    assert check_served(found.titles, found.titles, "F16").passed
+
+
+def test_outputs_are_left_out_when_none_are_asked_for(
+    tiny_merged: Path, tiny_base: Path, tiny_adapter: Path, articles: list[dict[str, str]]
+) -> None:
+    contents = [row["content"] for row in articles[:1]]
+    found = verify(tiny_merged, tiny_base, tiny_adapter, [], contents, [], greedy_articles=0)
+    assert found.checks[-1].name == "parity.prompt"
+    assert found.titles == []
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "bf16", "f32"])
@@ -95,6 +111,7 @@ def test_an_adapter_that_was_not_merged_is_caught(export: Path, tiny_base: Path,
     assert failure.name == "weights.merged"
     assert "42 wrong" in failure.figure
     assert "holds 0.00 times the adapter's update" in failure.detail
+    assert "the adapter is not merged" in failure.detail
 
 
 @pytest.mark.fault
@@ -105,6 +122,7 @@ def test_an_adapter_merged_twice_is_caught(
     merge_adapter(tiny_merged, tiny_adapter, ExportSettings(), export)
     failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
     assert "holds 2.00 times the adapter's update" in failure.detail
+    assert "it is merged twice" in failure.detail
 
 
 @pytest.mark.fault
@@ -130,7 +148,7 @@ def test_a_transposed_update_is_caught(export: Path, tiny_base: Path, tiny_adapt
     edit_weights(export, lambda weights: weights.update({Q_PROJ: original + delta.T}))
     failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
     assert failure.name == "weights.merged"
-    assert "of something else" in failure.detail
+    assert "the update is transposed" in failure.detail
 
 
 @pytest.mark.fault
@@ -138,21 +156,27 @@ def test_a_wrong_alpha_is_caught(export: Path, tiny_base: Path, tiny_adapter: Pa
     other = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
     edit_json(other / "adapter_config.json", lambda config: config.update(lora_alpha=2 * config["lora_alpha"]))
     failure = the_only_failure(check_export(export, tiny_base, other))
-    assert "holds 0.50 times the adapter's update" in failure.detail
+    assert "merged with 0.50 times the adapter's alpha / r" in failure.detail
 
 
 @pytest.mark.fault
-def test_a_4_bit_base_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+def test_a_4_bit_base_is_caught(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
     import torch
 
     def coarsen(weights: dict[str, Any]) -> None:
         for key, value in weights.items():
             if "proj" in key:
-                step = value.abs().amax() / 7
-                weights[key] = torch.round(value / step) * step
+                blocks = value.reshape(-1, 32)
+                step = blocks.abs().amax(dim=1, keepdim=True) / 7
+                weights[key] = (torch.round(blocks / step) * step).reshape(value.shape)
 
-    edit_weights(export, coarsen)
-    assert "weights.merged" in {check.name for check in failures(check_export(export, tiny_base, tiny_adapter))}
+    rounded = Path(shutil.copytree(tiny_base, tmp_path / "rounded"))
+    edit_weights(rounded, coarsen)
+    (tmp_path / "export").mkdir()
+    merge_adapter(rounded, tiny_adapter, ExportSettings(), tmp_path / "export")
+    failure = the_only_failure(check_export(tmp_path / "export", tiny_base, tiny_adapter))
+    assert failure.name == "weights.merged"
+    assert "merged into another base model, such as one rounded to 4 bits" in failure.detail
 
 
 @pytest.mark.fault
@@ -169,6 +193,14 @@ def test_a_touched_tensor_outside_of_the_adapter_is_caught(export: Path, tiny_ba
     failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
     assert failure.name == "weights.untouched"
     assert NORM in failure.detail
+
+
+@pytest.mark.fault
+def test_lost_precision_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    edit_weights(export, lambda weights: weights.update({Q_PROJ: weights[Q_PROJ].bfloat16()}))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.name == "weights.shapes"
+    assert f"{Q_PROJ} is BF16" in failure.detail
 
 
 @pytest.mark.fault
@@ -218,9 +250,21 @@ def test_layer_kinds_that_llama_cpp_would_not_follow_are_caught(
 
 
 @pytest.mark.fault
-def test_a_missing_stop_token_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
-    edit_json(export / "generation_config.json", lambda config: config.update(eos_token_id=1))
-    assert "eos_token_id is 1" in the_only_failure(check_export(export, tiny_base, tiny_adapter)).detail
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_a_missing_stop_token_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path, name: str) -> None:
+    edit_json(export / name, lambda config: config.update(eos_token_id=1))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert f"{name}: eos_token_id is 1" in failure.detail
+    assert "without <end_of_turn>" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_missing_stop_in_the_modelfile_is_caught(
+    tiny_merged: Path, articles: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("titlegen.verify.parity.STOP", ("<eos>",))
+    failure = check_prompt_bytes(tiny_merged, [articles[0]["content"]])
+    assert "the Modelfile stops at ('<eos>',), training ends a title with <end_of_turn>" in failure.detail
 
 
 @pytest.mark.fault
@@ -260,7 +304,9 @@ def test_a_flipped_bit_is_caught(export: Path, tiny_base: Path, tiny_adapter: Pa
     data = bytearray(path.read_bytes())
     data[-1] ^= 0x40  # the exponent of the last weight
     path.write_bytes(data)
-    assert failures(check_export(export, tiny_base, tiny_adapter))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.name == "weights.untouched"
+    assert "model.norm.weight differs from the base model" in failure.detail
 
 
 @pytest.mark.fault
@@ -287,6 +333,57 @@ def test_a_gguf_of_another_run_is_caught(export: Path, gguf_f16: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"rope_theta": 10_000.0}, "gemma3.rope.freq_base is 1000000.0, expected 10000.0"),
+        ({"rope_local_base_freq": 1.0}, "gemma3.rope.freq_base_swa is 10000.0, expected 1.0"),
+        ({"sliding_window": 128}, "gemma3.attention.sliding_window is 64, expected 128"),
+        ({"num_key_value_heads": 2}, "gemma3.attention.head_count_kv is 1, expected 2"),
+        ({"vocab_size": 9}, "config.json says 9"),
+    ],
+)
+def test_gguf_metadata_of_another_configuration_is_caught(
+    export: Path, gguf_f16: Path, change: dict[str, Any], named: str
+) -> None:
+    edit_json(export / "config.json", lambda config: config.update(change))
+    failure = the_only_failure(check_gguf(gguf_f16, export))
+    assert failure.name == "gguf.metadata"
+    assert named in failure.detail
+
+
+@pytest.mark.fault
+def test_another_chat_template_in_the_gguf_is_caught(export: Path, gguf_f16: Path) -> None:
+    (export / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    assert "tokenizer.chat_template" in the_only_failure(check_gguf(gguf_f16, export)).detail
+
+
+@pytest.mark.fault
+def test_outputs_of_a_model_without_the_adapter_are_caught(
+    tiny_merged: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path, articles: list[dict[str, str]]
+) -> None:
+    path = tmp_path / gguf_name("f16")
+    untuned = Path(shutil.copytree(tiny_base, tmp_path / "untuned"))
+    shutil.copyfile(tiny_merged / "tokenizer_config.json", untuned / "tokenizer_config.json")
+    write_gguf(untuned, "f16", path)
+    contents = [row["content"] for row in articles[:2]]
+    tokenizer = load_tokenizer(tiny_merged)
+    checks, _ = check_outputs(tiny_merged, tiny_base, tiny_adapter, [path], contents, tokenizer)
+    failure = the_only_failure(checks)
+    assert failure.name == "parity.outputs.F16"
+    assert "KL" in failure.detail
+    checks, _ = check_outputs(tiny_base, tiny_base, tiny_adapter, [], contents, tokenizer)
+    assert the_only_failure(checks).name == "parity.outputs.merged"
+
+
+@pytest.mark.fault
+def test_a_server_with_other_titles_is_caught() -> None:
+    failure = check_served(["甲", "乙", "丙", "丁"], ["甲", "子", "丑", "寅"], "F16")
+    assert not failure.passed
+    assert "article 1: '子' against '乙'" in failure.detail
+
+
+@pytest.mark.fault
 def test_a_truncated_gguf_is_caught(tiny_merged: Path, gguf_f16: Path, tmp_path: Path) -> None:
     broken = tmp_path / gguf_f16.name
     broken.write_bytes(gguf_f16.read_bytes()[:100_000])
@@ -307,25 +404,77 @@ def test_turn_marks_stored_as_text_are_caught(
     assert failures(tokens)
 
 
+FOREIGN = {
+    "pickle": "training_args.bin can hold pickled code",
+    "pickles alone": "only pickle files",
+    "link": "weights is a link that leaves the directory",
+    "path": "names a path outside of it: '../model.safetensors'",
+    "code": "modeling.py is code",
+    "remote code": "asks for remote code",
+}
+
+
 @pytest.mark.fault
-@pytest.mark.parametrize("fault", ["pickle", "link", "code", "remote code"])
+@pytest.mark.parametrize("fault", FOREIGN)
 def test_foreign_directories_are_refused_with_the_reason(export: Path, fault: str) -> None:
     assert not failures(check_foreign(export))
-    reasons = {
-        "pickle": "training_args.bin can hold pickled code",
-        "link": "weights is a link that leaves the directory",
-        "code": "modeling.py is code",
-        "remote code": "asks for remote code",
-    }
     if fault == "pickle":
         (export / "training_args.bin").touch()
+    elif fault == "pickles alone":
+        (export / "model.safetensors").rename(export / "pytorch_model.bin")
     elif fault == "link":
         (export / "weights").symlink_to("/etc/passwd")
+    elif fault == "path":
+        (export / INDEX).write_text(json.dumps({"weight_map": {Q_PROJ: "../model.safetensors"}}), encoding="utf-8")
     elif fault == "code":
         (export / "modeling.py").touch()
     else:
         edit_json(export / "config.json", lambda config: config.update(auto_map={"AutoModel": "x.Y"}))
-    failure = the_only_failure(check_foreign(export))
-    assert reasons[fault] in failure.detail
+    # Nothing of it is read any further.
+    failure = the_only_failure(verify(export, None, None, [], [], [], greedy_articles=0).checks)
+    assert FOREIGN[fault] in failure.detail
     with pytest.raises(VerifyError, match="1 of 1 checks failed"):
         require([failure])
+
+
+def test_any_directory_can_be_verified_alone(
+    export: Path, tiny_base: Path, tiny_adapter: Path, gguf_f16: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copyfile(gguf_f16, export / "model-F16.gguf")
+    command = ["verify", "--directory", str(export), "--export.verify-articles", "1"]
+    assert main([*command, "--json"]) == EXIT_DONE
+    alone = [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]]
+    assert "weights.merged" not in alone
+    assert {"weights.finite", "gguf.tensors", "parity.tokens", "parity.outputs.F16"} <= set(alone)
+    (export / "model-F16.gguf").unlink()
+    assert main([*command, "--base", str(tiny_base), "--adapter", str(tiny_adapter)]) == EXIT_DONE
+    table = capsys.readouterr().out
+    assert "weights.merged" in table
+    assert "FAILED" not in table
+
+
+@pytest.mark.fault
+def test_a_directory_of_another_tool_that_lost_an_update_is_named(
+    export: Path, tiny_base: Path, tiny_adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copyfile(tiny_base / "model.safetensors", export / "model.safetensors")
+    command = ["verify", "--directory", str(export), "--base", str(tiny_base), "--adapter", str(tiny_adapter)]
+    assert main(command) == EXIT_ERROR
+    captured = capsys.readouterr()
+    assert re.search(r"weights\.merged +FAILED", captured.out)
+    assert "the adapter is not merged" in captured.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--directory", "nowhere"], "nowhere is not a directory"),
+        (["--directory", ".", "--adapter", "."], "give its directory with --base"),
+        (["--adapter", "."], "name it with --directory"),
+    ],
+)
+def test_directories_that_make_no_sense_are_refused(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", *arguments]) == EXIT_ERROR
+    assert reason in capsys.readouterr().err.splitlines()[-1]

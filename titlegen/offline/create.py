@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from titlegen.errors import TitlegenError
-from titlegen.offline.gguf_header import GgufError, read_header
+from titlegen.gguf_reader import GgufError, read_header
 from titlegen.offline.quantize import SUPPORTED, UNQUANTIZED, QuantizeError, quantize
 from titlegen.offline.requests import ApiError, plain
 from titlegen.offline.store import BadNameError, Layer, ModelName, Store, blob_path, describe, parse_digest

@@ -24,10 +24,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from titlegen import __version__
+from titlegen.gguf_reader import read_header
 from titlegen.offline.answer import Answer, timestamp
 from titlegen.offline.create import CreateError, Creation
 from titlegen.offline.engine import EngineError, EnginePool, EngineSettings, find_program
-from titlegen.offline.gguf_header import read_header
 from titlegen.offline.requests import CHAT, COPY, CREATE, GENERATE, NAMED, ApiError, parse_body, read_body
 from titlegen.offline.store import BadNameError, ModelName, Store, StoredModel, blob_path, parse_digest
 from titlegen.offline.wire import (

@@ -5,10 +5,11 @@ Run as ``python -m titlegen.offline.quantize SOURCE TARGET``: in a process of it
 
 import asyncio
 import contextlib
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+from titlegen.export import quantize_command
 
 # Source: Ollama's server/quantization.go, in the order of its message.
 SUPPORTED = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
@@ -27,12 +28,10 @@ async def quantize(source: Path, target: Path, level: str) -> None:
     Raises:
         QuantizeError: the type needs a program that is not installed, or the quantiser failed.
     """
-    program = shutil.which("llama-quantize")
-    if program is not None:
-        command = [program, str(source), str(target), level]
-    elif level == "Q8_0":
+    command = quantize_command(source, target, level)
+    if command is None and level == "Q8_0":
         command = [sys.executable, "-m", "titlegen.offline.quantize", str(source), str(target)]
-    else:
+    if command is None:
         raise QuantizeError(
             f"quantizing to {level} needs llama.cpp's program llama-quantize on PATH; install it, use Ollama, or "
             "quantize to q8_0"

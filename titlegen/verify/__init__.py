@@ -2,50 +2,74 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from titlegen.errors import VerifyError
 from titlegen.verify.check import Check, failures
 from titlegen.verify.gguf_file import check_gguf
 from titlegen.verify.integrity import check_export, check_foreign
-from titlegen.verify.parity import check_outputs, check_prompt_bytes, check_token_ids
+from titlegen.verify.outputs import check_outputs, check_served
+from titlegen.verify.parity import check_prompt_bytes, check_token_ids, load_tokenizer
 
-__all__ = ["Check", "check_foreign", "failures", "require", "verify"]
+__all__ = [
+    "Check",
+    "Verification",
+    "check_export",
+    "check_foreign",
+    "check_gguf",
+    "check_prompt_bytes",
+    "check_served",
+    "check_token_ids",
+    "failures",
+    "require",
+    "verify",
+]
+
+
+class Verification(NamedTuple):
+    """All checks, and the merged model's greedy titles for the first articles, to compare a server's with."""
+
+    checks: list[Check]
+    titles: list[str]
 
 
 def verify(
     export: Path,
-    base: Path,
-    adapter: Path,
+    base: Path | None,
+    adapter: Path | None,
     ggufs: Sequence[Path],
     articles: Sequence[str],
     titles: Sequence[str],
     *,
     greedy_articles: int,
-) -> list[Check]:
-    """Run every check and return all results; none of them stops the others.
+) -> Verification:
+    """Run every check and return all results; those that would load what an earlier one found broken are left out.
 
     Args:
-        export: merged Hugging Face directory.
-        base: directory of the base model.
-        adapter: directory of the trained adapter.
+        export: merged Hugging Face directory, ours or another tool's.
+        base: directory of the base model, None to check what holds without it.
+        adapter: directory of the trained adapter, None to leave the merge itself unchecked.
         ggufs: GGUF files made from the export.
         articles: articles for prompt and token parity.
         titles: titles for token parity.
         greedy_articles: number of articles whose outputs are compared, adapter to merged model to GGUF.
     """
     checks = check_foreign(export)
+    if failures(checks):
+        return Verification(checks, [])
     checks += check_export(export, base, adapter)
     # A model that is broken or not the trained one has no outputs worth comparing.
     if failures(checks):
-        return checks
+        return Verification(checks, [])
     for path in ggufs:
         checks += check_gguf(path, export)
-    checks.append(check_prompt_bytes(export, articles))
-    if not failures(checks):
-        checks += check_token_ids(export, ggufs, [*articles, *titles])
-        checks += check_outputs(export, base, adapter, ggufs, articles[:greedy_articles])
-    return checks
+    tokenizer = load_tokenizer(export)
+    checks.append(check_prompt_bytes(export, articles, tokenizer))
+    if failures(checks):
+        return Verification(checks, [])
+    checks += check_token_ids(export, ggufs, [*articles, *titles], tokenizer)
+    compared, written = check_outputs(export, base, adapter, ggufs, articles[:greedy_articles], tokenizer)
+    return Verification(checks + compared, written)
 
 
 def require(checks: Sequence[Check]) -> dict[str, Any]:

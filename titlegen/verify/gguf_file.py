@@ -1,63 +1,83 @@
 """A GGUF file against the merged model it was made from: metadata and every tensor."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
-from titlegen.export import base_tensors
-from titlegen.models import BOS_ID, EOS_ID, read_json
+from titlegen.gguf_reader import GgufError, GgufHeader, read_header
+from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, read_json
 from titlegen.prompt import BOS, END_OF_TURN, START_OF_TURN
+from titlegen.tensors import Tensors
 from titlegen.verify.check import Check, none_wrong
 
 _CONTROL = 3  # Source: gguf.TokenType.CONTROL
 # Gemma 3's converter stores norms as 1 + weight; Gemma 3n's does not.
 _NORM_SHIFT = {"gemma3": 1.0, "gemma3n": 0.0}
-# Source: ggml's quantisation: a Q8_0 block of 32 has steps of max / 127, kept in float16; F16 and BF16 round once.
+# Source: llama.cpp's gemma3 and gemma3n, where the file states none.
+_ROPE_LOCAL = 10_000.0
+_F16_SMALLEST = 2.0**-24
+# Half a step of each type: a share of the value's size, and what is lost near zero. Source: ggml's quantisation: F16
+# and BF16 round once; a Q8_0 block of 32 has steps of max / 127, kept in float16.
 _BLOCK = 32
-_Q8_STEP = 0.5 / 127 + 2.0**-11
-_F16_STEP, _F16_SMALLEST = 2.0**-11, 2.0**-24
-_BF16_STEP = 2.0**-8
+_STEPS = {
+    "F32": (1e-6, 1e-12),
+    "F16": (2.0**-11, _F16_SMALLEST),
+    "BF16": (2.0**-8, 2e-38),
+    "Q8_0": (1.01 * (0.5 / 127 + 2.0**-11), 127 * _F16_SMALLEST / 2),
+}
+# The types of a K-quant are chosen by a search, so that no element's error has a bound; the error's root mean square
+# has, as a share of the tensor's: a uniform grid over a normal distribution of 32 values, and half as much again.
+_RMS_BOUNDS = {"Q4_0": 0.14, "Q4_1": 0.12, "Q4_K": 0.12, "Q5_0": 0.07, "Q5_1": 0.06, "Q5_K": 0.06, "Q6_K": 0.03}
+_MATRIX = 2
 
 
 def check_gguf(path: Path, export: Path) -> list[Check]:
     """Check a GGUF file's metadata and tensors against the export.
 
-    A tensor passes when every element is within half a step of the file's quantisation type of the exported value.
-    Types without a closed bound here (the K-quants) are checked for their names and shapes alone, and counted.
+    A tensor passes when every element is within half a step of its quantisation type of the exported value; for the
+    types of K-quants, when the root mean square of the errors is within the type's share of that of the values. Other
+    types are checked for their names and shapes alone, and counted.
     """
-    import gguf
-
     try:
-        reader = gguf.GGUFReader(path)
-    except (ValueError, IndexError, OSError) as error:
+        header = read_header(path)
+    except (GgufError, OSError) as error:
         return [none_wrong("gguf.readable", path.name, [f"{path.name} is cut off or not GGUF ({error})"])]
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    return [_check_metadata(path.name, fields, export), *_check_tensors(path.name, reader, fields, export)]
+    return [_check_metadata(path.name, header, export), _check_tensors(path.name, header, export)]
 
 
-def _check_metadata(name: str, fields: dict[str, Any], export: Path) -> Check:
-    from tokenizers import Tokenizer
+def _expected_fields(text: dict[str, Any]) -> dict[str, Any]:
+    """Return what a text configuration says about the fields of its GGUF file."""
+    architecture = "gemma3n" if "3n" in str(text.get("model_type")) else "gemma3"
+    expected = {
+        "block_count": text.get("num_hidden_layers"),
+        "embedding_length": text.get("hidden_size"),
+        "attention.head_count": text.get("num_attention_heads"),
+        "attention.head_count_kv": text.get("num_key_value_heads"),
+        "attention.key_length": text.get("head_dim"),
+        "attention.sliding_window": text.get("sliding_window"),
+        "rope.freq_base": text.get("rope_theta"),
+    }
+    if architecture == "gemma3n":
+        expected["attention.shared_kv_layers"] = text.get("num_kv_shared_layers")
+    return {"general.architecture": architecture} | {f"{architecture}.{key}": value for key, value in expected.items()}
 
+
+def _check_metadata(name: str, header: GgufHeader, export: Path) -> Check:
     config = read_json(export / "config.json")
     text = config.get("text_config", config)
-    architecture = "gemma3n" if "3n" in text["model_type"] else "gemma3"
-    vocabulary = Tokenizer.from_file(str(export / "tokenizer.json")).get_vocab(with_added_tokens=True)
-    tokens = fields.get("tokenizer.ggml.tokens") or []
-    template = export / "chat_template.jinja"
-    expected = {
-        "general.architecture": architecture,
-        f"{architecture}.block_count": text["num_hidden_layers"],
-        f"{architecture}.embedding_length": text["hidden_size"],
-        f"{architecture}.rope.freq_base": text["rope_theta"],
-        f"{architecture}.attention.sliding_window": text["sliding_window"],
+    expected = _expected_fields(text) | {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_space_prefix": False,
         "tokenizer.ggml.bos_token_id": BOS_ID,
         "tokenizer.ggml.eos_token_id": EOS_ID,
     }
-    if architecture == "gemma3n":
-        expected[f"{architecture}.attention.shared_kv_layers"] = text["num_kv_shared_layers"]
+    # Optional in the file: llama.cpp has the same values in its code, and finds <end_of_turn> by its text.
+    local = f"{header.architecture}.rope.freq_base_swa"
+    fields = {local: _ROPE_LOCAL, "tokenizer.ggml.eot_token_id": END_OF_TURN_ID} | header.fields
+    expected |= {local: text.get("rope_local_base_freq"), "tokenizer.ggml.eot_token_id": END_OF_TURN_ID}
+    template = export / "chat_template.jinja"
     if template.is_file():
         expected["tokenizer.chat_template"] = template.read_text(encoding="utf-8")
     wrong = [
@@ -65,82 +85,134 @@ def _check_metadata(name: str, fields: dict[str, Any], export: Path) -> Check:
         for key, value in expected.items()
         if fields.get(key) != value
     ]
-    kinds = fields.get("tokenizer.ggml.token_type") or []
-    plain = [
-        token
-        for token in (BOS, START_OF_TURN, END_OF_TURN)
-        if token in tokens and kinds[tokens.index(token)] != _CONTROL
-    ]
-    if plain:
-        wrong.append(f"{', '.join(plain)} not stored as control tokens; the server would read them as text")
-    if len(tokens) != text["vocab_size"]:
-        wrong.append(f"the file has {len(tokens)} tokens, config.json says {text['vocab_size']}")
-    other = [
-        i
-        for token, i in vocabulary.items()
-        if i < len(tokens) and tokens[i].replace("▁", " ") != token.replace("▁", " ")
-    ]
-    if other:
-        first = min(other)
-        wrong.append(f"{len(other)} tokens differ from tokenizer.json, first id {first}: {tokens[first]!r}")
+    tokens = header.strings("tokenizer.ggml.tokens")
+    wrong += _token_faults(tokens, header.numbers("tokenizer.ggml.token_type"), text.get("vocab_size"), export)
     return none_wrong(
         "gguf.metadata", f"{name}: {len(expected)} fields and {len(tokens)} tokens against the export", wrong
     )
 
 
-def _check_tensors(name: str, reader: Any, fields: dict[str, Any], export: Path) -> list[Check]:
-    import gguf
-    import numpy as np
+def _token_faults(tokens: list[str], kinds: list[int], vocab_size: Any, export: Path) -> list[str]:
+    from tokenizers import Tokenizer
 
-    architecture = str(fields.get("general.architecture"))
+    wrong = []
+    marks = [
+        token
+        for token in (BOS, START_OF_TURN, END_OF_TURN)
+        if token in tokens and kinds[tokens.index(token)] != _CONTROL
+    ]
+    if marks:
+        wrong.append(f"{', '.join(marks)} not stored as control tokens; the server would read them as text")
+    if len(tokens) != vocab_size:
+        wrong.append(f"the file has {len(tokens)} tokens, config.json says {vocab_size}")
+    vocabulary = Tokenizer.from_file(str(export / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    other = [
+        i
+        for token, i in vocabulary.items()
+        if i < len(tokens) and tokens[i] != token and tokens[i].replace("▁", " ") != token.replace("▁", " ")
+    ]
+    if other:
+        first = min(other)
+        wrong.append(f"{len(other)} tokens differ from tokenizer.json, first id {first}: {tokens[first]!r}")
+    return wrong
+
+
+def _check_tensors(name: str, header: GgufHeader, export: Path) -> Check:
+    import gguf
+
+    architecture = header.architecture
     if architecture not in _NORM_SHIFT:
-        return [none_wrong("gguf.tensors", name, [f"architecture {architecture!r} is not known here"])]
+        return none_wrong("gguf.tensors", name, [f"architecture {architecture!r} is not known here"])
     kinds = {"gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma3n": gguf.MODEL_ARCH.GEMMA3N}
-    names = gguf.get_tensor_name_map(kinds[architecture], int(fields[f"{architecture}.block_count"]))
-    stored = {tensor.name: tensor for tensor in reader.tensors}
+    names = gguf.get_tensor_name_map(kinds[architecture], header.number("block_count"))
+    shapes = {tensor["name"]: tensor["shape"] for tensor in header.tensors}
+    tensors = Tensors(export)
     wrong, named, unbounded, worst = [], set(), 0, 0.0
-    for key, value in base_tensors(export):
+    for key in tensors:
         target, index = _gguf_name(key, names)
-        if target is None or target not in stored:
+        if target is None or target not in shapes:
             # Towers of a multimodal checkpoint have no place in a text GGUF.
-            if (
-                "_tower" not in key
-                and "embed_vision" not in key
-                and "embed_audio" not in key
-                and key != "lm_head.weight"
-            ):
+            if not re.search(r"_tower|embed_vision|embed_audio|^lm_head\.weight$", key):
                 wrong.append(f"{key} is not in the file")
             continue
         named.add(target)
-        tensor = stored[target]
-        data = gguf.dequantize(tensor.data, tensor.tensor_type)
-        data = data if index is None else data[index]
-        expected = value.float().numpy()
-        if architecture == "gemma3" and "norm" in key:
-            expected = expected + _NORM_SHIFT[architecture]
-        # Gemma 3n's embedding is padded with rows for image and audio tokens.
-        if data.ndim == 2 and data.shape[0] > expected.shape[0] and "embed_tokens" in key:  # noqa: PLR2004
-            data = data[: expected.shape[0]]
-        if data.size != expected.size:
-            wrong.append(f"{target} has shape {data.shape}, the export {expected.shape}")
+        if not _is_shape_of(shapes[target], tensors.shape(key), index, key):
+            wrong.append(f"{target} has shape {shapes[target][::-1]}, the export {list(tensors.shape(key))}")
             continue
-        bound = _bound(expected, tensor.tensor_type.name)
-        if bound is None:
+        shift = _NORM_SHIFT[architecture] if "norm" in key else 0.0
+        kind, excess = _excess(header, target, tensors, key, index or 0, shift)
+        if excess is None:
             unbounded += 1
             continue
-        excess = float(np.max(np.abs(data.reshape(expected.shape) - expected) / bound))
         worst = max(worst, excess)
         if not excess <= 1:
-            wrong.append(f"{target} is {excess:.3g} times the rounding of {tensor.tensor_type.name} off")
-    wrong += [
-        f"{target} is not in the export" for target in stored if target not in named and "rope_freqs" not in target
-    ]
+            wrong.append(f"{target} is {excess:.3g} times the rounding of {kind} off")
+    wrong += [f"{found} is not in the export" for found in shapes if found not in named and "rope_freqs" not in found]
     compared = f"{name}: {len(named)} tensors against the export" + (
         f", {unbounded} without a bound" if unbounded else ""
     )
-    bound_text = "0 wrong, error at most 1 rounding step"
+    bound = "0 wrong, error at most 1 rounding step"
     figure = f"{len(wrong)} wrong, error {worst:.2f} of a rounding step"
-    return [Check("gguf.tensors", compared, figure, bound_text, not wrong, "; ".join(wrong[:3]))]
+    return Check("gguf.tensors", compared, figure, bound, not wrong, "; ".join(wrong[:3]))
+
+
+def _is_shape_of(stored: list[int], shape: tuple[int, ...], index: int | None, key: str) -> bool:
+    """Return whether a stored shape, innermost first, is an exported one, or holds it."""
+    found = tuple(reversed(stored))
+    if index is not None:
+        return len(found) == len(shape) + 1 and index < found[0] and found[1:] == shape
+    # Gemma 3n's embedding is padded with rows for image and audio tokens.
+    if "embed_tokens" in key and len(found) == len(shape) == _MATRIX:
+        return found[0] >= shape[0] and found[1] == shape[1]
+    return found == shape
+
+
+def _excess(
+    header: GgufHeader, target: str, tensors: Tensors, key: str, index: int, shift: float
+) -> tuple[str, float | None]:
+    """Return the stored type, and the largest error in units of what that type allows; None without a bound."""
+    data, stored = header.stored(target)
+    kind, shape = stored.name, tensors.shape(key)
+    if kind not in _STEPS and kind not in _RMS_BOUNDS:
+        return kind, None
+    first = index * shape[0] if len(shape) == _MATRIX else 0
+    worst, squared_error, squared_size = 0.0, 0.0, 0.0
+    for part in tensors.parts(key):
+        expected = tensors.rows(key, part).float().reshape(-1, shape[-1]) + shift
+        start = first + (part.start or 0)
+        found = _dequantise(data[start : start + expected.shape[0]], stored).reshape(expected.shape)
+        error = found.sub_(expected).abs_()
+        if kind in _STEPS:
+            worst = max(worst, _steps(error, expected.abs_(), kind))
+        else:
+            squared_error += float(error.square().sum())
+            squared_size += float(expected.square().sum())
+    if kind in _RMS_BOUNDS:
+        worst = math.sqrt(squared_error / max(squared_size, 1e-30)) / _RMS_BOUNDS[kind]
+    return kind, worst
+
+
+def _steps(error: Any, size: Any, kind: str) -> float:
+    """Return the largest error in units of half a step."""
+    if kind == "Q8_0":
+        error, size = error.reshape(-1, _BLOCK).amax(dim=1), size.reshape(-1, _BLOCK).amax(dim=1)
+    relative, absolute = _STEPS[kind]
+    largest = float((error / (relative * size + absolute)).max())
+    return math.inf if math.isnan(largest) else largest
+
+
+def _dequantise(data: Any, kind: Any) -> Any:
+    """Return stored rows as float32."""
+    import gguf
+    import numpy as np
+    import torch
+
+    plain = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    # A copy, as the map is read-only.
+    if kind.name in plain:
+        return torch.from_numpy(np.array(data)).view(plain[kind.name]).float()
+    # The package works on sixteen rows at a time; blocks do not know of rows, so that one long one costs less.
+    return torch.from_numpy(gguf.dequantize(np.array(data).reshape(1, -1), kind))
 
 
 def _gguf_name(key: str, names: Any) -> tuple[str | None, int | None]:
@@ -152,21 +224,3 @@ def _gguf_name(key: str, names: Any) -> tuple[str | None, int | None]:
         return (None if stem is None else f"{stem}.weight"), int(stacked[2])
     stem = names.get_name(plain.removesuffix(".weight"))
     return (None if stem is None else f"{stem}.weight"), None
-
-
-def _bound(value: Any, kind: str) -> Any:
-    """Return the largest error of each element under a quantisation type, or None for types without a closed bound."""
-    import numpy as np
-
-    magnitude = np.abs(value)
-    if kind == "F32":
-        return 1e-6 * magnitude + 1e-12
-    if kind == "F16":
-        return _F16_STEP * magnitude + _F16_SMALLEST
-    if kind == "BF16":
-        return _BF16_STEP * magnitude + 1e-38
-    if kind == "Q8_0" and value.shape[-1] % _BLOCK == 0:
-        blocks = magnitude.reshape(*value.shape[:-1], -1, _BLOCK)
-        bound = np.repeat(blocks.max(axis=-1), _BLOCK, axis=-1).reshape(value.shape)
-        return 1.01 * _Q8_STEP * bound + 127 * _F16_SMALLEST / 2
-    return None

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import TitlegenError
-from titlegen.export import INDEX, AdapterDeltas, base_keys, base_tensors, match_targets, shard_files
+from titlegen.export import AdapterDeltas, match_targets
 from titlegen.manifest import digest_file
 from titlegen.models import END_OF_TURN_ID, EOS_ID, check_safe, read_json
+from titlegen.tensors import INDEX, Tensors, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib"}
@@ -17,6 +18,8 @@ _FULL_EVERY = {"gemma3_text": 6}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 # A sum over r products in float32, taken in another order, differs by a few units in the last place of the largest.
 _SUM_ORDER = 4e-6
+# Shares of the adapter's update that a faulty merge holds, to within this much.
+_NEAR = 0.1
 
 
 def check_foreign(directory: Path) -> list[Check]:
@@ -33,19 +36,25 @@ def check_foreign(directory: Path) -> list[Check]:
             wrong.append(f"{name} is code")
     try:
         check_safe(directory)
+        shards = sorted(set(weight_map(directory).values())) if (directory / INDEX).is_file() else []
+        wrong += [f"{INDEX} names a path outside of it: {name!r}" for name in shards if Path(name).name != name]
     except TitlegenError as error:
         wrong.append(str(error))
-    return [none_wrong("files.safe", f"{directory.name}: links, pickles, code, auto_map", wrong)]
+    return [none_wrong("files.safe", f"{directory.name}: links, pickles, code, auto_map, paths", wrong)]
 
 
-def check_export(export: Path, base: Path, adapter: Path) -> list[Check]:
-    """Check tensors, shards, configuration and tokenizer of an export against its base model and adapter."""
+def check_export(export: Path, base: Path | None = None, adapter: Path | None = None) -> list[Check]:
+    """Check tensors, shards, configuration and tokenizer of an export against its base model and adapter.
+
+    Without a base model only what holds for any model is checked; without an adapter, names, shapes and types but not
+    the values of the tensors.
+    """
     checks = [_check_shards(export)]
     if not checks[0].passed:
         return checks
     return [
         *checks,
-        *_check_tensors(export, base, adapter),
+        *(_check_tensors(export, base, adapter) if base else _check_finite(export)),
         _check_tokenizer(export, base),
         _check_config(export, base),
     ]
@@ -71,7 +80,7 @@ def _check_shards(export: Path) -> Check:
         except SafetensorError as error:
             wrong.append(f"{shard.name} is cut off or damaged ({error})")
     if (export / INDEX).is_file() and not wrong:
-        named = read_json(export / INDEX)["weight_map"]
+        named = weight_map(export)
         wrong += [
             f"the index puts {key} into {named.get(key)}, it is in {found.get(key)}"
             for key in sorted(named.keys() | found.keys())
@@ -80,43 +89,57 @@ def _check_shards(export: Path) -> Check:
     return none_wrong("weights.shards", f"{len(shards)} shards, {len(found)} tensors against the index", wrong)
 
 
-def _check_tensors(export: Path, base: Path, adapter: Path) -> list[Check]:
+def _check_finite(export: Path) -> list[Check]:
+    tensors = Tensors(export)
+    keys = list(tensors)
+    infinite = [f"{key} holds NaN or Inf" for key in keys if not _is_finite(tensors, key)]
+    return [none_wrong("weights.finite", f"{len(keys)} tensors", infinite)]
+
+
+def _is_finite(tensors: Tensors, key: str) -> bool:
     import torch
 
-    deltas = AdapterDeltas(adapter)
-    exported = _TensorReader(export)
-    base_names = [key for _, key in base_keys(base)]
-    missing = [f"{key} is missing" for key in base_names if key not in exported.where]
-    missing += [f"{key} is not in the base model" for key in exported.where if key not in set(base_names)]
+    return all(bool(torch.isfinite(tensors.rows(key, part)).all()) for part in tensors.parts(key))
+
+
+def _check_tensors(export: Path, base: Path, adapter: Path | None) -> list[Check]:
+    exported, original = Tensors(export), Tensors(base)
+    deltas = AdapterDeltas(adapter) if adapter else None
+    targets = match_targets(deltas.modules, list(original)) if deltas else {}
+    declared = _declared_dtype(export)
+    missing = [f"{key} is missing" for key in original if key not in exported]
+    missing += [f"{key} is not in the base model" for key in exported if key not in original]
     shapes, infinite, untouched, merged = [], [], [], []
-    targets = match_targets(deltas.modules, base_names)
     worst = 0.0
-    for key, original in base_tensors(base):
-        if key not in exported.where:
+    for key in original:
+        if key not in exported:
             continue
-        tensor = exported.get(key)
-        if tensor.shape != original.shape or tensor.is_floating_point() != original.is_floating_point():
+        dtypes = exported.dtype(key), original.dtype(key)
+        if exported.shape(key) != original.shape(key) or dtypes[0] not in {dtypes[1], declared}:
             shapes.append(
-                f"{key} is {tensor.dtype} {tuple(tensor.shape)}, base {original.dtype} {tuple(original.shape)}"
+                f"{key} is {dtypes[0]} {exported.shape(key)}, base {dtypes[1]} {original.shape(key)}, "
+                f"config.json says {declared}"
             )
-            continue
-        if not bool(torch.isfinite(tensor).all()):
+        elif not _is_finite(exported, key):
             infinite.append(f"{key} holds NaN or Inf")
-            continue
-        if key not in targets:
-            if not torch.equal(tensor, original.to(tensor.dtype)):
-                untouched.append(f"{key} differs from the base model, and the adapter has no update for it")
-            continue
-        excess, reason = _compare_merged(tensor, original, deltas.delta(targets[key]))
-        worst = max(worst, excess)
-        if reason:
-            merged.append(f"{key} {reason}")
-    total = f"{len(base_names)} tensors against {base.name}"
-    return [
+        elif key in targets and deltas:
+            excess, reason = _compare_merged(exported.get(key), original.get(key), deltas.delta(targets[key]))
+            worst = max(worst, excess)
+            merged += [f"{key} {reason}"] if reason else []
+        elif deltas and not _is_equal(exported, original, key):
+            untouched.append(f"{key} differs from the base model, and the adapter has no update for it")
+    keys = list(original)
+    total = f"{len(keys)} tensors against {base.name}"
+    checks = [
         none_wrong("weights.keys", total, missing),
         none_wrong("weights.shapes", total, shapes),
-        none_wrong("weights.finite", f"{len(exported.where)} tensors", infinite),
-        none_wrong("weights.untouched", f"{len(base_names) - len(targets)} tensors without an adapter", untouched),
+        none_wrong("weights.finite", f"{len(list(exported))} tensors", infinite),
+    ]
+    if deltas is None:
+        return checks
+    return [
+        *checks,
+        none_wrong("weights.untouched", f"{len(keys) - len(targets)} tensors without an adapter", untouched),
         Check(
             "weights.merged",
             f"{len(targets)} tensors against base + {deltas.scale:g} B A",
@@ -128,6 +151,24 @@ def _check_tensors(export: Path, base: Path, adapter: Path) -> list[Check]:
     ]
 
 
+def _declared_dtype(directory: Path) -> str | None:
+    """Return the element type that a model's configuration states, as safetensors names it."""
+    config = read_json(directory / "config.json")
+    text = config.get("text_config", config)
+    names = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+    return names.get(text.get("dtype") or config.get("dtype") or config.get("torch_dtype") or "")
+
+
+def _is_equal(exported: Tensors, original: Tensors, key: str) -> bool:
+    import torch
+
+    for part in original.parts(key):
+        found, expected = exported.rows(key, part), original.rows(key, part)
+        if not torch.equal(found, expected.to(found.dtype)):
+            return False
+    return True
+
+
 def _compare_merged(tensor: Any, original: Any, delta: Any) -> tuple[float, str]:
     """Return the largest error in units of the allowed rounding, and what is wrong, if anything."""
     import torch
@@ -135,35 +176,32 @@ def _compare_merged(tensor: Any, original: Any, delta: Any) -> tuple[float, str]
     if delta.shape != tensor.shape:
         return 0.0, f"has shape {tuple(tensor.shape)}, the adapter's update {tuple(delta.shape)}"
     expected = original.float() + delta
-    step = (
-        torch.finfo(tensor.dtype).eps * expected.abs() + _SUM_ORDER * delta.abs().max() + torch.finfo(tensor.dtype).tiny
-    )
-    excess = float(((tensor.float() - expected).abs() / step).max())
-    if excess <= 1:
-        return excess, ""
-    moved = tensor.float() - original.float()
-    # Least squares: how many times the update is in there. 0: not merged, 2: merged twice, 0.5: half the alpha.
-    share = float((moved * delta).sum() / (delta * delta).sum().clamp(min=1e-30))
-    rest = float((moved - share * delta).norm() / delta.norm().clamp(min=1e-30))
-    return excess, f"holds {share:.2f} times the adapter's update, and {rest:.2f} times its size of something else"
+    step = expected.abs().mul_(torch.finfo(tensor.dtype).eps)
+    step += _SUM_ORDER * delta.abs().max() + torch.finfo(tensor.dtype).tiny
+    excess = float(((tensor.float() - expected).abs_() / step).max())
+    return excess, "" if excess <= 1 else _diagnose(tensor.float() - original.float(), delta)
 
 
-class _TensorReader:
-    """Reads tensors of a model directory by key."""
+def _diagnose(moved: Any, delta: Any) -> str:
+    """Say what a tensor that moved away from the base model by ``moved`` holds instead of ``delta``."""
+    size = delta.norm().clamp(min=1e-30)
+    # Least squares: how many times the update is in there.
+    share = float((moved * delta).sum() / size**2)
+    rest = float((moved - share * delta).norm() / size)
+    if rest < _NEAR:
+        cause = {0: "the adapter is not merged", 2: "it is merged twice"}.get(
+            round(share), f"merged with {share:.2f} times the adapter's alpha / r"
+        )
+    elif delta.shape[0] == delta.shape[1] and float((moved - delta.T).norm() / size) < _NEAR:
+        cause = "the update is transposed"
+    elif abs(share - 1) < _NEAR:
+        cause = "merged into another base model, such as one rounded to 4 bits"
+    else:
+        cause = "an update of another run, or damage"
+    return f"holds {share:.2f} times the adapter's update, and {rest:.2f} times its size of something else: {cause}"
 
-    def __init__(self, directory: Path) -> None:
-        from safetensors import safe_open
 
-        self.where: dict[str, Any] = {}
-        for shard in shard_files(directory):
-            file: Any = safe_open(shard, framework="pt")
-            self.where |= dict.fromkeys(file.keys(), file)
-
-    def get(self, key: str) -> Any:
-        return self.where[key].get_tensor(key)
-
-
-def _check_tokenizer(export: Path, base: Path) -> Check:
+def _check_tokenizer(export: Path, base: Path | None) -> Check:
     """The tokenizer files are the base model's, and the vocabulary fits the embedding."""
     from tokenizers import Tokenizer
 
@@ -171,25 +209,26 @@ def _check_tokenizer(export: Path, base: Path) -> Check:
     for name in _TOKENIZER_FILES:
         if not (export / name).is_file():
             wrong.append(f"{name} is missing; without it llama.cpp and Ollama read other tokens")
-        elif not (base / name).is_file():
+        elif base and not (base / name).is_file():
             wrong.append(f"{base.name} has no {name} to compare with")
-        elif digest_file(export / name) != digest_file(base / name):
+        elif base and digest_file(export / name) != digest_file(base / name):
             wrong.append(f"{name} differs from the base model's")
     config = read_json(export / "config.json")
     vocab_size = config.get("text_config", config).get("vocab_size")
     if (export / "tokenizer.json").is_file():
         size = Tokenizer.from_file(str(export / "tokenizer.json")).get_vocab_size()
-        rows = next(tensor.shape[0] for key, tensor in base_tensors(export) if key.endswith("embed_tokens.weight"))
+        tensors = Tensors(export)
+        rows = next((tensors.shape(key)[0] for key in tensors if key.endswith("embed_tokens.weight")), 0)
         # Gemma 3n's embedding has rows for image and audio tokens beyond the text vocabulary.
-        if not size <= vocab_size == rows:
+        if not isinstance(vocab_size, int) or not size <= vocab_size == rows:
             wrong.append(f"config.json says {vocab_size} tokens, the tokenizer has {size}, the embedding {rows}")
     return none_wrong("tokenizer.files", ", ".join(_TOKENIZER_FILES), wrong)
 
 
-def _check_config(export: Path, base: Path) -> Check:
+def _check_config(export: Path, base: Path | None) -> Check:
     """The configuration is the base model's, plus what the importers of Ollama and llama.cpp read."""
-    config, original = read_json(export / "config.json"), read_json(base / "config.json")
-    text, original_text = config.get("text_config", config), original.get("text_config", original)
+    config = read_json(export / "config.json")
+    text = config.get("text_config", config)
     wrong = []
     architectures = config.get("architectures") or []
     if not set(architectures) <= _IMPORTABLE or not architectures:
@@ -199,15 +238,25 @@ def _check_config(export: Path, base: Path) -> Check:
         nested = rope.get(kind, {}).get("rope_theta")
         if text.get(flat) is None or nested != text.get(flat):
             wrong.append(f"{flat} is {text.get(flat)}, rope_parameters.{kind}.rope_theta is {nested}")
-    if config.get("eos_token_id") != [EOS_ID, END_OF_TURN_ID]:
-        wrong.append(f"eos_token_id is {config.get('eos_token_id')}, [{EOS_ID}, {END_OF_TURN_ID}] is needed")
-    generation = read_json(export / "generation_config.json") if (export / "generation_config.json").is_file() else {}
-    if generation.get("eos_token_id") != [EOS_ID, END_OF_TURN_ID]:
-        wrong.append(f"generation_config.json: eos_token_id is {generation.get('eos_token_id')}")
+    for name in ("config.json", "generation_config.json"):
+        stop = read_json(export / name).get("eos_token_id") if (export / name).is_file() else None
+        if stop != [EOS_ID, END_OF_TURN_ID]:
+            wrong.append(
+                f"{name}: eos_token_id is {stop}, [{EOS_ID}, {END_OF_TURN_ID}] is needed; without <end_of_turn> the "
+                "model writes on after the title"
+            )
     period = _FULL_EVERY.get(text.get("model_type", ""))
     kinds = text.get("layer_types") or []
     if period and any((kind == "full_attention") != ((i + 1) % period == 0) for i, kind in enumerate(kinds)):
         wrong.append(f"llama.cpp takes every {period}th layer as a full one, layer_types does not")
+    if base:
+        wrong += _config_changes(text, read_json(base / "config.json"))
+    return none_wrong("config.values", f"config.json against {base.name if base else 'the importers'}", wrong)
+
+
+def _config_changes(text: dict[str, Any], original: dict[str, Any]) -> list[str]:
+    """Return what differs from the base model's configuration, apart from what an export adds."""
+    original_text = original.get("text_config", original)
     added = {
         "rope_theta",
         "rope_local_base_freq",
@@ -217,9 +266,8 @@ def _check_config(export: Path, base: Path) -> Check:
         "torch_dtype",
         "text_config",
     }
-    wrong += [
+    return [
         f"{key} is {text.get(key)}, the base model's {original_text.get(key)}"
         for key in sorted((text.keys() | original_text.keys()) - added)
         if text.get(key) != original_text.get(key)
     ]
-    return none_wrong("config.values", f"config.json against {base.name}", wrong)

@@ -1,0 +1,192 @@
+"""Merge, BF16 GGUF and verification of a full-size Gemma 3n E4B with random weights: seconds, and host memory.
+
+``python benchmarks/gpu_export.py OUT --tokenizer DIR --articles FILE [--work DIR] [--small]`` writes
+OUT/export_e4b.json after each step. Each step runs in a process of its own, whose memory is looked at while it runs.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_GIB = 2**30
+_POLL_S = 0.1
+_RANK, _ALPHA = 16, 32
+
+MERGE = """
+from titlegen.export import merge_adapter
+from titlegen.settings import ExportSettings
+target = work / "final-hf"
+target.mkdir()
+print(merge_adapter(work / "base", work / "adapter", ExportSettings(), target))
+"""
+CONVERT = """
+from titlegen.export import gguf_name, write_gguf
+(work / "gguf").mkdir()
+write_gguf(work / "final-hf", "bf16", work / "gguf" / gguf_name("bf16"))
+"""
+VERIFY = """
+import json
+from titlegen.verify import verify
+rows = [json.loads(line) for line in open(articles, encoding="utf-8")][:1000]
+contents, titles = [row["content"] for row in rows], [row["title"] for row in rows]
+checks = verify(
+    work / "final-hf", work / "base", work / "adapter", sorted((work / "gguf").glob("*.gguf")), contents, titles,
+    greedy_articles=2,
+).checks
+(work / "checks.json").write_text(json.dumps([check._asdict() for check in checks]))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--articles", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("outputs/gpu-export"))
+    parser.add_argument("--small", action="store_true", help="few and narrow layers, to try this script")
+    arguments = parser.parse_args()
+    work: Path = arguments.work
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    build(work / "base", arguments.tokenizer, small=arguments.small)
+    add_adapter(work / "base", work / "adapter")
+    found: dict[str, Any] = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "steps": {}}
+    found["versions"] = {name: metadata.version(name) for name in ("torch", "transformers", "gguf", "xllamacpp")}
+    shards = [path.stat().st_size / _GIB for path in (work / "base").glob("*.safetensors")]
+    found |= {"largest_shard_gib": round(max(shards), 2), "model_gib": round(sum(shards), 2)}
+    for name, code in (("merge", MERGE), ("gguf", CONVERT), ("verify", VERIFY)):
+        found["steps"][name] = run(code, work, arguments.articles)
+        if name == "verify":
+            found["checks"] = json.loads((work / "checks.json").read_bytes())
+        found["seconds"] = round(sum(step["seconds"] for step in found["steps"].values()), 1)
+        (arguments.out / "export_e4b.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(f"{name}: {found['steps'][name]}\n")
+        sys.stdout.flush()
+
+
+def build(directory: Path, tokenizer: Path, *, small: bool) -> None:
+    """Write a random model as the published ones are: with the keys and values that no layer reads."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
+
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    narrow = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
+    narrow |= {"head_dim": 32}
+    config = Gemma3nTextConfig(**(narrow if small else {}), bos_token_id=2, eos_token_id=[1, 106], pad_token_id=0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Gemma3nForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if "q_norm" in name or "k_norm" in name:
+            # Gemma 3n does not scale its dot products: undamped random ones make attention a lottery.
+            parameter.data.fill_(0.3)
+    model.save_pretrained(directory, max_shard_size="4GB")
+    fields = json.loads((directory / "config.json").read_bytes())
+    # The name under which Ollama imports the text weights.
+    fields["architectures"] = ["Gemma3nForConditionalGeneration"]
+    (directory / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    index = directory / "model.safetensors.index.json"
+    single = directory / "model.safetensors"
+    if single.is_file():
+        from safetensors import safe_open
+
+        with safe_open(single, framework="pt") as file:
+            weight_map = dict.fromkeys(file.keys(), single.name)
+    else:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+    width = config.num_key_value_heads * config.head_dim
+    unread = {}
+    for layer in range(config.num_hidden_layers - config.num_kv_shared_layers, config.num_hidden_layers):
+        attention = f"model.layers.{layer}.self_attn."
+        unread[f"{attention}k_proj.weight"] = 0.02 * torch.randn(width, config.hidden_size)
+        unread[f"{attention}v_proj.weight"] = 0.02 * torch.randn(width, config.hidden_size)
+        unread[f"{attention}k_norm.weight"] = torch.ones(config.head_dim)
+    save_file(unread, directory / "model-unread.safetensors", metadata={"format": "pt"})
+    weight_map |= dict.fromkeys(unread, "model-unread.safetensors")
+    size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    index.write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}))
+    for path in tokenizer.iterdir():
+        if path.name.startswith(("tokenizer", "chat_template")):
+            shutil.copyfile(path, directory / path.name)
+
+
+def add_adapter(base: Path, directory: Path) -> None:
+    """Write an adapter with random A and B for the layers that a training changes, as PEFT does."""
+    import torch
+    from peft import LoraConfig
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for shard in base.glob("*.safetensors"):
+        if shard.name == "model-unread.safetensors":
+            continue
+        with safe_open(shard, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                name = key.removesuffix(".weight")
+                if name.rpartition(".")[2] in TARGETS and ".layers." in name:
+                    rows, columns = file.get_slice(key).get_shape()
+                    tensors[f"base_model.model.{name}.lora_A.weight"] = 0.02 * torch.randn(_RANK, columns)
+                    tensors[f"base_model.model.{name}.lora_B.weight"] = 0.02 * torch.randn(rows, _RANK)
+    directory.mkdir()
+    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    LoraConfig(r=_RANK, lora_alpha=_ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM").save_pretrained(directory)
+
+
+def run(code: str, work: Path, articles: Path) -> dict[str, Any]:
+    """Run a step and return its seconds and the most host memory of its processes, GiB."""
+    head = f"from pathlib import Path\nwork, articles = Path({str(work)!r}), Path({str(articles)!r})\n"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-c", head + code], env=environment)  # noqa: S603
+    peak = {"anonymous": 0.0, "resident": 0.0}
+    thread = threading.Thread(target=_watch, args=(process, peak))
+    thread.start()
+    code_of_exit = process.wait()
+    thread.join()
+    if code_of_exit:
+        raise SystemExit(f"exit code {code_of_exit}")
+    seconds = round(time.monotonic() - started, 1)
+    return {"seconds": seconds, "peak_host_gib": {name: round(value, 2) for name, value in peak.items()}}
+
+
+def _watch(process: "subprocess.Popen[bytes]", peak: dict[str, float]) -> None:
+    import psutil
+
+    while process.poll() is None:
+        total = dict.fromkeys(peak, 0.0)
+        try:
+            parent = psutil.Process(process.pid)
+            for part in [parent, *parent.children(recursive=True)]:
+                status = Path(f"/proc/{part.pid}/status").read_text(encoding="ascii")
+                fields = dict(line.split(":", 1) for line in status.splitlines())
+                # Pages of mapped files are the kernel's to take back; the rest is what the process needs.
+                for name, field in (("anonymous", "RssAnon"), ("resident", "VmRSS")):
+                    total[name] += int(fields.get(field, "0").split()[0]) * 1024 / _GIB
+        except (psutil.Error, OSError):
+            continue
+        for name, value in total.items():
+            peak[name] = max(peak[name], value)
+        time.sleep(_POLL_S)
+
+
+def machine() -> str:
+    """Return the card's name, or what there is instead."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The tensors of a model directory: which shard holds each, and their values, with little of a shard in memory."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from titlegen.errors import ExportError
+from titlegen.models import read_json
+
+INDEX = "model.safetensors.index.json"
+# A mapped page counts as memory in use until the mapping goes, so a shard is mapped anew after this many bytes.
+_MAPPED_BYTES = 2**28
+_BLOCK_ELEMENTS = 2**23
+
+
+def shard_files(directory: Path) -> list[Path]:
+    """Return the safetensors files of a model: those its index names, or the single one.
+
+    Raises:
+        ExportError: a shard is missing, or a name leaves the directory.
+    """
+    index = directory / INDEX
+    names = sorted(set(weight_map(directory).values())) if index.is_file() else ["model.safetensors"]
+    for name in names:
+        if Path(name).name != name:
+            raise ExportError(f"{index} names a shard outside of its directory: {name!r}")
+        if not (directory / name).is_file():
+            raise ExportError(f"{directory / name} is missing; fetch or export the model again")
+    return [directory / name for name in names]
+
+
+def weight_map(directory: Path) -> dict[str, str]:
+    """Return the shard's name for each tensor, as a model's index has it.
+
+    Raises:
+        ExportError: the index is not one.
+    """
+    named = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise ExportError(
+            f"{directory / INDEX} has no weight_map of tensor names to file names; export the model again"
+        )
+    return named
+
+
+class Tensors:
+    """The tensors of a model directory, read from its shards as they are asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        """Note which shard holds which tensor.
+
+        Raises:
+            ExportError: a shard is missing.
+        """
+        from safetensors import safe_open
+
+        self._where: dict[str, Path] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._dtypes: dict[str, str] = {}
+        for shard in shard_files(directory):
+            with safe_open(shard, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - not a dict
+                    self._where[key] = shard
+                    entry = file.get_slice(key)
+                    self._shapes[key], self._dtypes[key] = tuple(entry.get_shape()), str(entry.get_dtype())
+        self._shard: Path | None = None
+        self._file: Any = None
+        self._read_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the keys, shard by shard."""
+        return iter(self._where)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether the model has a tensor of this name."""
+        return key in self._where
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Return a tensor's shape without reading it."""
+        return self._shapes[key]
+
+    def dtype(self, key: str) -> str:
+        """Return a tensor's element type as safetensors names it, such as BF16."""
+        return self._dtypes[key]
+
+    def get(self, key: str) -> Any:
+        """Return a tensor; its pages are read when they are used."""
+        return self._count(self._opened(key).get_tensor(key))
+
+    def parts(self, key: str) -> Iterator[slice]:
+        """Yield ranges of rows, of about eight million elements each, that together are the tensor."""
+        shape = self._shapes[key]
+        if not shape or math.prod(shape) <= _BLOCK_ELEMENTS:
+            yield slice(None)
+            return
+        rows = max(1, _BLOCK_ELEMENTS // math.prod(shape[1:]))
+        for start in range(0, shape[0], rows):
+            yield slice(start, min(start + rows, shape[0]))
+
+    def rows(self, key: str, part: slice) -> Any:
+        """Return one range of a tensor's rows, all of it for ``slice(None)``."""
+        if part.start is None:
+            return self.get(key)
+        return self._count(self._opened(key).get_slice(key)[part])
+
+    def _opened(self, key: str) -> Any:
+        from safetensors import safe_open
+
+        if self._where[key] != self._shard or self._read_bytes > _MAPPED_BYTES:
+            self._shard, self._read_bytes = self._where[key], 0
+            self._file = safe_open(self._shard, framework="pt")
+        return self._file
+
+    def _count(self, tensor: Any) -> Any:
+        self._read_bytes += tensor.numel() * tensor.element_size()
+        return tensor

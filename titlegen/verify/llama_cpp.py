@@ -1,0 +1,40 @@
+"""llama.cpp's own server on a GGUF file, asked over loopback."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_NUM_CTX = 4096
+_TIMEOUT_S = 600
+
+
+@contextmanager
+def llama_server(path: Path) -> Iterator[str]:
+    """Run llama.cpp's own server on a GGUF file, on a free loopback port, and yield its address."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_ctx = _NUM_CTX
+    parameters.n_parallel = 1
+    parameters.warmup = False
+    parameters.port = 0
+    # Its log goes to standard error as it is; only errors concern a person here.
+    parameters.verbosity = 0
+    server = xllamacpp.Server(parameters)
+    try:
+        yield server.listening_address
+    finally:
+        del server
+
+
+def ask(url: str, path: str, body: dict[str, Any]) -> Any:
+    """Post a JSON object to the server and return its answer."""
+    request = urllib.request.Request(  # noqa: S310 - our own loopback server
+        url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+        return json.loads(response.read())

@@ -1,0 +1,250 @@
+"""Parity of outputs: adapter on base, merged model and GGUF write the same titles with like probabilities."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from titlegen.errors import VerifyError
+from titlegen.models import END_OF_TURN_ID, EOS_ID, PAD_ID
+from titlegen.prompt import STOP, render_prompt
+from titlegen.tensors import Tensors
+from titlegen.verify.check import Check
+from titlegen.verify.llama_cpp import ask, llama_server
+
+_STOP_IDS = (EOS_ID, END_OF_TURN_ID)
+_MAX_NEW_TOKENS = 48
+# The likeliest tokens at each position whose probabilities are compared; the others count together.
+_CHOICES = 256
+_SMALLEST_SHARE = 1e-6
+_BATCH = 4
+# Room for activations beside the weights.
+_GPU_RESERVE = 1.2
+
+
+class Bounds(NamedTuple):
+    """What outputs of one type owe: no bound on one figure would catch every fault."""
+
+    equal: float
+    """Smallest share of identical greedy titles."""
+    divergence: float
+    """Largest mean KL divergence of the next token's distribution, nats."""
+    margin: float
+    """Where titles part: largest lead of the reference's token over the other one, nats. A tie is 0."""
+
+
+OUTPUT_BOUNDS = {
+    "merged": Bounds(1.0, 1e-4, 1e-3),
+    "merged16": Bounds(0.9, 1e-2, 0.3),
+    "F32": Bounds(0.97, 1e-3, 0.05),
+    "F16": Bounds(0.97, 1e-3, 0.05),
+    "BF16": Bounds(0.7, 1e-2, 0.3),
+    "Q8_0": Bounds(0.5, 5e-2, 0.5),
+}
+_OTHER_BOUNDS = Bounds(0.0, 0.2, 2.0)
+# With few articles one title more or less would decide.
+_SLACK_TITLES = 1
+
+
+class Continuation(NamedTuple):
+    """A greedy title, its tokens with the stop, and at each of them the likeliest tokens' log-probabilities."""
+
+    text: str
+    ids: list[int]
+    choices: list[dict[int, float]]
+
+
+def check_served(served: Sequence[str], merged: Sequence[str], kind: str) -> Check:
+    """A server writes the merged model's greedy titles, up to what its quantisation type may change."""
+    bounds = OUTPUT_BOUNDS.get(kind, _OTHER_BOUNDS)
+    equal = [a == b for a, b in zip(merged, served, strict=True)]
+    first = next((i for i, same in enumerate(equal) if not same), None)
+    detail = "" if first is None else f"article {first}: {merged[first][:40]!r} against {served[first][:40]!r}"
+    passed = sum(equal) >= len(equal) * bounds.equal - _SLACK_TITLES
+    return Check(
+        "parity.served",
+        f"{len(equal)} articles, the deployed model against the merged model",
+        f"{sum(equal)} of {len(equal)} greedy titles equal",
+        f"at least {bounds.equal:.0%} equal",
+        passed,
+        "" if passed else detail,
+    )
+
+
+def check_outputs(
+    export: Path,
+    base: Path | None,
+    adapter: Path | None,
+    ggufs: Sequence[Path],
+    articles: Sequence[str],
+    tokenizer: Any,
+) -> tuple[list[Check], list[str]]:
+    """Adapter on base, merged model and GGUF write the same titles and predict like next tokens.
+
+    Without a base model and an adapter the GGUF files alone are compared with the merged model.
+
+    Returns:
+        The checks, and the merged model's titles.
+    """
+    if not articles:
+        return [], []
+    # As ids: llama.cpp's server would put a second <bos> in front of a text.
+    rows = tokenizer([render_prompt(article) for article in articles], add_special_tokens=False)["input_ids"]
+    model = _load(export)
+    reference = [title for batch in _batches(rows) for title in _write(model, batch, tokenizer)]
+    dtype = str(next(model.parameters()).dtype)
+    del model
+    checks = []
+    if base and adapter:
+        model = _load(base, adapter)
+        followed = [_follow(model, ids, title, tokenizer) for ids, title in zip(rows, reference, strict=True)]
+        del model
+        stored = Tensors(export)
+        rounded = dtype != "torch.float32" or any(stored.dtype(key) != "F32" for key in stored)
+        kind = "merged16" if rounded else "merged"
+        checks.append(_compare("merged", "adapter on its base against the merged model", reference, followed, kind))
+    for path in ggufs:
+        kind = path.stem.rpartition("-")[2]
+        with llama_server(path) as url:
+            served = [_serve(url, ids, path) for ids in rows]
+        checks.append(_compare(kind, f"{path.name} in llama.cpp against the merged model", reference, served, kind))
+    return checks, [title.text for title in reference]
+
+
+def _batches(rows: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:
+    for start in range(0, len(rows), _BATCH):
+        yield rows[start : start + _BATCH]
+
+
+def _load(directory: Path, adapter: Path | None = None) -> Any:
+    """Load a model in float32, which rounds least; in bfloat16 where a GPU has no room for that."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype, device = torch.float32, "cpu"
+    if torch.cuda.is_available():
+        device = "cuda"
+        tensors = Tensors(directory)
+        needed = 4 * _GPU_RESERVE * sum(math.prod(tensors.shape(key)) for key in tensors)
+        dtype = torch.float32 if needed < torch.cuda.mem_get_info()[0] else torch.bfloat16
+    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, device_map=device)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+    return model.eval()
+
+
+def _write(model: Any, rows: Sequence[list[int]], tokenizer: Any) -> list[Continuation]:
+    """Return the model's greedy titles."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[PAD_ID] * (width - len(row)) + row for row in rows], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=_MAX_NEW_TOKENS,
+            eos_token_id=list(_STOP_IDS),
+            pad_token_id=PAD_ID,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        choices = [_choices(step) for step in output.logits]
+    titles = []
+    for number, written in enumerate(output.sequences[:, width:].tolist()):
+        end = next((i + 1 for i, token in enumerate(written) if token in _STOP_IDS), len(written))
+        titles.append(
+            Continuation(_text(written[:end], tokenizer), written[:end], [step[number] for step in choices[:end]])
+        )
+    return titles
+
+
+def _follow(model: Any, prompt: list[int], title: Continuation, tokenizer: Any) -> Continuation:
+    """Return what a model would choose at every token of a title; one pass, instead of one for each token."""
+    import torch
+
+    ids = torch.tensor([prompt + title.ids[:-1]], device=model.device)
+    with torch.inference_mode():
+        logits = model(input_ids=ids, logits_to_keep=len(title.ids)).logits[0]
+    chosen = logits.argmax(dim=-1).tolist()
+    return Continuation(_text(chosen, tokenizer), chosen, _choices(logits))
+
+
+def _choices(logits: Any) -> list[dict[int, float]]:
+    """Return the likeliest tokens and their log-probabilities for each row of logits."""
+    import torch
+
+    best = torch.log_softmax(logits.float(), dim=-1).topk(min(_CHOICES, logits.shape[-1]))
+    return [
+        dict(zip(ids, values, strict=True))
+        for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def _text(ids: Sequence[int], tokenizer: Any) -> str:
+    return str(tokenizer.decode([token for token in ids if token not in _STOP_IDS], skip_special_tokens=False))
+
+
+def _serve(url: str, prompt: Sequence[int], path: Path) -> Continuation:
+    """Return llama.cpp's greedy title."""
+    request = {
+        "prompt": list(prompt),
+        "temperature": 0,
+        "cache_prompt": False,
+        "n_predict": _MAX_NEW_TOKENS,
+        "n_probs": _CHOICES,
+        "stop": list(STOP),
+    }
+    answer = ask(url, "/completion", request)
+    # A token that ends within a character comes without probabilities.
+    steps = answer.get("completion_probabilities") or []
+    choices = [{item["id"]: item["logprob"] for item in step["top_logprobs"]} for step in steps]
+    if any(value is None for step in choices for value in step.values()):
+        raise VerifyError(f"{path.name} gives probabilities that are no numbers; its weights are damaged")
+    return Continuation(answer["content"], [step["id"] for step in steps], choices)
+
+
+def _compare(
+    name: str, compared: str, reference: Sequence[Continuation], other: Sequence[Continuation], kind: str
+) -> Check:
+    bounds = OUTPUT_BOUNDS.get(kind, _OTHER_BOUNDS)
+    equal = [a.text == b.text for a, b in zip(reference, other, strict=True)]
+    divergences, margins = [0.0], [0.0]
+    for a, b in zip(reference, other, strict=True):
+        # Beyond the first other token the contexts differ, and nothing can be compared.
+        for i, (expected, found) in enumerate(zip(a.ids, b.ids, strict=False)):
+            divergences.append(_divergence(a.choices[i], b.choices[i]))
+            if expected != found:
+                if a.text != b.text:
+                    ranks = a.choices[i]
+                    margins.append(ranks[expected] - ranks.get(found, min(ranks.values())))
+                break
+    divergence, margin = sum(divergences) / max(len(divergences) - 1, 1), max(margins)
+    needed = len(equal) if bounds.equal == 1.0 else len(equal) * bounds.equal - _SLACK_TITLES
+    passed = sum(equal) >= needed and divergence <= bounds.divergence and margin <= bounds.margin
+    first = next((i for i, same in enumerate(equal) if not same), None)
+    detail = f"KL {divergence:.3g}, titles part at a lead of {margin:.3g}"
+    if first is not None:
+        detail += f"; article {first}: {reference[first].text[:40]!r} against {other[first].text[:40]!r}"
+    return Check(
+        f"parity.outputs.{name}",
+        f"{len(equal)} articles, {compared}",
+        f"{sum(equal)} of {len(equal)} greedy titles equal, mean KL {divergence:.2g} nats over {len(divergences) - 1} "
+        f"tokens, parting at a lead of at most {margin:.2g}",
+        f"at least {bounds.equal:.0%} equal, KL at most {bounds.divergence:g}, lead at most {bounds.margin:g}",
+        passed,
+        "" if passed else detail,
+    )
+
+
+def _divergence(expected: Mapping[int, float], found: Mapping[int, float]) -> float:
+    """Return the KL divergence in nats, where all tokens that either lacks count as one."""
+    shared = expected.keys() & found.keys()
+    p, q = [math.exp(expected[token]) for token in shared], [math.exp(found[token]) for token in shared]
+    p.append(max(1 - sum(p), _SMALLEST_SHARE))
+    q.append(max(1 - sum(q), _SMALLEST_SHARE))
+    return max(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0 and b > 0), 0.0)
