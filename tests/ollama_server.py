@@ -70,9 +70,11 @@ def wait_until(condition: Any, timeout_s: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def offline_server(directory: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterator[OfflineServer]:
+def offline_server(
+    directory: Path, *options: str, prefix: tuple[str, ...] = (), port: int = 0
+) -> Iterator[OfflineServer]:
     """Run a server until the block ends; ``prefix`` goes before the command."""
-    port = free_port()
+    port = port or free_port()
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "server.log"
     command = [*prefix, sys.executable, "-m", "titlegen.offline.ollama", "--port", str(port)]
@@ -94,6 +96,11 @@ def offline_server(directory: Path, *options: str, prefix: tuple[str, ...] = ())
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def small_disk(bytes_free: int) -> tuple[str, ...]:
+    """Return the prefix that makes a server fail, as on a full disk, in the middle of writing a larger file."""
+    return ("bash", "-c", f'ulimit -f {bytes_free // 1024}; exec "$@"', "bash")
 
 
 def _answers(server: OfflineServer) -> bool:

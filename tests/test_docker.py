@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from titlegen.cli import app
 from titlegen.prompt import END_OF_TURN
 from titlegen.settings import ServeSettings, profile_names
 
@@ -202,27 +203,105 @@ def test_commands_name_what_is_there() -> None:
         assert command[command.index("--profile") + 1] in profile_names()
 
 
-def documented_commands() -> list[list[str]]:
-    """Return the ``docker compose`` lines of the compose file's head and of the README files."""
-    texts = [path.read_text(encoding="utf-8") for path in (COMPOSE, ROOT / "README.md", ROOT / "README.zh-TW.md")]
-    lines = [line.lstrip("#$ ").strip() for text in texts for line in text.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("docker compose ")]
+READMES = [ROOT / "README.md", ROOT / "README.zh-TW.md"]
 
 
-def test_documented_commands_fit_the_files() -> None:
-    commands = documented_commands()
-    assert len(commands) >= 4
+def docker_section(path: Path) -> str:
+    """Return the section on Docker of a README file."""
+    return re.split(r"^## ", path.read_text(encoding="utf-8").partition("\n## Docker\n")[2], flags=re.MULTILINE)[0]
+
+
+def documented_commands(path: Path) -> list[list[str]]:
+    """Return every command of a README's section on Docker, or of the compose file's head, as words."""
+    if path == COMPOSE:
+        lines = [line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        return [shlex.split(line) for line in lines if line.startswith("docker ")]
+    blocks = re.findall(r"^```sh\n(.*?)^```", docker_section(path), flags=re.MULTILINE | re.DOTALL)
+    return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.parametrize("path", [COMPOSE, *READMES], ids=lambda path: path.name)
+def test_every_documented_command_fits_the_files(path: Path) -> None:
+    commands = documented_commands(path)
     for words in commands:
-        assert (ROOT / words[words.index("-f") + 1]).resolve() == COMPOSE
-        verb = next(word for word in words if word in {"up", "exec", "logs", "down", "run"})
-        service = next(word for word in words[words.index(verb) + 1 :] if not word.startswith("-"))
-        if "--profile" in words:
-            assert words[words.index("--profile") + 1] in services()[service]["profiles"]
-        if verb == "exec" and "create" in words:
-            create = words[words.index("create") + 1 :]
-            assert create[0] == ServeSettings().model_name
-            assert create[1:] == ["-f", "/models/Modelfile"]
-            assert "/models" in [volume.split(":")[1] for volume in services()[service]["volumes"]]
+        problem = {"cp": check_copy, "mkdir": check_folder, "docker": check_compose}[words[0]](words)
+        assert problem is None, f"{shlex.join(words)}: {problem}"
+    compose = [words for words in commands if words[0] == "docker"]
+    steps = [(verb_of(words), service_of(words)) for words in compose if verb_of(words) != "run"]
+    assert steps == [("up", "trainer"), ("up", "tools"), ("up", "ollama"), ("exec", "ollama")]
+
+
+def test_readmes_document_the_same_commands() -> None:
+    assert documented_commands(READMES[0]) == documented_commands(READMES[1])
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_documented_files_and_profiles_are_there(path: Path) -> None:
+    names = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", docker_section(path), flags=re.MULTILINE | re.DOTALL))
+    files = [name for name in names if "/" in name]
+    assert len(files) >= 5
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    profiles = {profile for service in services().values() for profile in service["profiles"]}
+    assert profiles <= set(names)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cp docker/.env.sample docker/.env",
+        "cp docker/.env.example .env",
+        "mkdir -p results",
+        "docker compose -f compose.yml --profile train up trainer",
+        "docker compose -f docker/compose.ollama.yml --profile tools up --build trainer",
+        "docker compose -f docker/compose.ollama.yml --profile train up --build train",
+        "docker compose -f docker/compose.ollama.yml --profile train run --rm trainer titlegen verfy",
+        "docker compose -f docker/compose.ollama.yml exec ollama ollama create titles -f /models/Modelfile",
+        "docker compose -f docker/compose.ollama.yml exec ollama ollama create zh-titlegen -f /model/Modelfile",
+    ],
+)
+def test_a_command_that_does_not_fit_is_found(line: str) -> None:
+    words = shlex.split(line)
+    assert {"cp": check_copy, "mkdir": check_folder, "docker": check_compose}[words[0]](words) is not None
+
+
+def check_copy(words: list[str]) -> str | None:
+    source, target = words[1:]
+    if not (ROOT / source).is_file():
+        return f"{source} does not exist"
+    # Compose reads it beside the compose file.
+    return None if (ROOT / target) == DOCKER / ".env" else f"{target} is not read"
+
+
+def check_folder(words: list[str]) -> str | None:
+    mounted = {(DOCKER / v.split(":")[0]).resolve() for service in services().values() for v in service["volumes"]}
+    return None if (ROOT / words[-1]).resolve() in mounted else f"{words[-1]} is not mounted"
+
+
+def verb_of(words: list[str]) -> str:
+    return next(word for word in words if word in {"up", "exec", "run", "logs", "down"})
+
+
+def service_of(words: list[str]) -> str:
+    return next(word for word in words[words.index(verb_of(words)) + 1 :] if not word.startswith("-"))
+
+
+def check_compose(words: list[str]) -> str | None:
+    head = words[: words.index(verb_of(words))]
+    service, command = service_of(words), words[words.index(service_of(words)) + 1 :]
+    if (ROOT / head[head.index("-f") + 1]).resolve() != COMPOSE:
+        return "that is not the compose file"
+    if service not in services():
+        return f"there is no service {service}"
+    if "--profile" in head and head[head.index("--profile") + 1] not in services()[service]["profiles"]:
+        return f"{service} has another profile"
+    if command[:1] == ["titlegen"]:
+        return None if command[1] in app else f"titlegen has no verb {command[1]}"
+    if command[:2] == ["ollama", "create"]:
+        mounted = [volume.split(":")[1] for volume in services()[service]["volumes"]]
+        fits = command[2:] == [ServeSettings().model_name, "-f", "/models/Modelfile"] and "/models" in mounted
+        return None if fits else "that is not the model, or not the Modelfile that is mounted"
+    return None if not command else f"{command[0]} is not known here"
 
 
 def test_example_of_the_environment_has_every_variable() -> None:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -13,65 +14,49 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ollama
 import psutil
 import pytest
-from conftest import tiny_vocabulary
+from exported_models import (
+    ANSWERS,
+    ARTICLE,
+    ECHO_TEMPLATE,
+    EXPLAINED,
+    OTHER_TITLE,
+    TITLE,
+    VOCABULARY,
+    WRONG_NUMBER,
+    Export,
+    new_export,
+    question,
+    quiz,
+)
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from ollama_server import OfflineServer, free_port, offline_server, wait_until
-from scripted_model import END_OF_TURN, chain, with_characters, write_scripted_gguf
+from ollama_server import OfflineServer, free_port, offline_server, small_disk, wait_until
+from scripted_model import END_OF_TURN, chain, write_scripted_gguf, write_scripted_safetensors
 
 from titlegen import serve
 from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, VerifyError
+from titlegen.export import _declare_added_tokens
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
 from titlegen.prompt import INSTRUCTION, SYSTEM, TEMPLATE, render_prompt
 from titlegen.settings import ServeSettings
 
-TITLE, OTHER_TITLE = "市府擴大公車路網 盼減空污", "國中生發明節水器 獲全球獎"
-WRONG_NUMBER = "鐵道再添新站共79處"
-ARTICLE = "市府今天宣布，下個月起擴大公車路網，新增十二條路線。交通局說，民眾可以用手機查詢。"
-VOCABULARY = with_characters(tiny_vocabulary(), TITLE + OTHER_TITLE + WRONG_NUMBER)
 MODEL = "zh-titlegen"
 ROOT = Path(__file__).parents[1]
-
-
-@dataclasses.dataclass
-class Export:
-    """The directories that an export leaves, with a scripted model in them."""
-
-    merged: Path
-    gguf: Path
-
-    def write(self, follows: dict[str, str | Sequence[str]]) -> "Export":
-        """Export another model."""
-        shutil.rmtree(self.gguf, ignore_errors=True)
-        self.gguf.mkdir(parents=True)
-        write_scripted_gguf(self.gguf / "titlegen-Q8_0.gguf", VOCABULARY, follows)
-        write_manifest(self.gguf, "gguf", {}, {}, {"types": ["q8_0"]})
-        return self
-
-    def deploy(self, settings: ServeSettings, state: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
-        return serve.deploy(self.merged, self.gguf, settings, state, say)
 
 
 @pytest.fixture
 def export(tmp_path: Path) -> Export:
     """An export whose model writes TITLE."""
     return new_export(tmp_path / "profile")
-
-
-def new_export(directory: Path) -> Export:
-    found = Export(directory / "final-hf", directory / "gguf")
-    found.merged.mkdir(parents=True)
-    write_tokenizer(found.merged, *VOCABULARY)
-    return found.write(chain(TITLE))
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +68,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineServer]:
 @pytest.fixture
 def settings(server: OfflineServer, request: pytest.FixtureRequest) -> ServeSettings:
     """Settings with a model name of the test's own."""
-    name = re.sub(r"\W+", "-", request.node.name)[:60]
-    return ServeSettings(host=server.host, model_name=f"{MODEL}-{name}".rstrip("-"), timeout_s=60)
+    name = hashlib.sha256(request.node.name.encode()).hexdigest()[:16]
+    return ServeSettings(host=server.host, model_name=f"{MODEL}-{name}", timeout_s=60)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +109,12 @@ def title(settings: ServeSettings, merged: Path, article: str = ARTICLE) -> str:
         return client.generate(article).title
     finally:
         client.close()
+
+
+def titles(answers: list[serve.Answer] | TitlegenError) -> list[str]:
+    if isinstance(answers, TitlegenError):
+        raise answers
+    return [answer.title for answer in answers]
 
 
 # The server
@@ -203,7 +194,7 @@ def test_port_of_another_program_is_named(tmp_path: Path) -> None:
 
 
 def test_server_elsewhere_is_not_started(tmp_path: Path) -> None:
-    with pytest.raises(ServeError, match=r"no Ollama server answers at http://nowhere\.invalid:11434"):
+    with pytest.raises(ServeError, match=r"answers at http://nowhere\.invalid:11434.*asks for a password"):
         serve.ensure_server(ServeSettings(host="nowhere.invalid"), tmp_path)
     with pytest.raises(ServeError, match="start_offline is off"):
         serve.ensure_server(ServeSettings(host=f"127.0.0.1:{free_port()}", start_offline=False), tmp_path)
@@ -331,7 +322,7 @@ def test_source_on_the_network(tmp_path: Path, source: str, text: str, notice: s
 
 def test_source_on_disk(export: Export, tiny_merged: Path) -> None:
     exported = serve.resolve_source(ServeSettings(), export.gguf)
-    path = export.gguf / "titlegen-Q8_0.gguf"
+    path = export.file
     assert (exported.files, exported.is_exported, exported.notices) == ((path,), True, ())
     named = serve.resolve_source(ServeSettings(source=str(path)), export.gguf)
     assert (named.files, named.digests, named.is_exported) == ((path,), exported.digests, False)
@@ -386,21 +377,35 @@ def test_curl_line_works(export: Export, settings: ServeSettings, tmp_path: Path
     assert json.loads(output.stdout)["response"] == TITLE
 
 
-def test_deploying_the_same_again_changes_nothing(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
+def test_deploying_the_same_again_changes_nothing(
+    export: Export, settings: ServeSettings, server: OfflineServer, tmp_path: Path
+) -> None:
     first = export.deploy(settings, tmp_path)
-    second = export.deploy(settings, tmp_path)
+    engines = {engine.pid for engine in server.engines}
+    said: list[str] = []
+    second = export.deploy(settings, tmp_path, said.append)
     assert (second["changed"], second["digest"]) == (False, first["digest"])
     assert names(settings) == {"latest": first["digest"]}
+    # Nothing was sent and nothing was loaded.
+    assert not any("uploading" in line for line in said)
+    assert {engine.pid for engine in server.engines} == engines
 
 
-def test_new_version_takes_over_and_rollback_returns(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
+def test_new_version_takes_over_and_rollback_returns(
+    export: Export, settings: ServeSettings, server: OfflineServer, tmp_path: Path
+) -> None:
     first = export.deploy(settings, tmp_path)
     second = export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path)
+    engines = {engine.pid for engine in server.engines}
     assert title(settings, export.merged) == OTHER_TITLE
     assert names(settings) == {"latest": second["digest"], "previous": first["digest"]}
+    # It had been loaded before it took over.
+    assert {engine.pid for engine in server.engines} <= engines
     back = serve.rollback(settings, tmp_path)
+    engines = {engine.pid for engine in server.engines}
     assert back["digest"] == first["digest"]
     assert title(settings, export.merged) == TITLE
+    assert {engine.pid for engine in server.engines} <= engines
     assert names(settings) == {"latest": first["digest"], "previous": second["digest"]}
     serve.rollback(settings, tmp_path)
     assert title(settings, export.merged) == OTHER_TITLE
@@ -417,6 +422,11 @@ def test_changed_parameters_are_a_new_version(export: Export, settings: ServeSet
 def test_rollback_needs_a_previous_version(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
     export.deploy(settings, tmp_path)
     with pytest.raises(ServeError, match="nothing has been replaced yet"):
+        serve.rollback(settings, tmp_path)
+    # What an interrupted switch-over leaves.
+    with management(settings) as connection:
+        connection.copy(settings.model_name, f"{settings.model_name}:previous")
+    with pytest.raises(ServeError, match="is the model that answers now"):
         serve.rollback(settings, tmp_path)
 
 
@@ -454,45 +464,107 @@ def test_model_that_writes_no_titles_does_not_take_over(
     assert title(settings, export.merged) == TITLE
 
 
-@pytest.mark.fault
-def test_damaged_file_does_not_take_over(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
-    first = export.deploy(settings, tmp_path)
-    path = export.write(chain(OTHER_TITLE)).gguf / "titlegen-Q8_0.gguf"
-    path.write_bytes(path.read_bytes()[:-1000])
-    write_manifest(export.gguf, "gguf", {}, {}, {"types": ["q8_0"]})
-    with pytest.raises(ServeError, match="unexpected EOF"):
-        export.deploy(settings, tmp_path)
-    assert names(settings) == {"latest": first["digest"]}
+def damage(export: Export, settings: ServeSettings) -> ServeSettings:
+    export.file.write_bytes(export.file.read_bytes()[:-1000])
+    return settings
 
 
-@pytest.mark.fault
-def test_other_vocabulary_is_found(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
+def exchange_the_tokenizer(export: Export, settings: ServeSettings) -> ServeSettings:
     write_tokenizer(export.merged, *(column[:1500] for column in VOCABULARY))
-    with pytest.raises(ServeError, match=r"(vocabulary|tokenizer) is another one"):
-        export.deploy(settings, tmp_path)
-    assert names(settings) == {}
+    return settings
+
+
+def exchange_the_model(export: Export, settings: ServeSettings) -> ServeSettings:
+    export.file.write_bytes(b"GGUF, it says")
+    return settings
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("call", ["create_blob", "create", "generate", "copy", "delete"])
-def test_server_killed_during_deployment(
-    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+@pytest.mark.parametrize(
+    ("break_it", "error"),
+    [
+        (damage, "unexpected EOF"),
+        (exchange_the_model, "could not create the model"),
+        (exchange_the_tokenizer, r"(vocabulary|tokenizer) is another one"),
+        (lambda _, settings: changed(settings, source="gemma3n:e4b"), "create the model from gemma3n:e4b"),
+        (lambda _, settings: changed(settings, source="hf://twnlp/news"), r"create the model from hf\.co/twnlp/news"),
+        (lambda _, settings: changed(settings, num_ctx=256, num_predict=250), "leaves no room"),
+        (lambda _, settings: changed(settings, timeout_s=0.0001), "did not answer within"),
+    ],
+)
+def test_failed_deployment_leaves_what_was_served(
+    export: Export, settings: ServeSettings, tmp_path: Path, break_it: Any, error: str
 ) -> None:
-    """The server dies at a step of the second deployment; started again, it serves one version or the other, whole."""
+    first = export.deploy(settings, tmp_path)
+    shutil.copytree(export.merged, tmp_path / "tokenizer")
+    if break_it is not exchange_the_model:
+        export.write(chain(OTHER_TITLE))
+    broken = break_it(export, settings)
+    write_manifest(export.gguf, "gguf", {}, {}, {"types": ["q8_0"]})
+    with pytest.raises(ServeError, match=error):
+        export.deploy(broken, tmp_path)
+    assert names(settings) == {"latest": first["digest"]}
+    assert title(settings, tmp_path / "tokenizer") == TITLE
+
+
+@pytest.mark.fault
+def test_full_disk_leaves_what_was_served(export: Export, tmp_path: Path) -> None:
+    size = export.file.stat().st_size
+    with offline_server(tmp_path, prefix=small_disk(size + 2**18)) as server:
+        settings = ServeSettings(host=server.host)
+        first = export.deploy(settings, tmp_path)
+        with export.write(chain(OTHER_TITLE)).file.open("ab") as file:
+            file.write(bytes(2**20))
+        write_manifest(export.gguf, "gguf", {}, {}, {"types": ["q8_0"]})
+        with pytest.raises(ServeError, match="File too large"):
+            export.deploy(settings, tmp_path)
+        assert names(settings) == {"latest": first["digest"]}
+        assert title(settings, export.merged) == TITLE
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("call", "time"),
+    [
+        ("create_blob", 1),
+        ("create", 1),
+        ("create", 0),
+        ("generate", 1),
+        ("generate", 4),
+        ("copy", 1),
+        ("copy", 2),
+        ("delete", 1),
+    ],
+)
+def test_server_killed_during_deployment(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, time: int
+) -> None:
+    """The server dies before some call, or (0) in the middle of one; started again, it serves one version, whole."""
     with offline_server(tmp_path) as server:
         settings = ServeSettings(host=server.host, retries=0)
         first = export.deploy(settings, tmp_path)
         original = getattr(ollama.Client, call)
+        count = itertools.count(1)
 
-        def kill_first(*arguments: Any, **fields: Any) -> Any:
+        def kill() -> None:
             server.process.kill()
             server.process.wait()
-            return original(*arguments, **fields)
+
+        def kill_first(*arguments: Any, **fields: Any) -> Any:
+            if next(count) == time:
+                kill()
+            answer = original(*arguments, **fields)
+            return answer if time else kill_after_one(answer)
+
+        def kill_after_one(steps: Iterator[Any]) -> Iterator[Any]:
+            yield next(steps)
+            kill()
+            yield from steps
 
         export.write(chain(OTHER_TITLE))
         with monkeypatch.context() as patch:
             patch.setattr(ollama.Client, call, kill_first)
-            with pytest.raises(ServeError, match="what it served before, it still has"):
+            with pytest.raises(ServeError, match=r"what it served before, it still has|no server answers"):
                 export.deploy(settings, tmp_path)
     with offline_server(tmp_path) as server:
         settings = ServeSettings(host=server.host)
@@ -507,7 +579,7 @@ def test_server_killed_during_deployment(
 def test_quantised_on_the_server(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
     import numpy as np
 
-    path = export.gguf / "titlegen-Q8_0.gguf"
+    path = export.file
     write_scripted_gguf(path, VOCABULARY, chain(TITLE), dtype=np.float16)
     settings = changed(settings, source=str(path), quantize="q8_0")
     assert export.deploy(settings, tmp_path)["titles"] == [TITLE] * 5
@@ -517,11 +589,33 @@ def test_quantised_on_the_server(export: Export, settings: ServeSettings, tmp_pa
     assert shown.details.quantization_level == "Q8_0"
 
 
-def test_unknown_base_model_is_an_error(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
+def test_safetensors_directory_is_quantised_on_the_server(
+    export: Export, settings: ServeSettings, tmp_path: Path
+) -> None:
+    write_scripted_safetensors(export.merged, VOCABULARY, chain(TITLE))
+    _declare_added_tokens(export.merged)
     said: list[str] = []
-    with pytest.raises(ServeError, match="could not create the model from gemma3n:e4b"):
-        export.deploy(changed(settings, source="gemma3n:e4b"), tmp_path, said.append)
-    assert any("not fine-tuned" in line for line in said)
+    settings = changed(settings, source=str(export.merged), quantize="q8_0")
+    assert export.deploy(settings, tmp_path, said.append)["titles"] == [TITLE] * 5
+    assert any("importing safetensors" in line for line in said)
+    with management(settings) as connection:
+        shown = connection.show(settings.model_name)
+    assert shown.details is not None
+    assert (shown.details.format, shown.details.quantization_level) == ("gguf", "Q8_0")
+
+
+@pytest.mark.parametrize(
+    ("source", "notice"),
+    [("hf://twnlp/news:Q8_0", "using hf.co/twnlp/news:Q8_0"), ("gemma3n:e4b", "gemma3n:e4b is not fine-tuned")],
+)
+def test_notices_come_before_the_work(
+    export: Export, settings: ServeSettings, tmp_path: Path, source: str, notice: str
+) -> None:
+    said: list[str] = []
+    # The server has no network to fetch it from.
+    with pytest.raises(ServeError, match="has no network"):
+        export.deploy(changed(settings, source=source), tmp_path, said.append)
+    assert notice in said[0]
 
 
 @pytest.mark.parametrize("name", ["", "bad name", "a/b/c/d", "-x", "a:"])
@@ -654,7 +748,7 @@ def test_slow_server_is_an_error(deployed: tuple[ServeSettings, Path]) -> None:
 def test_repetition_is_an_error(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
     export.write({"\n": "路", "路": "路"})
     name = settings.model_name
-    server.create(name, export.gguf / "titlegen-Q8_0.gguf", template=TEMPLATE, system=SYSTEM)
+    server.create(name, export.file, template=TEMPLATE, system=SYSTEM)
     client = serve.Client(settings, export.merged)
     try:
         assert client.ask(ARTICLE, {"num_predict": 100}).done_reason == "aborted"
@@ -672,15 +766,28 @@ def test_busy_server_is_asked_again(export: Export, tmp_path: Path) -> None:
         client = serve.Client(settings, export.merged)
         answers = list(client.generate_many([ARTICLE] * 12, concurrency=3))
         client.close()
-        assert [getattr(answer, "title", answer) for answer in answers] == [TITLE] * 12
+        assert [titles(answer) for answer in answers] == [[TITLE]] * 12
         # Some of these requests had been turned away.
         assert "POST /api/generate 503" in server.log.read_text()
 
 
 @pytest.mark.fault
+def test_lost_connection_is_tried_again(export: Export, tmp_path: Path) -> None:
+    with offline_server(tmp_path) as server:
+        settings = ServeSettings(host=server.host, retries=10)
+        export.deploy(settings, tmp_path)
+    client = serve.Client(settings, export.merged)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(client.generate, ARTICLE)
+        with offline_server(tmp_path, port=server.port):
+            assert waiting.result().title == TITLE
+    client.close()
+
+
+@pytest.mark.fault
 def test_busy_server_is_an_error_in_the_end(export: Export, tmp_path: Path) -> None:
     with offline_server(tmp_path, "--max-queue", "0") as server:
-        server.create(MODEL, export.gguf / "titlegen-Q8_0.gguf")
+        server.create(MODEL, export.file)
         client = serve.Client(ServeSettings(host=server.host, retries=1), export.merged)
         with pytest.raises(ServeError, match="busy, also after 1 further tries"):
             client.generate(ARTICLE)
@@ -690,18 +797,18 @@ def test_busy_server_is_an_error_in_the_end(export: Export, tmp_path: Path) -> N
 @pytest.mark.fault
 def test_killed_engine_is_not_noticed(client: serve.Client, server: OfflineServer) -> None:
     answers = client.generate_many([ARTICLE] * 40, concurrency=4)
-    titles = [next(answers)]
+    found = [next(answers)]
     for engine in server.engines:
         engine.kill()
-    titles += answers
-    assert [getattr(answer, "title", answer) for answer in titles] == [TITLE] * 40
+    found += answers
+    assert [titles(answer) for answer in found] == [[TITLE]] * 40
 
 
 def test_many_articles_keep_their_order_and_their_errors(client: serve.Client) -> None:
     articles = [ARTICLE, "", *[ARTICLE] * 5, "\0"]
     answers = list(client.generate_many(articles, concurrency=3))
     assert [isinstance(answer, DataError) for answer in answers] == [not any(c.isalnum() for c in a) for a in articles]
-    assert {answer.title for answer in answers if isinstance(answer, serve.Answer)} == {TITLE}
+    assert [titles(answer) for answer in answers if isinstance(answer, list)] == [[TITLE]] * 6
 
 
 def test_articles_are_taken_as_they_are_needed(client: serve.Client) -> None:
@@ -713,14 +820,23 @@ def test_articles_are_taken_as_they_are_needed(client: serve.Client) -> None:
 
 
 def test_candidates_are_ranked(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
-    # After the line break either title may begin: one has a number that is not in the article.
-    follows = {**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("市", "鐵")}
+    # After the line break any of three may begin: one has a number that is not in the article, one is explained.
+    follows = {**chain(TITLE), **chain(WRONG_NUMBER), **chain(EXPLAINED), "\n": ("市", "鐵", "標")}
     export.write(follows)
-    server.create(settings.model_name, export.gguf / "titlegen-Q8_0.gguf", template=TEMPLATE, system=SYSTEM)
+    server.create(settings.model_name, export.file, template=TEMPLATE, system=SYSTEM)
     client = serve.Client(settings, export.merged)
-    candidates = client.generate_candidates(ARTICLE, 12)
+    candidates = client.generate_candidates(ARTICLE, 24)
     client.close()
-    assert [answer.title for answer in candidates] == [TITLE, WRONG_NUMBER]
+    assert [answer.title for answer in candidates] == [TITLE, WRONG_NUMBER, EXPLAINED]
+
+
+@pytest.mark.fault
+def test_candidates_that_are_none_are_an_error(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
+    server.create(settings.model_name, export.write({}).file, template=TEMPLATE, system=SYSTEM)
+    client = serve.Client(settings, export.merged)
+    with pytest.raises(ServeError, match="wrote nothing for this article"):
+        client.generate_candidates(ARTICLE, 3)
+    client.close()
 
 
 def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path]) -> None:
@@ -731,73 +847,17 @@ def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path
 
 
 @pytest.mark.fault
-def test_two_hundred_clients_at_once(client: serve.Client) -> None:
-    articles = [f"第{number}則。" + ARTICLE * (number % 3 + 1) for number in range(200)]
-
-    def one(article: str) -> tuple[serve.Answer, int | None]:
-        return client.generate(article), client.expected_tokens(client.prepare(article)[0])
-
-    with concurrent.futures.ThreadPoolExecutor(50) as threads:
-        answers = list(threads.map(one, articles))
-    assert all(answer.title == TITLE and answer.prompt_tokens == expected for answer, expected in answers)
-
-
-# Files of articles
-
-
-def write_lines(path: Path, rows: list[Any]) -> Path:
-    lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    return path
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def test_file_of_articles(client: serve.Client, tmp_path: Path) -> None:
-    rows = [
-        {"id": "a", "content": ARTICLE},
-        b"{broken",
-        {"id": "c"},
-        {"content": ARTICLE},
-        {"id": "e", "content": ""},
-        b"\xff\xfe",
-        {"id": "g", "content": ARTICLE},
-    ]
-    source = write_lines(tmp_path / "in.jsonl", rows)
-    target = tmp_path / "out" / "titles.jsonl"
-    assert serve.generate_file(client, source, target) == {"lines": 7, "resumed": 0, "failed": 4}
-    found = read_lines(target)
-    assert [row["id"] for row in found] == ["a", 2, "c", 4, "e", 6, "g"]
-    assert [row.get("title") for row in found] == [TITLE, None, None, TITLE, None, None, TITLE]
-    assert found[1]["error"].startswith("line 2: not JSON")
-    assert found[2]["error"] == "line 3: no text in column 'content'"
-
-
-@pytest.mark.fault
-def test_file_is_gone_on_from_where_it_stopped(client: serve.Client, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [{"id": number, "content": ARTICLE} for number in range(10)])
-    target = tmp_path / "titles.jsonl"
-    serve.generate_file(client, source, target)
-    whole = target.read_bytes()
-    # Cut off in the middle of the sixth line.
-    kept = whole.splitlines(keepends=True)
-    target.write_bytes(b"".join(kept[:5]) + kept[5][:10])
-    assert serve.generate_file(client, source, target) == {"lines": 10, "resumed": 5, "failed": 0}
-    assert target.read_bytes() == whole
-    assert serve.generate_file(client, source, target)["resumed"] == 10
-
-
-def test_result_of_another_file_is_not_touched(client: serve.Client, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [{"id": "a", "content": ARTICLE}])
-    target = write_lines(tmp_path / "titles.jsonl", [{"id": "z", "title": "x"}])
-    before = target.read_bytes()
-    with pytest.raises(DataError, match="not the result of"):
-        serve.generate_file(client, source, target)
-    assert target.read_bytes() == before
-    with pytest.raises(DataError, match="does not exist"):
-        serve.generate_file(client, tmp_path / "no.jsonl", target)
+def test_two_hundred_clients_at_once(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
+    """None is lost and none is mixed up: each article has an answer and a length of its own."""
+    server.create(settings.model_name, export.write(quiz()).file, template=ECHO_TEMPLATE, system=SYSTEM)
+    articles = ["公車" * number + question(number) for number in range(200)]
+    client = serve.Client(settings, export.merged)
+    with concurrent.futures.ThreadPoolExecutor(200) as threads:
+        answers = list(threads.map(client.generate, articles))
+    client.close()
+    assert [answer.title for answer in answers] == ANSWERS
+    counts = [answer.prompt_tokens for answer in answers]
+    assert counts == sorted(set(counts))
 
 
 def test_instruction_is_in_the_template_once() -> None:

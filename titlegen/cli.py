@@ -9,7 +9,7 @@ import cyclopts
 from pydantic import ValidationError
 
 from titlegen import __version__
-from titlegen.errors import TitlegenError
+from titlegen.errors import ConfigError, TitlegenError
 from titlegen.settings import Settings, debugging, describe_invalid, load_settings
 
 EXIT_DONE, EXIT_GATE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -19,6 +19,8 @@ app = cyclopts.App(
     help="Fine-tune, prove, publish and serve a Traditional Chinese headline model.",
     version=__version__,
     result_action="return_value",
+    # `main` says how to go on.
+    suppress_keyboard_interrupt=False,
 )
 
 Options = Annotated[Settings | None, cyclopts.Parameter(name="*")]
@@ -61,10 +63,11 @@ def train(*, settings: Options = None, as_json: AsJson = False) -> int:
 
 @app.command
 def export(*, settings: Options = None, as_json: AsJson = False) -> int:
-    """Merge the adapter into the base model and convert it to GGUF (trains first when needed)."""
+    """Merge the adapter into the base model, convert it to GGUF and verify both (trains first when needed)."""
     from titlegen import pipeline
 
-    runs = pipeline.export(_resolve(settings, "export"))
+    resolved = _resolve(settings, "export")
+    runs = [*pipeline.export(resolved), pipeline.verify(resolved)]
     _emit({run.name: run.results for run in runs}, "\n".join(map(pipeline.describe, runs)), as_json=as_json)
     return EXIT_DONE
 
@@ -87,12 +90,37 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
 
 
 @app.command
-def verify(*, settings: Options = None, as_json: AsJson = False) -> int:
-    """Prove that the export is the trained model and that its prompt is served as it was trained."""
-    from titlegen import pipeline
+def verify(
+    *,
+    settings: Options = None,
+    directory: Path | None = None,
+    base: Path | None = None,
+    adapter: Path | None = None,
+    as_json: AsJson = False,
+) -> int:
+    """Prove that the export is the trained model and that its prompt is served as it was trained.
 
-    run = pipeline.verify(_resolve(settings, "verify"))
-    _emit(run.results, pipeline.describe_checks(run), as_json=as_json)
+    Args:
+        settings: all settings.
+        directory: check this model directory, whoever made it, and the GGUF files in it, instead of the export.
+        base: directory of its base model; without it, what only a comparison shows is left out.
+        adapter: directory of the adapter that was merged into it.
+        as_json: print every check as one JSON object.
+    """
+    from titlegen import pipeline
+    from titlegen.verify import require
+
+    if directory is None and (base or adapter):
+        raise ConfigError("--base and --adapter belong to a directory; name it with --directory")
+    resolved = _resolve(settings, "verify")
+    if directory is None:
+        results = pipeline.verify(resolved).results
+        _emit(results, pipeline.describe_checks(results["checks"]), as_json=as_json)
+        return EXIT_DONE
+    checks = pipeline.verify_directory(resolved, directory, base, adapter)
+    found = [check._asdict() for check in checks]
+    _emit({"checks": found}, pipeline.describe_checks(found), as_json=as_json)
+    require(checks)
     return EXIT_DONE
 
 
@@ -143,18 +171,42 @@ def deploy(
 
 
 @app.command
-def generate(article: str, /, *, settings: Options = None, as_json: AsJson = False) -> int:
-    """Print a title for an article, from the deployed model.
+def generate(
+    # A single hyphen is no option.
+    article: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    settings: Options = None,
+    out: Path | None = None,
+    number: Annotated[int, cyclopts.Parameter(name="--n", validator=cyclopts.validators.Number(gte=1, lte=64))] = 1,
+    concurrency: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=256))] = 4,
+    as_json: AsJson = False,
+) -> int:
+    """Print a title for an article, or write one for every line of a JSONL file, from the deployed model.
+
+    A run over a file can be interrupted: the same command goes on from what is written. Exit code 1 when an article
+    of the file got no title; its line in the result says why.
 
     Args:
-        article: path of a UTF-8 text file, or - for standard input.
-        settings: all settings.
-        as_json: print title, timings and token counts as one JSON object.
+        article: path of a UTF-8 text file, - for standard input, or with --out a JSONL file of articles.
+        settings: all settings; --data.content-column names the column that holds the article.
+        out: JSONL file for the titles, in the order of the articles.
+        number: titles for each article, the best first by the output contract and by numbers that the article has.
+        concurrency: articles of a file that are worked on at a time.
+        as_json: print titles, timings and token counts as one JSON object.
     """
     from titlegen import pipeline
 
-    answer = pipeline.generate(settings or load_settings(), article)
-    _emit(answer, answer["title"], as_json=as_json)
+    resolved = settings or load_settings()
+    if out is not None:
+        result = pipeline.generate_file(resolved, article, out, number=number, concurrency=concurrency)
+        _emit(result, result["message"], as_json=as_json)
+        return EXIT_GATE if result["failed"] else EXIT_DONE
+    if Path(article).suffix.lower() in {".jsonl", ".ndjson"}:
+        raise ConfigError(f"{article} is a file of many articles; say with --out where their titles go")
+    answers = pipeline.generate(resolved, article, number)
+    value = answers[0] if number == 1 else {**answers[0], "candidates": answers}
+    _emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)
     return EXIT_DONE
 
 
@@ -176,6 +228,23 @@ def serve(
 
     result = pipeline.serve(settings or load_settings(), stop=stop)
     _emit(result, result["message"], as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
+def plan(*, settings: Options = None, rows: int | None = None, as_json: AsJson = False) -> int:
+    """Say what every stage would read, write and need, in disk, memory and minutes; nothing is downloaded or changed.
+
+    Args:
+        settings: all settings.
+        rows: number of articles, for a data set on the Hub other than the profile's own.
+        as_json: print one JSON object.
+    """
+    from titlegen.plan import as_record, make_plan, table
+
+    resolved = settings or load_settings()
+    stages = make_plan(resolved, rows)
+    _emit(as_record(resolved, stages), table(resolved, stages), as_json=as_json)
     return EXIT_DONE
 
 

@@ -1,16 +1,17 @@
 """The stages in order: each brings those before it up to date, and runs only when something it depends on changed."""
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.daemon import stop_daemon
-from titlegen.errors import DataError
+from titlegen.errors import ConfigError, DataError
 from titlegen.manifest import (
     MANIFEST,
     Manifest,
@@ -25,7 +26,15 @@ from titlegen.manifest import (
     write_manifest,
 )
 from titlegen.models import fingerprint, resolve_base
-from titlegen.settings import EMBEDDED, Settings
+from titlegen.settings import EMBEDDED, DataSettings, Settings
+
+if TYPE_CHECKING:
+    from titlegen import hub
+
+# Articles whose prompts and tokens are compared.
+_PARITY_ARTICLES = 1000
+# Lines of a file of articles between two reports of progress.
+_PROGRESS_LINES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +72,14 @@ def describe(run: StageRun) -> str:
     return f"{run.name}: {state}; {run.directory}"
 
 
-def describe_checks(run: StageRun) -> str:
-    """Return one line a check: what was compared, the figure and its bound."""
-    rows = [(check["name"], check["figure"], check["bound"], check["compared"]) for check in run.results["checks"]]
-    return "\n".join(_aligned([("check", "found", "bound", "compared"), *rows]))
+def describe_checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line a check: what was compared, the figure and its bound; then what is wrong."""
+    rows = [
+        (check["name"], "passed" if check["passed"] else "FAILED", check["figure"], check["bound"], check["compared"])
+        for check in checks
+    ]
+    lines = _aligned([("check", "verdict", "found", "bound", "compared"), *rows])
+    return "\n".join([*lines, *(f"{check['name']}: {check['detail']}" for check in checks if not check["passed"])])
 
 
 def run_stage(
@@ -180,8 +193,9 @@ def verify(settings: Settings) -> StageRun:
     base = resolve_base(settings.model)
 
     def build(directory: Path) -> dict[str, Any]:
-        examples = data.load_split(settings.directory / "data", "test")
-        checks = run_checks(
+        splits = (data.load_split(settings.directory / "data", split) for split in ("test", "val", "train"))
+        examples = [example for split in splits for example in split][:_PARITY_ARTICLES]
+        found = run_checks(
             merged.directory,
             base,
             settings.directory / "lora",
@@ -190,7 +204,7 @@ def verify(settings: Settings) -> StageRun:
             [example.title for example in examples],
             greedy_articles=settings.export.verify_articles,
         )
-        results = require(checks)
+        results = require(found.checks) | {"titles": found.titles}
         write_atomically(directory / "checks.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         return results
 
@@ -201,6 +215,33 @@ def verify(settings: Settings) -> StageRun:
         {"merged": merged.manifest.digest, "gguf": converted.manifest.digest},
         build,
     )
+
+
+def verify_directory(settings: Settings, directory: Path, base: Path | None, adapter: Path | None) -> list[Any]:
+    """Check a model directory that any tool may have made, and the GGUF files in it; nothing is written.
+
+    Args:
+        settings: how many articles' titles are compared.
+        directory: the model, in safetensors.
+        base: directory of the base model, None to check what holds without it.
+        adapter: directory of the adapter, None to leave the merge itself unchecked.
+
+    Raises:
+        ConfigError: a directory does not exist, or an adapter is given without its base.
+    """
+    from titlegen.data.sources import open_source
+    from titlegen.verify import verify as run_checks
+
+    for path in filter(None, (directory, base, adapter)):
+        if not path.is_dir():
+            raise ConfigError(f"{path} is not a directory; give one to `titlegen verify`")
+    if adapter and not base:
+        raise ConfigError(f"--adapter {adapter} changes a base model; give its directory with --base")
+    rows = list(open_source(DataSettings(source=EMBEDDED)).rows)
+    contents, titles = [row.content for row in rows], [row.title for row in rows]
+    ggufs = sorted(directory.glob("*.gguf"))
+    number = settings.export.verify_articles
+    return run_checks(directory, base, adapter, ggufs, contents, titles, greedy_articles=number).checks
 
 
 def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
@@ -279,28 +320,39 @@ def _base_titles(settings: Settings, examples: Sequence[Any]) -> list[str]:
 
 def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None = None) -> dict[str, Any]:
     """Publish the export, or with ``dry_run`` say what would be published, or compare a repository with the export."""
-    from titlegen import hub
+    from titlegen import data, hub
 
-    verified = verify(settings)
+    verify(settings)
     target = hub.ensure_hub(settings.hub, settings.output / "run", settings.profile)
     say(f"push: {target.describe()}")
-    artefacts = hub.Artefacts(
+    published = artefacts(settings)
+    if verify_only is not None:
+        return hub.verify_remote(target, verify_only, published, settings)
+    if dry_run:
+        return hub.plan_push(target, published, settings)
+    started = time.monotonic()
+    result = hub.push_model(target, published, settings)
+    if result["committed"]:
+        say("push: downloading what arrived, and comparing a title")
+        article = data.load_split(settings.directory / "data", "test")[0].content
+        hub.check_download(target, article, revision=result["commit"], export=published.export)
+    result["elapsed_s"] = round(time.monotonic() - started, 2)
+    _remember(settings, "push", result)
+    return result
+
+
+def artefacts(settings: Settings) -> "hub.Artefacts":
+    """Return the directories of what is published."""
+    from titlegen import hub
+
+    return hub.Artefacts(
         export=settings.directory / "final-hf",
         gguf=settings.directory / "gguf",
         report=settings.directory / "report",
         adapter=settings.directory / "lora",
         data=settings.directory / "data",
-        verification=verified.directory,
+        verification=settings.directory / "verify",
     )
-    if verify_only is not None:
-        return hub.verify_remote(target, verify_only, artefacts, settings)
-    if dry_run:
-        return hub.plan_push(target, artefacts, settings)
-    started = time.monotonic()
-    result = hub.push_model(target, artefacts, settings)
-    result["elapsed_s"] = round(time.monotonic() - started, 2)
-    _remember(settings, "push", result)
-    return result
 
 
 def deploy(settings: Settings, *, rollback: bool = False) -> dict[str, Any]:
@@ -310,24 +362,47 @@ def deploy(settings: Settings, *, rollback: bool = False) -> dict[str, Any]:
     state = settings.output / "run"
     if rollback:
         return serving.rollback(settings.serve, state)
-    verify(settings)
+    verified = verify(settings)
     started = time.monotonic()
     folders = (settings.directory / "final-hf", settings.directory / "gguf")
     result = serving.deploy(*folders, settings.serve, state, say)
+    if settings.serve.source == "gguf":
+        say("deploy: comparing served titles with the merged model's")
+        result["parity"] = _check_served(settings, verified.results["titles"])
     result["elapsed_s"] = round(time.monotonic() - started, 2)
     _remember(settings, "deploy", result)
     return result
 
 
-def generate(settings: Settings, article: str) -> dict[str, Any]:
-    """Return the deployed model's title for an article in a file, or on standard input for ``-``.
+def _check_served(settings: Settings, titles: Sequence[str]) -> dict[str, Any]:
+    """Compare the deployed model's greedy titles with those of the merged model.
+
+    Raises:
+        VerifyError: too few are equal.
+    """
+    from titlegen import data
+    from titlegen.verify import check_served, require
+
+    examples = data.load_split(settings.directory / "data", "test")[: len(titles)]
+    with _client(settings) as client:
+        served = [client.ask(example.content, {"temperature": 0.0}).raw for example in examples]
+    kind = settings.serve.quantize or settings.export.gguf_types[0]
+    check: dict[str, Any] = require([check_served(served, titles, kind.upper())])["checks"][0]
+    return check
+
+
+def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str, Any]]:
+    """Return the deployed model's titles for an article in a file, or on standard input for ``-``, the best first.
+
+    Args:
+        settings: all settings.
+        article: path of a UTF-8 text file, or ``-``.
+        number: titles at most.
 
     Raises:
         DataError: the file cannot be read as UTF-8 text.
         ServeError: the server or the model does not answer.
     """
-    from titlegen import serve as serving
-
     try:
         raw = sys.stdin.buffer.read() if article == "-" else Path(article).read_bytes()
         text = raw.decode("utf-8-sig")
@@ -337,11 +412,51 @@ def generate(settings: Settings, article: str) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{article!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    client = serving.Client(settings.serve, settings.directory / "final-hf")
-    answer = client.generate(text)
-    if answer.trimmed:
+    with _client(settings) as client:
+        answers = [client.generate(text)] if number == 1 else client.generate_candidates(text, number)
+    if answers[0].trimmed:
         say(f"the article is longer than {settings.serve.num_ctx} tokens hold; its end was left out at a sentence end")
-    return dataclasses.asdict(answer)
+    return [dataclasses.asdict(answer) for answer in answers]
+
+
+def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> dict[str, Any]:
+    """Write the deployed model's titles for the articles of a JSONL file; an interrupted run is gone on from.
+
+    Raises:
+        DataError: the source cannot be read, or the target is something else's result.
+        ServeError: the server or the model does not answer.
+        TitlegenError: the target cannot be written.
+    """
+    from titlegen import serve as serving
+
+    def progress(done: int) -> None:
+        if done % _PROGRESS_LINES == 0:
+            say(f"generate: {done} articles done")
+
+    with _client(settings) as client:
+        result = serving.generate_file(
+            client,
+            Path(source),
+            target,
+            concurrency=concurrency,
+            number=number,
+            content_column=settings.data.content_column,
+            on_line=progress,
+        )
+    text = f"{result['lines'] - result['failed']} titles in {target}, {result['failed']} articles without one"
+    text += f"; {result['resumed']} had been done before" if result["resumed"] else ""
+    return {**result, "out": str(target), "message": text}
+
+
+@contextlib.contextmanager
+def _client(settings: Settings) -> Iterator[Any]:
+    from titlegen import serve as serving
+
+    client = serving.Client(settings.serve, settings.directory / "final-hf")
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def serve(settings: Settings, *, stop: bool = False) -> dict[str, Any]:

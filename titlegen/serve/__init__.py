@@ -1,16 +1,18 @@
 """Serving: the Modelfile, deployment with switch-over, and the client that takes an article of any size."""
 
 from titlegen.serve.batch import generate_file
-from titlegen.serve.client import Answer, Client, ServedGenerator
+from titlegen.serve.client import CONCURRENCY, Answer, Client, ServedGenerator, UnavailableError
 from titlegen.serve.deploy import create_model, deploy, is_deployed, rollback
 from titlegen.serve.modelfile import render_modelfile, render_template, resolve_source
 from titlegen.serve.server import Server, ensure_server, server_url, stop_server
 
 __all__ = [
+    "CONCURRENCY",
     "Answer",
     "Client",
     "ServedGenerator",
     "Server",
+    "UnavailableError",
     "create_model",
     "deploy",
     "ensure_server",

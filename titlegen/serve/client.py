@@ -7,7 +7,7 @@ import re
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,11 +27,16 @@ _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
 _MAX_BINARY_SHARE = 0.05
 # Candidates after the first are drawn hotter, or they would all be the same.
 _CANDIDATE_TEMPERATURE = 0.8
-_CONCURRENCY = 4
+# Requests under way at a time for many articles.
+CONCURRENCY = 4
 _ABORTED = "aborted"
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class UnavailableError(ServeError):
+    """Neither server nor model is there, or the server stays busy: no other article would get an answer either."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,21 +112,14 @@ class Client:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server, the model or its answer cannot be used.
         """
-        answer = self.ask(article)
-        if answer.done_reason == _ABORTED:
-            raise ServeError(
-                f"{self.model_name} repeated itself until the server broke off; deploy a better trained model"
-            )
-        if not answer.title:
-            raise ServeError(f"{self.model_name} wrote nothing for this article; deploy a better trained model")
-        return answer
+        return self._titles([self.ask(article)])[0]
 
     def generate_candidates(self, article: str, number: int) -> list[Answer]:
-        """Return up to ``number`` different titles, the best first: by output contract, style, length, numbers.
+        """Return up to ``number`` different titles, the best first: by output contract, numbers, length, style.
 
         Raises:
             DataError: nothing of the article is left after cleaning.
-            ServeError: the server or the model cannot be used.
+            ServeError: the server, the model or all of its answers cannot be used.
         """
         from titlegen.metrics.contract import has_title_length, style_violations, title_violations
         from titlegen.metrics.numbers import unsupported_numbers
@@ -137,27 +135,44 @@ class Client:
 
         hot = {"temperature": max(self.settings.temperature, _CANDIDATE_TEMPERATURE)}
         options = [{} if seed == 0 else hot | {"seed": seed} for seed in range(number)]
-        answers = [self.ask(article, option) for option in options]
         different: dict[str, Answer] = {}
-        for answer in answers:
-            if answer.title:
-                different.setdefault(answer.title, answer)
+        for answer in self._titles([self.ask(article, option) for option in options]):
+            different.setdefault(answer.title, answer)
         return sorted(different.values(), key=rank)
 
     def generate_many(
-        self, articles: Iterable[str], concurrency: int = _CONCURRENCY
-    ) -> Iterator[Answer | TitlegenError]:
-        """Yield for each article, in order, its answer or the error that it met; one bad article stops nothing.
+        self, articles: Iterable[str], concurrency: int = CONCURRENCY, *, number: int = 1
+    ) -> Generator[list[Answer] | TitlegenError]:
+        """Yield for each article, in order, its titles or the error that it met; one bad article stops nothing.
 
         At most ``concurrency`` requests are under way; articles are taken from the iterable as they are needed.
-        """
-        return _in_order(self._generate_or_error, articles, concurrency)
 
-    def _generate_or_error(self, article: str) -> Answer | TitlegenError:
-        try:
-            return self.generate(article)
-        except TitlegenError as error:
-            return error
+        Args:
+            articles: the articles.
+            concurrency: articles that are worked on at a time.
+            number: titles for each article, at most, the best first.
+        """
+
+        def titles_or_error(article: str) -> list[Answer] | TitlegenError:
+            try:
+                return [self.generate(article)] if number == 1 else self.generate_candidates(article, number)
+            except TitlegenError as error:
+                return error
+
+        return _in_order(titles_or_error, articles, concurrency)
+
+    def _titles(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return the answers that are titles.
+
+        Raises:
+            ServeError: none is.
+        """
+        found = [answer for answer in answers if answer.title and answer.done_reason != _ABORTED]
+        if found:
+            return found
+        aborted = any(answer.done_reason == _ABORTED for answer in answers)
+        what = "repeated itself until the server broke off" if aborted else "wrote nothing for this article"
+        raise ServeError(f"{self.model_name} {what}; deploy a better trained model")
 
     def ask(self, article: str, options: Mapping[str, Any] | None = None) -> Answer:
         """Return whatever the model writes for an article, a title or not.
@@ -235,15 +250,15 @@ class Client:
             )
         if isinstance(error, ollama.ResponseError):
             if error.status_code == httpx.codes.NOT_FOUND:
-                return ServeError(f"{self.url} has no model {self.model_name!r}; run `titlegen deploy` first")
+                return UnavailableError(f"{self.url} has no model {self.model_name!r}; run `titlegen deploy` first")
             if error.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                return ServeError(
+                return UnavailableError(
                     f"{self.url} is busy, also after {self.settings.retries} further tries; ask later, or raise "
                     "serve.retries"
                 )
             return ServeError(f"{self.url} refused: {error.error}; see the server's log")
         if is_passing(error):
-            return ServeError(
+            return UnavailableError(
                 f"no server answers at {self.url} ({error or type(error).__name__}); run `titlegen serve`, or correct "
                 "serve.host"
             )
@@ -273,7 +288,7 @@ class ServedGenerator:
         Raises:
             ServeError: the server or the model cannot be used; an answer that is no title is no error.
         """
-        return [answer.raw for answer in _in_order(self._ask, contents, _CONCURRENCY)]
+        return [answer.raw for answer in _in_order(self._ask, contents, CONCURRENCY)]
 
     def _ask(self, content: str) -> Answer:
         return self._client.ask(content, self._options)
@@ -298,7 +313,7 @@ def _waits(retries: int) -> Iterator[float]:
         yield min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S) * random.uniform(0.75, 1.25)  # noqa: S311
 
 
-def _in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) -> Iterator[R]:
+def _in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) -> Generator[R]:
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(concurrency) as threads:
         try:

@@ -212,6 +212,8 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
         digests = connection.digests()
         if names.previous not in digests:
             raise ServeError(f"{server.host} has no {names.previous}: nothing has been replaced yet")
+        if digests[names.previous] == digests.get(names.final):
+            raise ServeError(f"{names.previous} is the model that answers now: there is nothing to go back to")
         connection.load(names.previous, _FOR_EVER)
         if names.final in digests:
             connection.ollama.copy(names.final, names.candidate)
@@ -292,7 +294,8 @@ def _smoke_test(
             _check_rendering(connection, name, content)
             answer = client.ask(article)
             expected = client.expected_tokens(content)
-            if expected is not None and answer.prompt_tokens != expected:
+            # A server that broke the answer off tells no counts.
+            if expected is not None and answer.prompt_tokens not in {0, expected}:
                 raise ServeError(
                     f"the server reads {answer.prompt_tokens} tokens where the model was trained on {expected}: its "
                     "vocabulary is another one; deploy the exported GGUF file"

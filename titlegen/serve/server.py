@@ -88,7 +88,10 @@ def ensure_server(settings: ServeSettings, state_directory: Path) -> Server:
         return Server(_kind(version), url, version, started=False)
     _refuse_occupied(url)
     if not is_loopback(url):
-        raise ServeError(f"no Ollama server answers at {url}; start it there, or correct serve.host (or OLLAMA_HOST)")
+        raise ServeError(
+            f"no Ollama server answers at {url}; start it there, behind a proxy that asks for a password, or correct "
+            "serve.host (or OLLAMA_HOST): the bundled server answers on loopback alone"
+        )
     if not settings.start_offline:
         raise ServeError(f"no server answers at {url} and serve.start_offline is off; start `ollama serve` first")
     running = find_daemon(DAEMON, state_directory)

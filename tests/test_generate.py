@@ -1,0 +1,322 @@
+"""``titlegen generate``: one article, several candidates, and a whole file, through the command line."""
+
+import contextlib
+import io
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exported_models import ANSWERS, ARTICLE, ECHO_TEMPLATE, TITLE, WRONG_NUMBER, Export, new_export, question, quiz
+from ollama_server import OfflineServer, offline_server
+from scripted_model import chain
+
+from titlegen import serve
+from titlegen.cli import EXIT_DONE, EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED, main
+from titlegen.errors import DataError
+from titlegen.prompt import SYSTEM, TEMPLATE
+from titlegen.serve.batch import _resume
+
+Generate = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def export(outputs: Path) -> Export:
+    """What the quickstart profile leaves, with a model that answers each question with its answer."""
+    return new_export(outputs / "quickstart").write(quiz())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, export: Export) -> Iterator[OfflineServer]:
+    with offline_server(tmp_path_factory.mktemp("server")) as running:
+        running.create("quiz", export.file, template=ECHO_TEMPLATE, system=SYSTEM)
+        export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("市", "鐵")})
+        running.create("titles", export.file, template=TEMPLATE, system=SYSTEM)
+        yield running
+
+
+@pytest.fixture
+def generate(outputs: Path, server: OfflineServer) -> Generate:
+    """Run the command with a model of the server."""
+
+    def run(*arguments: str, model: str = "quiz", host: str = server.host) -> int:
+        fixed = ["--output", str(outputs), "--serve.host", host, "--serve.model-name", model]
+        return main(["generate", *arguments, *fixed])
+
+    return run
+
+
+def write_articles(path: Path, numbers: Any, **fields: Any) -> Path:
+    rows = [{"id": f"a{number}", "content": question(number), **fields} for number in numbers]
+    return write_lines(path, rows)
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# One article
+
+
+def test_title_of_a_file(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "article.txt"
+    path.write_text("\ufeff" + question(3), encoding="utf-8")
+    assert generate(str(path)) == EXIT_DONE
+    assert capsys.readouterr().out == ANSWERS[3] + "\n"
+
+
+def test_title_of_standard_input(
+    generate: Generate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(question(4).encode())))
+    assert generate("-") == EXIT_DONE
+    assert capsys.readouterr().out == ANSWERS[4] + "\n"
+
+
+def test_trimming_is_said(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "article.txt"
+    path.write_text(ARTICLE * 2000, encoding="utf-8")
+    assert generate(str(path), model="titles") == EXIT_DONE
+    assert "its end was left out at a sentence end" in capsys.readouterr().err
+
+
+def test_candidates(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "article.txt"
+    path.write_text(ARTICLE, encoding="utf-8")
+    assert generate(str(path), "--n", "16", model="titles") == EXIT_DONE
+    # The second has a number that the article has not.
+    assert capsys.readouterr().out.splitlines() == [TITLE, WRONG_NUMBER]
+    assert generate(str(path), "--n", "16", "--json", model="titles") == EXIT_DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found["title"] == TITLE
+    assert [candidate["title"] for candidate in found["candidates"]] == [TITLE, WRONG_NUMBER]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["no.txt"], "cannot read"),
+        (["articles.jsonl"], "say with --out where their titles go"),
+        (["no.jsonl", "--out", "titles.jsonl"], "no.jsonl does not exist"),
+        (["-", "--out", "titles.jsonl"], "does not exist"),
+        (["latin1.txt"], "is not UTF-8 text (byte 1)"),
+        (["empty.txt"], "nothing is left of the article"),
+        (["article.txt", "--n", "0"], "--n"),
+        (["article.txt", "--n", "many"], "--n"),
+        (["articles.jsonl", "--out", "titles.jsonl", "--concurrency", "0"], "--concurrency"),
+        (["articles.jsonl", "--out", "articles.jsonl"], "is the file of the articles itself"),
+        (["articles.jsonl", "--out", "linked.jsonl"], "is the file of the articles itself"),
+        (["articles.jsonl", "--out", "."], "cannot write .: Is a directory"),
+        (["articles.jsonl", "--out", "article.txt/titles.jsonl"], "cannot write"),
+        (["articles.jsonl", "--out", "article.txt"], "is not the result of articles.jsonl: its line 1"),
+    ],
+)
+def test_mistake_is_one_line(
+    generate: Generate,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    error: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("latin1.txt").write_bytes(b"a\xff")
+    Path("empty.txt").touch()
+    Path("article.txt").write_text(ARTICLE, encoding="utf-8")
+    articles = write_articles(Path("articles.jsonl"), range(2)).read_bytes()
+    Path("linked.jsonl").symlink_to("articles.jsonl")
+    assert generate(*arguments) == EXIT_ERROR
+    captured = capsys.readouterr()
+    assert error in captured.err.splitlines()[-1]
+    assert captured.out == ""
+    # What was there stays as it was.
+    assert Path("articles.jsonl").read_bytes() == articles
+    assert Path("article.txt").read_text(encoding="utf-8") == ARTICLE
+
+
+@pytest.mark.fault
+def test_missing_server_and_model_say_what_to_do(
+    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_articles(tmp_path / "articles.jsonl", range(3)), tmp_path / "titles.jsonl"
+    batch = (str(source), "--out", str(target))
+    assert generate(*batch, model="nosuch") == EXIT_ERROR
+    assert "run `titlegen deploy` first" in capsys.readouterr().err
+    assert generate(*batch, "--serve.retries", "0", host="http://127.0.0.1:9") == EXIT_ERROR
+    assert "no server answers at http://127.0.0.1:9" in capsys.readouterr().err
+    # No article is marked as bad for it: the next run does them all.
+    assert generate(*batch) == EXIT_DONE
+    assert [row["title"] for row in read_lines(target)] == ANSWERS[:3]
+
+
+# A file of articles
+
+
+def test_file_keeps_order_and_goes_on_past_bad_articles(
+    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = random.Random(0).sample(range(200), 60)
+    rows: list[Any] = [{"id": number, "content": question(number)} for number in numbers]
+    bad = [
+        b"{broken",
+        {"id": "c"},
+        {"id": "e", "content": ""},
+        {"id": "n", "content": None},
+        b"\xff\xfe",
+        b"",
+        b"[" * 100_000,
+        {"id": "\ud800", "content": "\ud800\0"},
+        {"id": "b", "content": "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0"},
+    ]
+    for index, row in enumerate(bad):
+        rows.insert(7 * index, row)
+    source, target = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out" / "titles.jsonl"
+    assert generate(str(source), "--out", str(target), "--json") == EXIT_GATE
+    result = json.loads(capsys.readouterr().out)
+    assert {key: result[key] for key in ("lines", "resumed", "failed")} == {
+        "lines": len(rows),
+        "resumed": 0,
+        "failed": len(bad),
+    }
+    found = read_lines(target)
+    assert [row.get("title") for row in found] == [
+        ANSWERS[row["id"]] if isinstance(row, dict) and isinstance(row["id"], int) else None for row in rows
+    ]
+    # The row's own id, or else the number of its line.
+    assert [row["id"] for row in found if "error" in row] == [1, "c", "e", "n", 29, 36, 43, "\ud800", "b"]
+    assert all(row["error"].startswith(f"line {n}: ") for n, row in enumerate(found, 1) if "error" in row)
+
+
+def test_candidates_for_every_article_of_a_file(generate: Generate, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [{"text": ARTICLE}, {"text": "短訊。" + ARTICLE}])
+    target = tmp_path / "titles.jsonl"
+    column = ("--data.content-column", "text")
+    assert generate(str(source), "--out", str(target), "--n", "12", *column, model="titles") == EXIT_DONE
+    assert [row["titles"] for row in read_lines(target)] == [[TITLE, WRONG_NUMBER]] * 2
+    assert [row["title"] for row in read_lines(target)] == [TITLE] * 2
+
+
+@pytest.mark.fault
+def test_interrupted_file_is_gone_on_from(
+    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_articles(tmp_path / "in.jsonl", range(10)), tmp_path / "titles.jsonl"
+    command = (str(source), "--out", str(target))
+    assert generate(*command) == EXIT_DONE
+    whole = target.read_bytes()
+    kept = whole.splitlines(keepends=True)
+    for length in (0, 1, 5, 10, len(kept[5]) - 1):
+        # Cut off in the middle of the sixth line.
+        target.write_bytes(b"".join(kept[:5]) + kept[5][:length])
+        assert generate(*command) == EXIT_DONE
+        assert "5 had been done before" in capsys.readouterr().out
+        assert target.read_bytes() == whole
+
+
+@pytest.mark.fault
+def test_ctrl_c_keeps_what_is_done(
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_articles(tmp_path / "in.jsonl", range(20)), tmp_path / "titles.jsonl"
+    command = (str(source), "--out", str(target))
+
+    def interrupt(done: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    original = serve.generate_file
+    with monkeypatch.context() as patch:
+        patch.setattr(serve, "generate_file", lambda *a, **fields: original(*a, **{**fields, "on_line": interrupt}))
+        assert generate(*command) == EXIT_INTERRUPTED
+    assert [row["title"] for row in read_lines(target)] == ANSWERS[:6]
+    assert generate(*command) == EXIT_DONE
+    assert "6 had been done before" in capsys.readouterr().out
+    assert [row["title"] for row in read_lines(target)] == ANSWERS[:20]
+
+
+@pytest.mark.fault
+def test_server_killed_in_the_middle_of_a_file(outputs: Path, export: Export, tmp_path: Path) -> None:
+    """What is done stays, nothing is marked as bad, and the same command does the rest once a server is back."""
+    source, target = write_articles(tmp_path / "in.jsonl", range(200)), tmp_path / "titles.jsonl"
+    export.write(quiz())
+    fixed = [str(source), "--out", str(target), "--output", str(outputs), "--serve.model-name", "quiz"]
+    with offline_server(tmp_path) as server:
+        server.create("quiz", export.file, template=ECHO_TEMPLATE, system=SYSTEM)
+        settings = ["--serve.host", server.host, "--serve.retries", "0"]
+        with killed_after(server, target, 20):
+            assert main(["generate", *fixed, *settings]) == EXIT_ERROR
+    done = read_lines(target)
+    assert 20 <= len(done) < 200
+    assert [row["title"] for row in done] == ANSWERS[: len(done)]
+    with offline_server(tmp_path) as server:
+        assert main(["generate", *fixed, "--serve.host", server.host]) == EXIT_DONE
+    assert [row["title"] for row in read_lines(target)] == ANSWERS
+
+
+@contextlib.contextmanager
+def killed_after(server: OfflineServer, target: Path, lines: int) -> Iterator[None]:
+    """Kill a server as soon as a file has this many lines."""
+
+    def watch() -> None:
+        while not target.exists() or target.read_bytes().count(b"\n") < lines:
+            time.sleep(0.005)
+        server.process.kill()
+        server.process.wait()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.fault
+def test_full_disk_is_said(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_articles(tmp_path / "in.jsonl", range(3))
+    assert generate(str(source), "--out", "/dev/full") == EXIT_ERROR
+    assert "cannot write /dev/full: No space left on device; make room" in capsys.readouterr().err
+
+
+@pytest.mark.fault
+def test_results_of_something_else_are_not_touched(tmp_path: Path) -> None:
+    source = write_articles(tmp_path / "in.jsonl", range(3))
+    for content in (
+        b"notes\n",
+        b"notes without an end",
+        b'{"id": "a0", "sha256": "0000000000000000", "title": "x"}\n',
+        b"[]\n",
+        b"\n",
+        b"[" * 100_000 + b"\n",
+    ):
+        target = tmp_path / "titles.jsonl"
+        target.write_bytes(content)
+        with pytest.raises(DataError, match="is not the result of"):
+            _resume(source, target, "content")
+        assert target.read_bytes() == content
+
+
+def test_longer_result_is_another_files(generate: Generate, tmp_path: Path) -> None:
+    source, target = write_articles(tmp_path / "in.jsonl", range(4)), tmp_path / "titles.jsonl"
+    assert generate(str(source), "--out", str(target)) == EXIT_DONE
+    before = target.read_bytes()
+    # The same ids, but fewer articles, and then other ones.
+    write_articles(source, range(3))
+    assert generate(str(source), "--out", str(target)) == EXIT_ERROR
+    write_articles(source, range(4), note="changed")
+    assert generate(str(source), "--out", str(target)) == EXIT_ERROR
+    assert target.read_bytes() == before
