@@ -25,7 +25,7 @@ def render_settings() -> str:
         rows = [("setting", "default", *profiles, "meaning"), ("---",) * (len(profiles) + 3)]
         for name, field in model.model_fields.items():
             if hasattr(field.annotation, "model_fields"):
-                for inner, gate in field.annotation.model_fields.items():  # type: ignore[union-attr] # just asked
+                for inner, gate in field.annotation.model_fields.items():
                     chosen = [_cell(profile.get(stage, {}).get(name, {}), inner) for profile in profiles.values()]
                     rows.append((f"`{stage}.{name}.{inner}`", _shown(gate.default), *chosen, str(gate.description)))
                 continue
