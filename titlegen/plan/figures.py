@@ -1,0 +1,62 @@
+"""The figures that estimates rest on: what was measured, and what is only assumed."""
+
+# What the scripts in benchmarks/ measured: FILE.METRIC of benchmarks/results. A test compares them with the files.
+MEASURED = {
+    "data_speed.docs_s": 4534.0,
+    "data_speed.peak_gib_1m": 1.05,
+    "faster.first_step_cold_s": 88.4,
+    "faster.first_step_warm_s": 43.7,
+    "push_speed.dd_s": 5.05,
+    "push_speed.push_mib_s": 251.0,
+    "quickstart.prepare_s": 3.78,
+    "quickstart.train_start_s": 9.56,
+    "quickstart.train_tok_s": 177.7,
+    "quickstart.train_peak_gib": 3.51,
+    "quickstart.gguf_params_s": 23.0e6,
+    "quickstart.verify_s": 78.7,
+    "quickstart.verify_articles": 4,
+    "quickstart.evaluate_s": 73.5,
+    "quickstart.evaluate_titles": 62,
+    "quickstart.served_s": 30.3,
+    "quickstart.served_titles": 31,
+    "quickstart.deploy_s": 10.4,
+    "train_e4b.tok_s_plain": 4355.0,
+    "train_e4b.peak_gib_plain": 51.8,
+    "train_e4b.tok_s_unsloth": 3572.0,
+    "train_e4b.peak_gib_unsloth": 26.0,
+    "train_e4b.tok_s_unsloth_compiled": 9642.0,
+    "train_e4b.peak_gib_unsloth_compiled": 14.4,
+    "train_e4b.tok_s_titlegen": 27627.0,
+    "train_e4b.peak_gib_titlegen": 45.6,
+    "train_e4b.tok_s_titlegen_pts": 26727.0,
+    "train_e4b.peak_gib_titlegen_pts": 65.9,
+    "train_e4b.tok_s_titlegen_low_memory": 3542.0,
+    "train_e4b.peak_gib_titlegen_low_memory": 6.32,
+}
+# Source: docs/performance.md, "When compiling pays".
+UNCOMPILED_TOK_S, COMPILE_TOKENS = 8200.0, 1_000_000
+
+# What nobody has measured; wherever one of these is used, the plan says so.
+NETWORK_MIB_S = 50.0
+GPU_STEPS_S = 20.0
+LLAMA_CPU_TITLE_S = 20.0
+SERVED_TITLE_S = 0.5
+BESIDE_MODEL_GIB = 1.0
+
+# push_speed.dd_s is the time for this much.
+_DD_MIB = 2048
+
+
+def cite(*names: str) -> str:
+    """Return measured figures with their place."""
+    return f"benchmarks/results: {', '.join(f'{name} = {MEASURED[name]:,.10g}' for name in names)}"
+
+
+def disk_minutes(gib: float) -> float:
+    """Return how long the disk takes to write so much."""
+    return gib * 1024 / _DD_MIB * MEASURED["push_speed.dd_s"] / 60
+
+
+def network_minutes(gib: float) -> float:
+    """Return how long a download or upload takes, at the assumed speed."""
+    return gib * 1024 / NETWORK_MIB_S / 60

@@ -1,0 +1,232 @@
+"""The stages of a run, one estimate each; the later ones need the sizes of the earlier ones."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from titlegen.plan.figures import (
+    BESIDE_MODEL_GIB,
+    COMPILE_TOKENS,
+    GPU_STEPS_S,
+    LLAMA_CPU_TITLE_S,
+    MEASURED,
+    NETWORK_MIB_S,
+    SERVED_TITLE_S,
+    UNCOMPILED_TOK_S,
+    cite,
+    disk_minutes,
+    network_minutes,
+)
+from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles, BaseModel
+from titlegen.settings import EMBEDDED, Settings, cache_directory
+
+# Bytes for one weight in a GGUF file. Source: Q8_0 keeps 32 weights in 34 bytes; the last four are llama.cpp's mixtures
+# of blocks of 256 weights in 144 (Q4_K), 176 (Q5_K) and 210 bytes (Q6_K).
+_GGUF_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q6_k": 210 / 256}
+_GGUF_BYTES |= {"q5_k_m": 0.71, "q4_k_m": 0.61, "q4_k_s": 0.58}
+_DISK = f"disk speed from {cite('push_speed.dd_s')} for 2 GiB"
+_STEPS = f"assumed: {GPU_STEPS_S:.0f} tokens a second and row"
+_NETWORK = f"assumed: {NETWORK_MIB_S:.0f} MiB/s over the network"
+# Of llama.cpp's own working memory beside weights and context.
+_RUNTIME_GIB = 0.5
+
+
+class Stage(NamedTuple):
+    """One stage as estimated; disk is what it leaves, memory its peak."""
+
+    stage: str
+    reads: str
+    writes: str
+    disk_gib: float = 0.0
+    host_gib: float = 1.0
+    gpu_gib: float = 0.0
+    minutes: float = 0.0
+    sources: tuple[str, ...] = ()
+    """Where the figures come from: measured, derived or assumed."""
+
+
+class Estimator:
+    """Estimates each stage for some settings, a base model and a number of articles."""
+
+    def __init__(self, settings: Settings, model: BaseModel, articles: Articles) -> None:
+        self.settings, self.model, self.articles = settings, model, articles
+        data, export = settings.data, settings.export
+        self.train_rows = articles.rows * (1 - data.val_share - data.test_share)
+        scored = math.ceil(articles.rows * (data.test_share if settings.evaluate.split == "test" else data.val_share))
+        self.titles = min(settings.evaluate.limit or scored, scored)
+        self.adapter_gib = model.adapter_gib(settings.train.lora_r, settings.train.target_modules)
+        stored = {"base": model.stored_bytes, "float32": 4, "bfloat16": 2, "float16": 2}[export.dtype]
+        self.merged_gib = model.parameters * stored / 2**30
+        self.gguf_gib = [model.text_parameters * _GGUF_BYTES[kind] / 2**30 for kind in export.gguf_types]
+        # transformers loads 16 bits on a GPU and 32 without one.
+        self.loaded_gib = model.parameters * (2 if model.on_gpu else 4) / 2**30
+
+    def stages(self) -> list[Stage]:
+        """Return all stages in the order of `nox -s train push deploy`."""
+        first = [self.fetch(), self.prepare(), self.train(), self.merge(), self.gguf(), self.evaluate()]
+        return [*first, self.verify(), self.push(), self.deploy(), self.evaluate_served()]
+
+    def fetch(self) -> Stage:
+        """Return the base model's way to this machine."""
+        base, gib = self.settings.model.base, self.model.gib
+        size = f"{self.model.parameters / 1e9:.2f} G parameters, {self.model.stored_bytes} bytes each"
+        if base == EMBEDDED:
+            target = f"{cache_directory()}/"
+            return Stage("fetch", "the installed package", target, gib, 2 * gib, 0.0, disk_minutes(gib), (size, _DISK))
+        if Path(base).is_dir():
+            return Stage("fetch", base, "nothing", sources=("a local directory is used where it is",))
+        sources = (size, _NETWORK, "nothing, when the cache has it already")
+        return Stage("fetch", base, "the Hub cache", gib, 1.0, 0.0, network_minutes(gib), sources)
+
+    def prepare(self) -> Stage:
+        """Return cleaning, deduplication and split."""
+        rows, tokens = self.articles.rows, self.articles.tokens
+        # Three bytes a character, once as JSONL and once as a data set.
+        disk = rows * tokens / TOKENS_PER_CHAR * 3 * 2 / 2**30
+        host = MEASURED["data_speed.peak_gib_1m"] * max(1.0, rows / 1e6)
+        minutes = (MEASURED["quickstart.prepare_s"] + rows / MEASURED["data_speed.docs_s"]) / 60
+        sources = (
+            f"{rows:,} articles, {tokens:.0f} tokens a training row ({self.articles.source})",
+            cite("data_speed.docs_s", "data_speed.peak_gib_1m", "quickstart.prepare_s"),
+        )
+        return Stage("prepare", self.settings.data.source, self._folder("data"), disk, host, 0.0, minutes, sources)
+
+    def train(self) -> Stage:
+        """Return the fit of the adapter."""
+        train = self.settings.train
+        tokens = self.train_rows * train.num_train_epochs * min(self.articles.tokens, train.max_length)
+        # A checkpoint holds the adapter and AdamW's two moments.
+        disk = self.adapter_gib * (1 + 3 * train.save_total_limit)
+        sources = [
+            f"{self.train_rows:.0f} rows x {train.num_train_epochs:g} epochs = {tokens / 1e6:.2f} M tokens",
+            f"disk: adapter of rank {train.lora_r} in float32 and {train.save_total_limit} checkpoints",
+        ]
+        if self.model.on_gpu:
+            speed, gpu, start, origin = self._pace(tokens)
+            host = self.model.gib
+            sources += [origin, "host: the base model passes through it"]
+        else:
+            names = ("quickstart.train_tok_s", "quickstart.train_start_s", "quickstart.train_peak_gib")
+            (speed, start, host), gpu = (MEASURED[name] for name in names), 0.0
+            sources.append(cite(*names))
+        minutes = (start + tokens / speed) / 60
+        return Stage("train", self._folder("data"), self._folder("lora"), disk, host, gpu, minutes, tuple(sources))
+
+    def _pace(self, tokens: float) -> tuple[float, float, float, str]:
+        """Return tokens a second, GPU GiB, seconds before the first step, and where they come from."""
+        train = self.settings.train
+        start = "faster.first_step_warm_s"
+        if not train.completion_trim:
+            pace = "plain" if train.backend == "peft" else "unsloth_compiled" if train.compile is True else "unsloth"
+        elif train.low_memory:
+            pace = "titlegen_low_memory"
+        elif train.compile is True or (train.compile == "auto" and tokens >= COMPILE_TOKENS):
+            pace, start = "titlegen_pts" if train.auto_batch else "titlegen", "faster.first_step_cold_s"
+        else:
+            peak = "train_e4b.peak_gib_titlegen"
+            origin = f"docs/performance.md: {UNCOMPILED_TOK_S:,.0f} tokens/s not compiled; {cite(peak, start)}"
+            return UNCOMPILED_TOK_S, MEASURED[peak], MEASURED[start], origin
+        names = (f"train_e4b.tok_s_{pace}", f"train_e4b.peak_gib_{pace}", start)
+        speed, gpu, seconds = (MEASURED[name] for name in names)
+        fills = "; rows are added until the card is full, a smaller one takes fewer (--train.low-memory the fewest)"
+        return speed, gpu, seconds, cite(*names) + (fills if train.auto_batch and not train.low_memory else "")
+
+    def merge(self) -> Stage:
+        """Return base + (alpha / r) B A, written as a Hugging Face directory."""
+        part = max(self.settings.export.max_shard_gib, self.model.largest_tensor * self.model.stored_bytes / 2**30)
+        host, minutes = 2 * min(part, self.merged_gib), disk_minutes(self.model.gib + self.merged_gib)
+        sources = ("disk: the base model's size; host: one of its files, twice", _DISK)
+        reads = f"base model, {self._folder('lora')}"
+        return Stage("merge", reads, self._folder("final-hf"), self.merged_gib, host, 0.0, minutes, sources)
+
+    def gguf(self) -> Stage:
+        """Return the conversion for llama.cpp and Ollama."""
+        # The largest tensor as it is stored, and in 32 bits on the way to its new type.
+        host = self.model.largest_tensor * (self.model.stored_bytes + 4) / 2**30
+        minutes = len(self.gguf_gib) * self.model.text_parameters / MEASURED["quickstart.gguf_params_s"] / 60
+        types = ", ".join(self.settings.export.gguf_types)
+        sources = (
+            f"disk: {types} of {self.model.text_parameters / 1e9:.2f} G parameters; host: the largest tensor, twice",
+            f"{cite('quickstart.gguf_params_s')}, on two cores",
+        )
+        disk = sum(self.gguf_gib)
+        return Stage("gguf", self._folder("final-hf"), self._folder("gguf"), disk, host, 0.0, minutes, sources)
+
+    def evaluate(self) -> Stage:
+        """Return scoring the merged model, and the untuned one beside it."""
+        models = 2 if self.settings.evaluate.base_model else 1
+        count = f"{self.titles} articles, {'with' if models > 1 else 'without'} the untuned model"
+        if self.model.on_gpu:
+            batches = math.ceil(self.titles / self.settings.evaluate.batch_size)
+            seconds = models * batches * self.settings.evaluate.max_new_tokens / GPU_STEPS_S
+            minutes = seconds / 60 + models * disk_minutes(self.model.gib)
+            sources = (count, _STEPS, _DISK)
+        else:
+            names = ("quickstart.evaluate_s", "quickstart.evaluate_titles")
+            minutes = self.titles * models * MEASURED[names[0]] / MEASURED[names[1]] / 60
+            sources = (count, cite(*names), "")
+        return self._with_model("evaluate", f"{self._folder('final-hf')}, data/", "report", minutes, sources)
+
+    def verify(self) -> Stage:
+        """Return the proof that the export is the trained model."""
+        articles = self.settings.export.verify_articles
+        if self.model.on_gpu:
+            steps = 2 * articles * self.settings.evaluate.max_new_tokens / GPU_STEPS_S
+            seconds = steps + len(self.gguf_gib) * articles * LLAMA_CPU_TITLE_S
+            minutes = seconds / 60 + 2 * disk_minutes(self.model.gib + self.merged_gib)
+            sources = (_DISK, _STEPS, f"assumed: {LLAMA_CPU_TITLE_S:.0f} s a title by llama.cpp on the CPU")
+        else:
+            names = ("quickstart.verify_s", "quickstart.verify_articles")
+            minutes = articles * MEASURED[names[0]] / MEASURED[names[1]] / 60
+            sources = (cite(*names), "", "")
+        return self._with_model("verify", f"{self._folder('final-hf')}, gguf/, lora/", "verify", minutes, sources)
+
+    def push(self) -> Stage:
+        """Return the upload and the comparison of what arrived."""
+        from huggingface_hub import get_token
+
+        hub = self.settings.hub
+        size = self.merged_gib + hub.include_gguf * sum(self.gguf_gib) + hub.include_adapter * self.adapter_gib
+        reads = f"{self._folder('final-hf')}, gguf/, reports"
+        if get_token() is None:
+            minutes = size * 1024 / MEASURED["push_speed.push_mib_s"] / 60
+            sources = ("no Hub token is configured, so the bundled Hub", cite("push_speed.push_mib_s"))
+            return Stage("push", reads, f"{self.settings.output / 'run/hub'}/", size, 1.0, 0.0, minutes, sources)
+        target = hub.repo_id or "a Hub repository (hub.repo_id is not set)"
+        return Stage("push", reads, target, minutes=network_minutes(size), sources=(f"{size:.1f} GiB", _NETWORK))
+
+    def deploy(self) -> Stage:
+        """Return the model's way onto the server, which keeps a copy of its own."""
+        weights, serve = self.gguf_gib[0], self.settings.serve
+        memory = weights + serve.num_ctx * self.model.cache_bytes / 2**30 + _RUNTIME_GIB
+        gpu = memory if self.model.on_gpu else 0.0
+        minutes = disk_minutes(2 * weights) if self.model.on_gpu else MEASURED["quickstart.deploy_s"] / 60
+        origin = _DISK if self.model.on_gpu else cite("quickstart.deploy_s")
+        sources = ("disk: the server's copy of the GGUF file; memory: it and the context", origin)
+        server = f"{serve.model_name} at {serve.host}"
+        return Stage("deploy", self._folder("gguf"), server, weights, memory, gpu, minutes, sources)
+
+    def evaluate_served(self) -> Stage:
+        """Return scoring what the server answers, while transformers holds the untuned model."""
+        server, reads = self.deploy(), self.settings.serve.model_name
+        if self.model.on_gpu:
+            seconds, source = self.titles * SERVED_TITLE_S, f"assumed: {SERVED_TITLE_S} s a title, the latency gate"
+        else:
+            names = ("quickstart.served_s", "quickstart.served_titles")
+            seconds, source = self.titles * MEASURED[names[0]] / MEASURED[names[1]], cite(*names)
+        stage = Stage("evaluate served", reads, self._folder("report-served"), minutes=seconds / 60, sources=(source,))
+        if self.settings.evaluate.base_model:
+            minutes = stage.minutes + (disk_minutes(self.model.gib) if self.model.on_gpu else 0.0)
+            stage = self._with_model(stage.stage, reads, "report-served", minutes, (source,))
+        return stage._replace(host_gib=stage.host_gib + server.host_gib, gpu_gib=stage.gpu_gib + server.gpu_gib)
+
+    def _folder(self, name: str) -> str:
+        return f"{self.settings.directory / name}/"
+
+    def _with_model(self, name: str, reads: str, writes: str, minutes: float, sources: tuple[str, ...]) -> Stage:
+        """Return a stage that holds one model of transformers in memory at a time."""
+        bits, need = 16 if self.model.on_gpu else 32, self.loaded_gib + BESIDE_MODEL_GIB
+        host, gpu = (self.loaded_gib, need) if self.model.on_gpu else (need, 0.0)
+        memory = f"memory: the model in {bits} bits; assumed: {BESIDE_MODEL_GIB:g} GiB beside it"
+        sources = (*filter(None, sources), memory)
+        return Stage(name, reads, self._folder(writes), 0.0, host, gpu, minutes, sources)
