@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Prepare, fit and merge, in the specification's order; arguments go to every step.
+# Prepare, fit, merge and prove, in the specification's order; arguments go to every step.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python scripts/prepare_dataset.py "$@"
 python scripts/train_unsloth_sft.py "$@"
 python scripts/export_merged_hf_unsloth.py "$@"
+# Nothing is uploaded that is not proven.
+titlegen verify "$@"

@@ -1,5 +1,6 @@
 """The images and the compose file: conform to their own rules, and hold what the specification and safety ask for."""
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -283,12 +284,17 @@ def verb_of(words: list[str]) -> str:
 
 
 def service_of(words: list[str]) -> str:
-    return next(word for word in words[words.index(verb_of(words)) + 1 :] if not word.startswith("-"))
+    return after_options(words)[0]
+
+
+def after_options(words: list[str]) -> list[str]:
+    """Return the service and what runs in it, without the verb's own options."""
+    return list(itertools.dropwhile(lambda word: word.startswith("-"), words[words.index(verb_of(words)) + 1 :]))
 
 
 def check_compose(words: list[str]) -> str | None:
     head = words[: words.index(verb_of(words))]
-    service, command = service_of(words), words[words.index(service_of(words)) + 1 :]
+    service, *command = after_options(words)
     if (ROOT / head[head.index("-f") + 1]).resolve() != COMPOSE:
         return "that is not the compose file"
     if service not in services():

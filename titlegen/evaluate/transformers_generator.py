@@ -1,6 +1,7 @@
 """Titles from a Hugging Face directory, with or without an adapter, in this process."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ class TransformersGenerator:
     """A ``Generator`` on torch: bfloat16 on CUDA, float32 on the CPU."""
 
     def __init__(self, model_directory: Path, adapter: Path | None, settings: EvaluateSettings) -> None:
-        """Load the model, and the adapter over it when there is one.
+        """Look for the model, and the adapter over it when there is one; they are loaded once a title is asked for.
 
         Raises:
             ExportError: a directory holds no model, or no adapter.
@@ -23,7 +24,6 @@ class TransformersGenerator:
         if adapter is not None:
             _require(adapter / "adapter_config.json", "adapter", "titlegen train")
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.model_directory = model_directory
         self.adapter = adapter
@@ -32,15 +32,31 @@ class TransformersGenerator:
         self.weights = [fingerprint(folder) for folder in (model_directory, adapter) if folder is not None]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        from transformers import AutoTokenizer
+
         # Left, so that every row ends where its title has to begin.
-        self.tokenizer = AutoTokenizer.from_pretrained(model_directory, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=self.dtype)
-        if adapter is not None:
+        return AutoTokenizer.from_pretrained(self.model_directory, padding_side="left")
+
+    @cached_property
+    def model(self) -> Any:
+        """The model on its device; where every title is kept from an earlier run, it is never needed."""
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(self.model_directory, dtype=self.dtype)
+        if self.adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, adapter)
-        self.model = model.to(self.device).eval()
-        self.stop = [self.tokenizer.eos_token_id, *self.tokenizer.convert_tokens_to_ids(list(STOP))]
+            model = PeftModel.from_pretrained(model, self.adapter)
+        return model.to(self.device).eval()
+
+    @property
+    def stop(self) -> list[int]:
+        """The ids that end a title."""
+        return [self.tokenizer.eos_token_id, *self.tokenizer.convert_tokens_to_ids(list(STOP))]
 
     def describe(self) -> dict[str, Any]:
         """Return model, adapter, device and decoding."""
