@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Articles whose prompts and tokens are compared.
 _PARITY_ARTICLES = 1000
+# Raised when the checks change, so that what an earlier version verified is verified again.
+_CHECKS = 2
 # Lines of a file of articles between two reports of progress.
 _PROGRESS_LINES = 100
 
@@ -211,7 +213,7 @@ def verify(settings: Settings) -> StageRun:
     return run_stage(
         "verify",
         settings.directory / "verify",
-        settings.export.model_dump(mode="json", include={"verify_articles"}),
+        settings.export.model_dump(mode="json", include={"verify_articles"}) | {"checks": _CHECKS},
         {"merged": merged.manifest.digest, "gguf": converted.manifest.digest},
         build,
     )
