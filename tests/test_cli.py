@@ -53,6 +53,8 @@ def test_help_explains_every_setting(
         (["train", "--profile", "quikstart"], "did you mean 'quickstart'"),
         (["train", "--profile", "gemma3n-e4b"], "needs an NVIDIA GPU"),
         (["generate"], "ARTICLE"),
+        (["prepare", "--model", "./nowhere"], "model.base './nowhere' is not a directory"),
+        (["prepare", "--model=./nowhere"], "model.base './nowhere' is not a directory"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr(

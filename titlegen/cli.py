@@ -1,6 +1,7 @@
 """The verbs of the command line; the work is in the modules below."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -260,8 +261,11 @@ def doctor(*, settings: Options = None, as_json: AsJson = False) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 a gate failed, 2 error, 130 interrupted."""
+    given = sys.argv[1:] if argv is None else argv
+    # The base model is all that --model can mean.
+    arguments = [re.sub(r"^--model(?==|$)", "--model.base", argument) for argument in given]
     try:
-        return int(app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False) or EXIT_DONE)
+        return int(app(arguments, exit_on_error=False, print_error=False) or EXIT_DONE)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
