@@ -334,7 +334,17 @@ def run_benchmark(settings: Settings, *options: str, **latency: float) -> subpro
         "TITLEGEN_SERVE__MODEL_NAME": settings.serve.model_name,
         **{f"TITLEGEN_LATENCY__{name.upper()}": str(value) for name, value in latency.items()},
     }
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_latency.py", "-p", "no:cacheprovider", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks/test_latency.py",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        *options,
+    ]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
 
 
