@@ -21,7 +21,6 @@ def test_importing_the_command_line_loads_no_heavy_package() -> None:
         "unsloth",
         "xllamacpp",
         "matplotlib",
-        "polars",
         "uvicorn",
     ]
     code = f"import sys, titlegen.cli; print([name for name in {heavy!r} if name in sys.modules])"
