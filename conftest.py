@@ -9,3 +9,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--profile", default="quickstart", help="profile whose outputs are looked at (default: quickstart)")
     group.addoption("--host", metavar="URL", help="model server; default: OLLAMA_HOST, else that of the deployment")
     group.addoption("--release", action="store_true", help="what cannot be checked fails instead of being skipped")
+    group.addoption("--spec", action="append", default=[], metavar="ID", help="check this line of docs/spec.md only")

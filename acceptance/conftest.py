@@ -163,11 +163,6 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that picks a line."""
-    parser.addoption("--spec", action="append", default=[], metavar="ID", help="check this line of docs/spec.md only")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Resolve the profile's settings, once the checklist is what is being run."""
