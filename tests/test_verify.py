@@ -376,6 +376,24 @@ def test_outputs_of_a_model_without_the_adapter_are_caught(
     assert the_only_failure(checks).name == "parity.outputs.merged"
 
 
+@pytest.mark.parametrize(
+    ("kind", "equal", "titles", "passed"),
+    [
+        ("merged", 99, 100, False),
+        ("F16", 3, 4, True),
+        ("F16", 2, 4, False),
+        ("F16", 97, 100, True),
+        ("F16", 90, 100, False),
+        ("Q8_0", 57, 100, True),
+        ("Q8_0", 30, 100, False),
+    ],
+)
+def test_a_few_other_titles_are_chance_and_many_are_not(kind: str, equal: int, titles: int, passed: bool) -> None:
+    merged = [str(number) for number in range(titles)]
+    served = [*merged[:equal], *["other"] * (titles - equal)]
+    assert check_served(served, merged, kind).passed is passed
+
+
 @pytest.mark.fault
 def test_a_server_with_other_titles_is_caught() -> None:
     failure = check_served(["甲", "乙", "丙", "丁"], ["甲", "子", "丑", "寅"], "F16")
@@ -478,3 +496,10 @@ def test_directories_that_make_no_sense_are_refused(
 ) -> None:
     assert main(["verify", *arguments]) == EXIT_ERROR
     assert reason in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.fault
+def test_a_server_that_shares_no_title_is_caught_with_few_articles() -> None:
+    merged = ["甲", "乙", "丙", "丁"]
+    assert check_served(["甲", "丑", "寅", "卯"], merged, "Q8_0").passed
+    assert not check_served(["子", "丑", "寅", "卯"], merged, "Q8_0").passed

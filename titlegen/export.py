@@ -30,6 +30,7 @@ _COPIED = (
 K_QUANTS = ("q4_k_m", "q4_k_s", "q5_k_m", "q6_k")
 _SERVER_QUANTS = {"q4_k_m": "q4_K_M", "q4_k_s": "q4_K_S"}
 _GGUF_OF_DTYPE = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_SMALL_ELEMENTS = 2**20
 _LOG_TAIL_LINES = 6
 # Source: Gemma 3 and 3n; transformers 5 writes them inside rope_parameters, Ollama's gemma3n importer reads these.
 _ROPE_THETA, _ROPE_LOCAL = 1_000_000.0, 10_000.0
@@ -64,6 +65,8 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
             merged = (tensor.float() + delta).to(dtype)
         else:
             merged = tensor.to(dtype) if tensor.is_floating_point() else tensor
+            # A small view of a mapped file would keep the pages of the large tensors beside it until it is written.
+            merged = merged.clone() if merged.numel() < _SMALL_ELEMENTS else merged
         writer.add(key, merged)
     shards = writer.finish()
     _write_configs(base, directory, settings)

@@ -33,17 +33,20 @@ class Bounds(NamedTuple):
     """Where titles part: largest lead of the reference's token over the other one, nats. A tie is 0."""
 
 
+# Measured on the quickstart model over 100 articles: F16 97 equal, KL 1.5e-5, lead 0.02; Q8_0 57 equal, KL 0.005, lead
+# 0.67, of which the rounding of the weights alone is 0.0012: llama.cpp rounds the activations to 8 bits too. Over 30
+# articles or fewer: F32 all equal, KL 9e-6; BF16 28 equal, KL 2.5e-4, lead 0.06.
 OUTPUT_BOUNDS = {
-    "merged": Bounds(1.0, 1e-4, 1e-3),
-    "merged16": Bounds(0.9, 1e-2, 0.3),
-    "F32": Bounds(0.97, 1e-3, 0.05),
-    "F16": Bounds(0.97, 1e-3, 0.05),
-    "BF16": Bounds(0.7, 1e-2, 0.3),
-    "Q8_0": Bounds(0.5, 5e-2, 0.5),
+    "merged": Bounds(1.0, 1e-6, 1e-3),
+    "merged16": Bounds(0.85, 2e-3, 0.3),
+    "F32": Bounds(0.97, 1e-4, 0.05),
+    "F16": Bounds(0.97, 2e-4, 0.05),
+    "BF16": Bounds(0.85, 2e-3, 0.3),
+    "Q8_0": Bounds(0.5, 2e-2, 1.0),
 }
-_OTHER_BOUNDS = Bounds(0.0, 0.2, 2.0)
-# With few articles one title more or less would decide.
-_SLACK_TITLES = 1
+_OTHER_BOUNDS = Bounds(0.0, 0.3, 3.0)
+# A smaller share of equal titles than the bound is chance as long as it comes this often with that many articles.
+_CHANCE = 0.01
 
 
 class Continuation(NamedTuple):
@@ -60,12 +63,13 @@ def check_served(served: Sequence[str], merged: Sequence[str], kind: str) -> Che
     equal = [a == b for a, b in zip(merged, served, strict=True)]
     first = next((i for i, same in enumerate(equal) if not same), None)
     detail = "" if first is None else f"article {first}: {merged[first][:40]!r} against {served[first][:40]!r}"
-    passed = sum(equal) >= len(equal) * bounds.equal - _SLACK_TITLES
+    # Titles are all there is to compare here: with none equal, few articles would otherwise pass any model.
+    passed = (any(equal) or not equal) and _is_chance(sum(equal), len(equal), bounds.equal)
     return Check(
         "parity.served",
         f"{len(equal)} articles, the deployed model against the merged model",
         f"{sum(equal)} of {len(equal)} greedy titles equal",
-        f"at least {bounds.equal:.0%} equal",
+        f"{bounds.equal:.0%} equal, fewer by chance alone, at least one",
         passed,
         "" if passed else detail,
     )
@@ -186,7 +190,8 @@ def _choices(logits: Any) -> list[dict[int, float]]:
 
 
 def _text(ids: Sequence[int], tokenizer: Any) -> str:
-    return str(tokenizer.decode([token for token in ids if token not in _STOP_IDS], skip_special_tokens=False))
+    """Return the text of tokens; servers leave control tokens out of theirs."""
+    return str(tokenizer.decode([token for token in ids if token not in _STOP_IDS], skip_special_tokens=True))
 
 
 def _serve(url: str, prompt: Sequence[int], path: Path) -> Continuation:
@@ -224,8 +229,8 @@ def _compare(
                     margins.append(ranks[expected] - ranks.get(found, min(ranks.values())))
                 break
     divergence, margin = sum(divergences) / max(len(divergences) - 1, 1), max(margins)
-    needed = len(equal) if bounds.equal == 1.0 else len(equal) * bounds.equal - _SLACK_TITLES
-    passed = sum(equal) >= needed and divergence <= bounds.divergence and margin <= bounds.margin
+    enough = _is_chance(sum(equal), len(equal), bounds.equal)
+    passed = enough and divergence <= bounds.divergence and margin <= bounds.margin
     first = next((i for i, same in enumerate(equal) if not same), None)
     detail = f"KL {divergence:.3g}, titles part at a lead of {margin:.3g}"
     if first is not None:
@@ -235,10 +240,18 @@ def _compare(
         f"{len(equal)} articles, {compared}",
         f"{sum(equal)} of {len(equal)} greedy titles equal, mean KL {divergence:.2g} nats over {len(divergences) - 1} "
         f"tokens, parting at a lead of at most {margin:.2g}",
-        f"at least {bounds.equal:.0%} equal, KL at most {bounds.divergence:g}, lead at most {bounds.margin:g}",
+        f"{bounds.equal:.0%} equal, fewer by chance alone; KL at most {bounds.divergence:g}, lead at most "
+        f"{bounds.margin:g}",
         passed,
         "" if passed else detail,
     )
+
+
+def _is_chance(equal: int, titles: int, share: float) -> bool:
+    """Return whether so few equal titles, or fewer, are to be expected where each is equal with this probability."""
+    from scipy.stats import binom
+
+    return bool(binom.cdf(equal, titles, share) >= _CHANCE)
 
 
 def _divergence(expected: Mapping[int, float], found: Mapping[int, float]) -> float:
