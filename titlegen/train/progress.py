@@ -14,7 +14,7 @@ _LOGGED = {"loss", "eval_loss", "learning_rate", "grad_norm"}
 
 
 def peak_gib() -> float:
-    """Return the peak memory of the device, GiB: allocated on a GPU, else of this process."""
+    """Return memory in GiB: the most that was allocated on a GPU, else what this process holds now."""
     import psutil
     import torch
 
