@@ -19,18 +19,18 @@ SPEC = HERE.parent / "docs" / "spec.md"
 _LINE = re.compile(r"^- \[(?P<id>[A-Z]+-\d+)\] (?P<text>.+)$", re.MULTILINE)
 _GROUP = re.compile(r"^## (?P<title>.+)$", re.MULTILINE)
 
-Outcome = Literal["passed", "failed", "skipped", "not run"]
-_MARKS: dict[Outcome, str] = {"passed": "[x]", "failed": "[ ]", "skipped": "[-]", "not run": "[ ]"}
-_WORDS: dict[Outcome, str] = {"passed": "通過", "failed": "未通過", "skipped": "略過", "not run": "未執行"}
+Outcome = Literal["passed", "failed", "skipped"]
+_MARKS: dict[Outcome, str] = {"passed": "[x]", "failed": "[ ]", "skipped": "[-]"}
+_WORDS: dict[Outcome, str] = {"passed": "通過", "failed": "未通過", "skipped": "略過"}
 
 
 class Line(NamedTuple):
-    """One line of the checklist, with its outcome once it is known."""
+    """One line of the checklist; the outcome is that of its test once it ran."""
 
     group: str
     id: str
     text: str
-    outcome: Outcome = "not run"
+    outcome: Outcome = "skipped"
     reason: str = ""
 
 
@@ -81,26 +81,26 @@ class Checklist:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config, self.settings = config, settings
         self.directory = settings.directory / "acceptance"
-        self.lines = {line.id: line for line in read_checklist(SPEC)}
-        self.asked: set[str] = set()
+        self.known = read_checklist(SPEC)
+        self.ran: dict[str, Line] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the outcome of a test, or of the fixtures that it needed."""
         name = dict(report.user_properties).get("spec")
         if not isinstance(name, str) or (report.when != "call" and report.passed):
             return
-        self.asked.add(name)
-        line = self.lines[name]
-        if line.outcome != "failed":
-            self.lines[name] = line._replace(outcome=report.outcome, reason=_reason(report))
+        line = next(line for line in self.known if line.id == name)
+        # A test that failed and then could not clean up has failed.
+        if name not in self.ran or self.ran[name].outcome != "failed":
+            self.ran[name] = line._replace(outcome=report.outcome, reason=_reason(report))
 
     def rows(self) -> list[Line]:
-        """Return the lines that were asked for."""
-        return [line for line in self.lines.values() if line.id in self.asked]
+        """Return the lines whose tests ran, in the checklist's order."""
+        return [self.ran[line.id] for line in self.known if line.id in self.ran]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the checklist."""
-        if not self.asked:
+        if not self.ran:
             return
         terminalreporter.section(f"驗收清單（{self.settings.profile}）")
         group = ""
@@ -115,7 +115,7 @@ class Checklist:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write acceptance.md and acceptance.json; a release does not accept what was skipped."""
-        if not self.asked:
+        if not self.ran:
             return
         rows = self.rows()
         parts = [f"# 驗收結果：{self.settings.profile}", self._total()]
@@ -170,8 +170,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if "acceptance" not in expression or "not acceptance" in expression:
         return
     try:
-        overrides = {"host": config.getoption("host")} if config.getoption("host") else {}
-        settings = load_settings(profile=config.getoption("profile"), **({"serve": overrides} if overrides else {}))
+        host = config.getoption("host")
+        overrides = {"serve": {"host": host}} if host else {}
+        settings = load_settings(profile=config.getoption("profile"), **overrides)
     except TitlegenError as error:
         raise pytest.UsageError(str(error)) from error
     checklist = Checklist(config, settings)

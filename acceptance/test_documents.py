@@ -91,8 +91,8 @@ def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path) -> None
         if manifests[stage].inputs[name] != manifests[source].digest
     ]
     assert not broken, broken[0]
-    deployed = manifests["gguf"].files[gguf_name(manifests["gguf"].results["types"][0])]
-    assert digest_file(outputs / "gguf" / gguf_name(manifests["gguf"].results["types"][0])) == deployed.sha256
+    deployed = gguf_name(manifests["gguf"].results["types"][0])
+    assert digest_file(outputs / "gguf" / deployed) == manifests["gguf"].files[deployed].sha256
     tokenizer = resolve_base(settings.model) / "tokenizer.json"
     assert manifests["data"].inputs["tokenizer"] == digest_file(tokenizer)
     data.prepare(settings.data, tokenizer, tmp_path)

@@ -13,6 +13,7 @@ from titlegen.models import resolve_base
 from titlegen.serve import Client
 from titlegen.settings import Settings
 from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
+from titlegen.verify.parity import load_tokenizer
 
 pytestmark = pytest.mark.acceptance
 _ARTICLES = 3
@@ -40,7 +41,9 @@ def test_prompt(outputs: Path, settings: Settings, ggufs: list[Path], test_examp
     export = outputs / "final-hf"
     articles = [example.content for example in test_examples]
     titles = [example.title for example in test_examples]
-    wrong = failures([check_prompt_bytes(export, articles), *check_token_ids(export, ggufs, [*articles, *titles])])
+    tokenizer = load_tokenizer(export)
+    checks = check_token_ids(export, ggufs, [*articles, *titles], tokenizer)
+    wrong = failures([check_prompt_bytes(export, articles, tokenizer), *checks])
     assert not wrong, wrong[0].detail
     client = Client(settings.serve, export)
     try:

@@ -29,30 +29,19 @@ def report(outputs: Path, settings: Settings, test_examples: list[Example]) -> d
     return scores
 
 
-def check(report: dict[str, Any], name: str) -> None:
-    """Fail unless the score is at the limit or above, and the interval is not all below it."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("rougeL", marks=pytest.mark.spec("QUALITY-1")),
+        pytest.param("bleu1", marks=pytest.mark.spec("QUALITY-2")),
+        pytest.param("title_only_rate", marks=pytest.mark.spec("QUALITY-3")),
+        pytest.param("length_rate", marks=pytest.mark.spec("QUALITY-4")),
+    ],
+)
+def test_gate(report: dict[str, Any], name: str) -> None:
+    # At the limit or above, and the interval not all below it.
     gate = next(gate for gate in report["gates"] if gate["name"] == name)
     score = report["scores"][name]
     shown = f"{score['value']:.3f}（95% 區間 {score['low']:.3f} 至 {score['high']:.3f}），門檻 {gate['limit']}"
     assert gate["verdict"] != "fail", shown
     assert gate["value"] >= gate["limit"], shown
-
-
-@pytest.mark.spec("QUALITY-1")
-def test_rouge_l(report: dict[str, Any]) -> None:
-    check(report, "rougeL")
-
-
-@pytest.mark.spec("QUALITY-2")
-def test_bleu_1(report: dict[str, Any]) -> None:
-    check(report, "bleu1")
-
-
-@pytest.mark.spec("QUALITY-3")
-def test_title_only(report: dict[str, Any]) -> None:
-    check(report, "title_only_rate")
-
-
-@pytest.mark.spec("QUALITY-4")
-def test_length(report: dict[str, Any]) -> None:
-    check(report, "length_rate")

@@ -40,7 +40,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture
 def settings(profile: str, pytestconfig: pytest.Config) -> Settings:
     articles = pytestconfig.getoption("articles")
-    return load_settings(profile=profile, **({"latency": {"articles": articles}} if articles else {}))
+    overrides = {"latency": {"articles": articles}} if articles else {}
+    return load_settings(profile=profile, **overrides)
 
 
 @pytest.fixture

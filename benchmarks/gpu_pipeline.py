@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_S = 0.2
-_GIB = 2**30
 
 
 def main() -> None:
@@ -63,7 +61,7 @@ def _machine() -> str:
 
 
 class Run:
-    """One command of titlegen, and the memory that its process took."""
+    """One command of titlegen."""
 
     def __init__(self, verb: str, arguments: argparse.Namespace, output: Path, *options: str) -> None:
         extra = [f"--{option}" if "=" not in option else f"--{option.replace('=', ' ', 1)}" for option in arguments.set]
@@ -75,21 +73,6 @@ class Run:
         self.started = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
-        self.peak_gib = {"anonymous": 0.0, "resident": 0.0}
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while self.process.poll() is None:
-            try:
-                status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-            except OSError:
-                return
-            fields = dict(line.split(":", 1) for line in status.splitlines())
-            # Pages of mapped files are the kernel's to take back; the rest is what the process needs.
-            for name, field in (("anonymous", "RssAnon"), ("resident", "VmRSS")):
-                if field in fields:
-                    self.peak_gib[name] = max(self.peak_gib[name], int(fields[field].split()[0]) * 1024 / _GIB)
-            time.sleep(_POLL_S)
 
     def wait(self, allowed: tuple[int, ...] = (0,)) -> float:
         """Return the seconds that the command took."""

@@ -31,7 +31,10 @@ from titlegen.prompt import SYSTEM, parameters
 from titlegen.settings import EvaluateSettings, Settings, load_settings
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
+]
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "tiny"
 PROFILE = """\
@@ -114,17 +117,6 @@ class Outcome:
         """Return the outcome of a line."""
         assert name in self.lines, self.text[-3000:]
         return str(self.lines[name]["outcome"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on more."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from titlegen.train.memory import Activations, Plan, candidates, first_that_fits
 from titlegen.train.trainer import as_record, collator
 from titlegen.train.trim import CompletionTrim
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = TrainSettings(
     backend="peft",
     load_in_4bit=False,
@@ -41,15 +41,6 @@ SETTINGS = TrainSettings(
     logging_steps=1,
     save_steps=3,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

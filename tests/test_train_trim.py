@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from functools import cache
 from itertools import product
 
@@ -14,6 +13,7 @@ from titlegen.train.loss import completion_loss
 from titlegen.train.packed import pack
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ["gemma3n", "gemma3"]
 ROWS = st.lists(st.tuples(st.integers(1, 24), st.integers(1, 12)), min_size=1, max_size=5)
 
@@ -25,15 +25,6 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 @cache
 def model_of(kind: str, dtype: torch.dtype) -> torch.nn.Module:
     return tiny_model(kind, dtype)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("kind", KINDS)

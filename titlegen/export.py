@@ -9,7 +9,7 @@ from typing import Any
 
 from titlegen.errors import ExportError, MissingDependencyError
 from titlegen.manifest import write_atomically
-from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, GEMMA_NOTICE, PAD_ID, read_json
+from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, GEMMA_NOTICE, PAD_ID, read_json, text_config
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX, Tensors
 
@@ -224,7 +224,7 @@ def _dtype(name: str, tensor: Any) -> Any:
 
 def _write_configs(base: Path, directory: Path, settings: ExportSettings) -> None:
     config = read_json(base / "config.json")
-    text = config.get("text_config", config)
+    text = text_config(config)
     rope = text.get("rope_parameters") or {}
     text["rope_theta"] = rope.get("full_attention", {}).get("rope_theta", text.get("rope_theta", _ROPE_THETA))
     text["rope_local_base_freq"] = rope.get("sliding_attention", {}).get(
@@ -312,7 +312,7 @@ def _quantize(merged: Path, kind: str, target: Path) -> None:
             f"{_SERVER_QUANTS.get(kind, 'q4_K_M')}"
         )
     config = read_json(merged / "config.json")
-    text = config.get("text_config", config)
+    text = text_config(config)
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("dtype")
     try:
         _convert(merged, _GGUF_OF_DTYPE.get(str(dtype), "f16"), source)

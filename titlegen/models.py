@@ -104,6 +104,12 @@ def check_safe(directory: Path) -> None:
         raise ConfigError(f"{directory} holds {found}; titlegen loads safetensors only")
 
 
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says about the text model: all of it, or a part when there are towers beside it."""
+    text: dict[str, Any] = config.get("text_config", config)
+    return text
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 

@@ -415,7 +415,7 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
     except UnicodeDecodeError as error:
         raise DataError(f"{article!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     with _client(settings) as client:
-        answers = [client.generate(text)] if number == 1 else client.generate_candidates(text, number)
+        answers = client.generate_candidates(text, number)
     if answers[0].trimmed:
         say(f"the article is longer than {settings.serve.num_ctx} tokens hold; its end was left out at a sentence end")
     return [dataclasses.asdict(answer) for answer in answers]

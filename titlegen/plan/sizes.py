@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from titlegen.data.sources import open_source
 from titlegen.errors import ConfigError
-from titlegen.models import read_json
+from titlegen.models import read_json, text_config
 from titlegen.settings import EMBEDDED, DataSettings, ModelSettings
 
 # Source: counted with Gemma's tokenizer; 0.79 on 2,767 press releases, 0.85 on the embedded corpus.
@@ -88,7 +88,7 @@ def find_model(settings: ModelSettings) -> BaseModel:
     path = Path(settings.base) / "config.json"
     if path.is_file():
         config = read_json(path)
-        layers = config.get("text_config", config).get("num_hidden_layers")
+        layers = text_config(config).get("num_hidden_layers")
         if layers in _BY_LAYERS:
             return _BY_LAYERS[layers]
     raise ConfigError(

@@ -155,7 +155,7 @@ class Client:
 
         def titles_or_error(article: str) -> list[Answer] | TitlegenError:
             try:
-                return [self.generate(article)] if number == 1 else self.generate_candidates(article, number)
+                return self.generate_candidates(article, number)
             except TitlegenError as error:
                 return error
 

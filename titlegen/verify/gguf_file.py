@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.gguf_reader import GgufError, GgufHeader, read_header
-from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, read_json
+from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, read_json, text_config
 from titlegen.prompt import BOS, END_OF_TURN, START_OF_TURN
 from titlegen.tensors import Tensors
 from titlegen.verify.check import Check, none_wrong
@@ -65,7 +65,7 @@ def _expected_fields(text: dict[str, Any]) -> dict[str, Any]:
 
 def _check_metadata(name: str, header: GgufHeader, export: Path) -> Check:
     config = read_json(export / "config.json")
-    text = config.get("text_config", config)
+    text = text_config(config)
     expected = _expected_fields(text) | {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.add_bos_token": True,

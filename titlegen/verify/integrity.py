@@ -6,7 +6,7 @@ from typing import Any
 from titlegen.errors import TitlegenError
 from titlegen.export import AdapterDeltas, match_targets
 from titlegen.manifest import digest_file
-from titlegen.models import END_OF_TURN_ID, EOS_ID, check_safe, read_json
+from titlegen.models import END_OF_TURN_ID, EOS_ID, check_safe, read_json, text_config
 from titlegen.tensors import INDEX, Tensors, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
 
@@ -154,7 +154,7 @@ def _check_tensors(export: Path, base: Path, adapter: Path | None) -> list[Check
 def _declared_dtype(directory: Path) -> str | None:
     """Return the element type that a model's configuration states, as safetensors names it."""
     config = read_json(directory / "config.json")
-    text = config.get("text_config", config)
+    text = text_config(config)
     names = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
     return names.get(text.get("dtype") or config.get("dtype") or config.get("torch_dtype") or "")
 
@@ -214,7 +214,7 @@ def _check_tokenizer(export: Path, base: Path | None) -> Check:
         elif base and digest_file(export / name) != digest_file(base / name):
             wrong.append(f"{name} differs from the base model's")
     config = read_json(export / "config.json")
-    vocab_size = config.get("text_config", config).get("vocab_size")
+    vocab_size = text_config(config).get("vocab_size")
     if (export / "tokenizer.json").is_file():
         size = Tokenizer.from_file(str(export / "tokenizer.json")).get_vocab_size()
         tensors = Tensors(export)
@@ -228,7 +228,7 @@ def _check_tokenizer(export: Path, base: Path | None) -> Check:
 def _check_config(export: Path, base: Path | None) -> Check:
     """The configuration is the base model's, plus what the importers of Ollama and llama.cpp read."""
     config = read_json(export / "config.json")
-    text = config.get("text_config", config)
+    text = text_config(config)
     wrong = []
     architectures = config.get("architectures") or []
     if not set(architectures) <= _IMPORTABLE or not architectures:
@@ -256,7 +256,7 @@ def _check_config(export: Path, base: Path | None) -> Check:
 
 def _config_changes(text: dict[str, Any], original: dict[str, Any]) -> list[str]:
     """Return what differs from the base model's configuration, apart from what an export adds."""
-    original_text = original.get("text_config", original)
+    original_text = text_config(original)
     added = {
         "rope_theta",
         "rope_local_base_freq",
