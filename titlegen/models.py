@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError, MissingDependencyError, TitlegenError
+from titlegen.gguf_reader import read_header
 from titlegen.manifest import digest_json, new_directory, writable, write_atomically
 from titlegen.prompt import CHAT_TEMPLATE
 from titlegen.settings import EMBEDDED, ModelSettings, cache_directory
@@ -163,11 +164,11 @@ def _convert(gguf_file: Path, directory: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    reader = gguf.GGUFReader(gguf_file)
+    header = read_header(gguf_file)
     weights = {}
-    for tensor in reader.tensors:
-        name = _safetensors_name(tensor.name)
-        value = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    for tensor in header.tensors:
+        name = _safetensors_name(tensor["name"])
+        value = gguf.dequantize(*header.stored(tensor["name"])).astype(np.float32).reshape(tensor["shape"][::-1])
         # llama.cpp stores Gemma's norms as 1 + weight, transformers as weight.
         weights[name] = value - 1 if "norm" in name else value
     embedding = weights["model.embed_tokens.weight"]
@@ -175,11 +176,9 @@ def _convert(gguf_file: Path, directory: Path) -> None:
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     # safetensors makes the file readable by its owner alone; a server or container may run as another user.
     (directory / "model.safetensors").chmod(0o644)
-    fields = {name: reader.fields[name].contents() for name in reader.fields}
-    tokens: list[str] = fields["tokenizer.ggml.tokens"]
-    scores: list[float] = fields["tokenizer.ggml.scores"]
-    types: list[int] = fields["tokenizer.ggml.token_type"]
-    _write_json(directory / "config.json", _config(fields, len(tokens)))
+    tokens = header.strings("tokenizer.ggml.tokens")
+    scores, types = header.numbers("tokenizer.ggml.scores"), header.numbers("tokenizer.ggml.token_type")
+    _write_json(directory / "config.json", _config(header.fields, len(tokens)))
     _write_json(
         directory / "generation_config.json",
         {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID, END_OF_TURN_ID], "pad_token_id": PAD_ID},
