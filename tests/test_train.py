@@ -305,8 +305,10 @@ def test_nothing_fits() -> None:
         first_that_fits(candidates(TrainSettings(auto_batch=True)), attempt)
 
 
-def test_this_environment_is_allowed() -> None:
-    assert isinstance(backends.check_environment(SETTINGS), list)
+def test_versions_that_are_allowed_but_not_locked_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = backends.metadata.version
+    monkeypatch.setattr(backends, "_locked", lambda: {"torch": version("torch").partition("+")[0], "trl": "1.0.0"})
+    assert backends.check_backend(SETTINGS) == [f"trl {version('trl')} (locked 1.0.0)"]
 
 
 @pytest.mark.fault
@@ -318,7 +320,6 @@ def test_a_version_outside_the_range_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_unsloth_without_a_gpu_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "check_environment", lambda _: [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainError, match=r"needs an NVIDIA GPU.*--profile quickstart"):
         backends.check_backend(TrainSettings())

@@ -131,7 +131,8 @@ def train(settings: Settings) -> StageRun:
     from titlegen import data
     from titlegen.train import check_backend, fit
 
-    check_backend(settings.train)
+    if unlocked := check_backend(settings.train):
+        say(f"train: versions other than the tested ones of constraints.txt: {', '.join(unlocked)}")
     prepared = prepare(settings)
     base = resolve_base(settings.model)
     stage_settings = settings.train.model_dump(mode="json")

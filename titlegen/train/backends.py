@@ -15,8 +15,11 @@ _MIN_GIB = 8
 _CHECKED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "unsloth")
 
 
-def check_backend(settings: TrainSettings) -> None:
+def check_backend(settings: TrainSettings) -> list[str]:
     """Check that this machine can train with the chosen back end, before anything is downloaded.
+
+    Returns:
+        What :func:`check_environment` returns.
 
     Raises:
         TrainError: no usable GPU, too little memory, or versions that do not work; the message names the remedy.
@@ -24,7 +27,7 @@ def check_backend(settings: TrainSettings) -> None:
     if settings.backend == "unsloth":
         # First what no installation can mend.
         _check_gpu()
-    check_environment(settings)
+    return check_environment(settings)
 
 
 def _check_gpu() -> None:

@@ -67,7 +67,15 @@ class CompletionTrim:
         packed = pack(inputs)
         # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
         with torch.autocast(packed.ids.device.type, enabled=False):
-            total = self._cross_entropy(self.hidden(packed), packed.targets)
+            try:
+                hidden = self.hidden(packed)
+            except torch._dynamo.exc.Unsupported as error:  # noqa: SLF001 - torch exports it nowhere else
+                # Unsloth puts functions into Gemma 3 that are closed to the compiler. The whole pass begins anew: a
+                # layer that ran compiled and is recomputed otherwise would not match what it kept.
+                _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
+                self.compiled = False
+                hidden = self.hidden(packed)
+            total = self._cross_entropy(hidden, packed.targets)
         return total / (packed.targets.numel() if num_items is None else num_items)
 
     def hidden(self, packed: Packed) -> Any:
@@ -146,13 +154,7 @@ class CompletionTrim:
         if name not in self._compiled:
             self._compiled[name] = torch.compile(function, fullgraph=True, options=_COMPILE_OPTIONS)
         _mark_tokens(arguments)
-        try:
-            return self._compiled[name](layer, *arguments)
-        except torch._dynamo.exc.Unsupported as error:  # noqa: SLF001 - torch exports it nowhere else
-            # Unsloth puts functions into Gemma 3 that are closed to the compiler.
-            _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
-            self.compiled = False
-            return function(layer, *arguments)
+        return self._compiled[name](layer, *arguments)
 
     def _cross_entropy(self, hidden: Any, targets: Any) -> Any:
         """Return the summed cross-entropy, a scalar float32, holding few logits at a time."""
