@@ -56,8 +56,14 @@ class Export:
         write_manifest(self.gguf, "gguf", {}, {}, {"types": ["q8_0"]})
         return self
 
-    def deploy(self, settings: ServeSettings, state: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
-        return serve.deploy(self.merged, self.gguf, settings, state, say)
+    def deploy(
+        self,
+        settings: ServeSettings,
+        state: Path,
+        say: Callable[[str], None] = print,
+        accept: Callable[[serve.Client], Any] | None = None,
+    ) -> dict[str, Any]:
+        return serve.deploy(self.merged, self.gguf, settings, state, say, accept)
 
 
 def new_export(directory: Path) -> Export:

@@ -25,6 +25,7 @@ from slow_proxy import slow_proxy
 
 from titlegen import hub, pipeline
 from titlegen.data import load_split
+from titlegen.errors import VerifyError
 from titlegen.evaluate import evaluate, write_report
 from titlegen.manifest import Manifest, read_manifest, write_manifest
 from titlegen.prompt import SYSTEM, parameters
@@ -451,6 +452,20 @@ def test_serve_1_of_the_file(released: Released, project_copy: Path) -> None:
 def test_serve_2(released: Released, client: ollama.Client) -> None:
     client.delete(released.settings.serve.model_name)
     assert released.check("SERVE-2").of("SERVE-2") == "failed"
+
+
+@pytest.mark.fault
+def test_a_model_that_writes_other_titles_than_the_merged_one_does_not_take_over(broken: Released) -> None:
+    directory = broken.settings.directory / "verify"
+    titles = read_manifest(directory).results["titles"]
+    rewrite(directory, titles=[f"{title}？" for title in titles])
+    # The temperature makes it another model to the server.
+    serve = broken.settings.serve.model_copy(update={"temperature": 0.5})
+    with closing(ollama.Client(broken.server.host)) as client:
+        before = {entry.model: entry.digest for entry in client.list().models}
+        with pytest.raises(VerifyError, match=r"parity\.served"):
+            pipeline.deploy(broken.settings.model_copy(update={"serve": serve}))
+        assert {entry.model: entry.digest for entry in client.list().models} == before
 
 
 @pytest.mark.fault

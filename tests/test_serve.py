@@ -464,6 +464,22 @@ def test_model_that_writes_no_titles_does_not_take_over(
     assert title(settings, export.merged) == TITLE
 
 
+@pytest.mark.fault
+def test_model_that_is_not_accepted_does_not_take_over(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
+    def titles_of_the_old_model(client: serve.Client) -> str:
+        title = client.generate(ARTICLE).title
+        if title != TITLE:
+            raise VerifyError(f"another title: {title}")
+        return title
+
+    first = export.deploy(settings, tmp_path, accept=titles_of_the_old_model)
+    assert first["accepted"] == TITLE
+    with pytest.raises(VerifyError, match=OTHER_TITLE):
+        export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path, accept=titles_of_the_old_model)
+    assert names(settings) == {"latest": first["digest"]}
+    assert title(settings, export.merged) == TITLE
+
+
 def damage(export: Export, settings: ServeSettings) -> ServeSettings:
     export.file.write_bytes(export.file.read_bytes()[:-1000])
     return settings

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from titlegen.settings import EMBEDDED, DataSettings, Settings
 
 if TYPE_CHECKING:
     from titlegen import hub
+    from titlegen.serve import Client
 
 # Articles whose prompts and tokens are compared.
 _PARITY_ARTICLES = 1000
@@ -368,17 +370,17 @@ def deploy(settings: Settings, *, rollback: bool = False) -> dict[str, Any]:
     verified = verify(settings)
     started = time.monotonic()
     folders = (settings.directory / "final-hf", settings.directory / "gguf")
-    result = serving.deploy(*folders, settings.serve, state, say)
-    if settings.serve.source == "gguf":
-        say("deploy: comparing served titles with the merged model's")
-        result["parity"] = _check_served(settings, verified.results["titles"])
+    is_exported = settings.serve.source == "gguf"
+    accept = partial(_check_served, settings, verified.results["titles"]) if is_exported else None
+    result = serving.deploy(*folders, settings.serve, state, say, accept)
+    result["parity"] = result.pop("accepted")
     result["elapsed_s"] = round(time.monotonic() - started, 2)
     _remember(settings, "deploy", result)
     return result
 
 
-def _check_served(settings: Settings, titles: Sequence[str]) -> dict[str, Any]:
-    """Compare the deployed model's greedy titles with those of the merged model.
+def _check_served(settings: Settings, titles: Sequence[str], client: "Client") -> dict[str, Any]:
+    """Compare the greedy titles of a model on the server with those of the merged model.
 
     Raises:
         VerifyError: too few are equal.
@@ -386,9 +388,9 @@ def _check_served(settings: Settings, titles: Sequence[str]) -> dict[str, Any]:
     from titlegen import data
     from titlegen.verify import check_served, require
 
+    say("deploy: comparing the new model's titles with the merged model's")
     examples = data.load_split(settings.directory / "data", "test")[: len(titles)]
-    with _client(settings) as client:
-        served = [client.ask(example.content, {"temperature": 0.0}).raw for example in examples]
+    served = [client.ask(example.content, {"temperature": 0.0}).raw for example in examples]
     kind = settings.serve.quantize or settings.export.gguf_types[0]
     check: dict[str, Any] = require([check_served(served, titles, kind.upper())])["checks"][0]
     return check

@@ -105,8 +105,9 @@ def deploy(
     settings: ServeSettings,
     state_directory: Path,
     say: Say = lambda _: None,
+    accept: Callable[[Client], Any] | None = None,
 ) -> dict[str, Any]:
-    """Put the model on the server and let it take over once it has passed a smoke test.
+    """Put the model on the server and let it take over once it has passed a smoke test, and ``accept``.
 
     The model that it replaces stays as ``NAME:previous``. A model that is there already is only loaded.
 
@@ -116,9 +117,11 @@ def deploy(
         settings: the stage's settings.
         state_directory: where the server's record and log are, should one be started.
         say: takes lines of progress.
+        accept: takes a client of the new model before it takes over; what it raises keeps the old one in its place.
 
     Returns:
-        Host, model, digest, whether anything changed, the smoke test's titles, and a ``curl`` line.
+        Host, model, digest, whether anything changed, the smoke test's titles, what ``accept`` returned (None when
+        nothing changed), and a ``curl`` line.
 
     Raises:
         ConfigError: a name or the source cannot be used.
@@ -133,12 +136,15 @@ def deploy(
     with _connection(settings) as connection:
         before = connection.digests().get(names.final)
         answers: list[Answer] = []
+        accepted = None
         try:
             create_model(connection.ollama, names.candidate, source, settings, say, upload=connection.upload)
             digest = connection.digests()[names.candidate]
             if digest != before:
                 connection.load(names.candidate, _FOR_EVER)
-                answers = _smoke_test(names.candidate, source, export_directory, settings, connection)
+                with _candidate_client(names, source, export_directory, settings) as client:
+                    answers = _smoke_test(client, names.candidate, source, connection)
+                    accepted = accept(client) if accept else None
                 _switch_over(connection, names, before)
         except BaseException:
             _give_up(connection, names)
@@ -155,6 +161,7 @@ def deploy(
         "changed": digest != before,
         "source": source.text,
         "titles": [answer.title for answer in answers],
+        "accepted": accepted,
     }
 
 
@@ -277,33 +284,33 @@ def _connection(settings: ServeSettings) -> Iterator[_Connection]:
         connection.close()
 
 
-def _smoke_test(
-    name: str, source: Source, export_directory: Path, settings: ServeSettings, connection: _Connection
-) -> list[Answer]:
+def _candidate_client(
+    names: _Names, source: Source, export_directory: Path, settings: ServeSettings
+) -> contextlib.closing[Client]:
+    directory = export_directory if (export_directory / "tokenizer.json").is_file() and source.is_tuned else None
+    return contextlib.closing(Client(settings, directory, model_name=names.candidate))
+
+
+def _smoke_test(client: Client, name: str, source: Source, connection: _Connection) -> list[Answer]:
     """Ask the candidate for a few titles and return its answers.
 
     Raises:
         ServeError: the prompt is not the one of training, or what came back are no titles.
     """
-    directory = export_directory if (export_directory / "tokenizer.json").is_file() and source.is_tuned else None
-    client = Client(settings, directory, model_name=name)
     answers, problems = [], []
-    try:
-        for article in smoke_articles():
-            content, _ = client.prepare(article)
-            _check_rendering(connection, name, content)
-            answer = client.ask(article)
-            expected = client.expected_tokens(content)
-            # A server that broke the answer off tells no counts.
-            if expected is not None and answer.prompt_tokens not in {0, expected}:
-                raise ServeError(
-                    f"the server reads {answer.prompt_tokens} tokens where the model was trained on {expected}: its "
-                    "vocabulary is another one; deploy the exported GGUF file"
-                )
-            answers.append(answer)
-            problems += [f"{answer.raw[:60]!r}: {', '.join(found)}"] if (found := _problems(answer)) else []
-    finally:
-        client.close()
+    for article in smoke_articles():
+        content, _ = client.prepare(article)
+        _check_rendering(connection, name, content)
+        answer = client.ask(article)
+        expected = client.expected_tokens(content)
+        # A server that broke the answer off tells no counts.
+        if expected is not None and answer.prompt_tokens not in {0, expected}:
+            raise ServeError(
+                f"the server reads {answer.prompt_tokens} tokens where the model was trained on {expected}: its "
+                "vocabulary is another one; deploy the exported GGUF file"
+            )
+        answers.append(answer)
+        problems += [f"{answer.raw[:60]!r}: {', '.join(found)}"] if (found := _problems(answer)) else []
     if source.is_tuned and len(problems) > len(answers) - _SMOKE_PASSES:
         raise ServeError(
             f"the model failed the smoke test, {len(problems)} of {len(answers)} answers are no titles "
