@@ -12,8 +12,9 @@ from titlegen.errors import TitlegenError
 from titlegen.settings import EMBEDDED, Settings
 
 _PYTHON = (3, 11)
-# Measured: the quickstart writes about 2.5 GiB. Gemma 3n E4B: base 13 GiB, merged 13 GiB, GGUF 8 GiB, checkpoints.
-_DISK_GIB = {"peft": 5, "unsloth": 60}
+# Measured: the quickstart writes about 2.5 GiB. Gemma 3n E4B: base 15 GiB, merged 15, GGUF 7, the bundled Hub's copy of
+# both 21, the server's copy 7, checkpoints; `titlegen plan` shows them.
+_DISK_GIB = {"peft": 5, "unsloth": 70}
 # Measured on an H100 with Unsloth in 4 bits, sequence 2048, batch 4: 12.3 GiB.
 _GPU_GIB = 16
 _COMMAND_TIMEOUT_S = 20
