@@ -161,6 +161,17 @@ def test_the_generators_greedy_title_is_the_models_most_likely_one(tiny_base: Pa
     assert generator.generate([short[0]]) == [tokenizer.decode(title)]
 
 
+def test_greedy_titles_are_those_of_transformers_own_generation(
+    tiny_base: Path, tiny_adapter: Path, short: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EvaluateSettings(batch_size=3, max_new_tokens=12)
+    for adapter in (None, tiny_adapter):
+        titles = TransformersGenerator(tiny_base, adapter, settings).generate(short)
+        with monkeypatch.context() as patch:
+            patch.setattr("titlegen.evaluate.transformers_generator.can_trim", lambda _: False)
+            assert TransformersGenerator(tiny_base, adapter, settings).generate(short) == titles
+
+
 def test_generation_ends_at_the_end_of_turn(tiny_base: Path) -> None:
     generator = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=4))
     assert generator.stop == [1, 106]

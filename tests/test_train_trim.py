@@ -154,15 +154,15 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, f
         broken = lambda *rest, window, scale: attend(*rest, window=window, scale=scale * 2)  # noqa: E731
         monkeypatch.setattr("titlegen.train.trim.attend", broken)
     elif fault == "position":
-        original = trim._angles
+        original = trim.angles
         monkeypatch.setattr(
-            trim, "_angles", lambda *rest: {k: (c.roll(1, 0), s.roll(1, 0)) for k, (c, s) in original(*rest).items()}
+            trim, "angles", lambda *rest: {k: (c.roll(1, 0), s.roll(1, 0)) for k, (c, s) in original(*rest).items()}
         )
     elif fault == "stream":
         write = layers.Gemma3n.write
         monkeypatch.setattr(layers.Gemma3n, "write", staticmethod(lambda *rest: write(*rest)[::-1]))
     else:
-        monkeypatch.setattr(trim, "_thresholds", [None] * 10)
+        monkeypatch.setattr(trim, "thresholds", [None] * 10)
     with pytest.raises(TrainError, match="differs from the full model's"):
         check_trim(trim, model, random_batch([(20, 4), (5, 7)], 1))
 

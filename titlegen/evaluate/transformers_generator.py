@@ -9,6 +9,8 @@ from titlegen.errors import ConfigError, ExportError
 from titlegen.models import fingerprint
 from titlegen.prompt import STOP, render_prompt
 from titlegen.settings import EvaluateSettings
+from titlegen.train.decode import TitleDecoder
+from titlegen.train.trim import can_trim
 
 
 class TransformersGenerator:
@@ -53,6 +55,11 @@ class TransformersGenerator:
             model = PeftModel.from_pretrained(model, self.adapter)
         return model.to(self.device).eval()
 
+    @cached_property
+    def decoder(self) -> TitleDecoder | None:
+        """What writes greedy titles without the work that they do not need; None for an unknown architecture."""
+        return TitleDecoder(self.model) if can_trim(self.model) else None
+
     @property
     def stop(self) -> list[int]:
         """The ids that end a title."""
@@ -95,6 +102,9 @@ class TransformersGenerator:
     def _generate_batch(self, prompts: Sequence[str]) -> list[str]:
         import torch
 
+        if self.settings.temperature == 0 and self.decoder is not None:
+            rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+            return list(map(self._decode, self.decoder.generate(rows, self.stop, self.settings.max_new_tokens)))
         # The prompt has its <bos>.
         inputs = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}

@@ -41,7 +41,12 @@ class CompletionTrim:
     """Computes the loss of a batch of prompt and title rows; a drop-in for :func:`completion_loss`."""
 
     def __init__(
-        self, model: Any, *, kept_share: Callable[[int], float] = lambda _: 1.0, compiled: bool = False
+        self,
+        model: Any,
+        *,
+        kept_share: Callable[[int], float] = lambda _: 1.0,
+        compiled: bool = False,
+        clamp: bool = True,
     ) -> None:
         """Prepare the computation.
 
@@ -50,15 +55,18 @@ class CompletionTrim:
             kept_share: given a batch's number of tokens, the share of the layers that keep their activations for the
                 backward pass, 0 to 1; the others recompute them.
             compiled: compile each kind of layer once, for any number of tokens; used while gradients are on.
+            clamp: limit AltUp's weights, as transformers does in training and not otherwise.
         """
         self._causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._model = text_model(model)
-        self._config = self._model.config
-        self._architecture = _ARCHITECTURES[self._config.model_type]
+        self.model = text_model(model)
+        self._config = self.model.config
+        self.architecture = _ARCHITECTURES[self._config.model_type]
+        self.boundary = len(self.model.layers) - (getattr(self._config, "num_kv_shared_layers", 0) or 0) - 1
         self.kept_share, self.compiled = kept_share, compiled
         self._compiled: dict[str, Callable[..., Any]] = {}
-        self._thresholds = [threshold_of(layer, self._model.embed_tokens.weight) for layer in self._model.layers]
-        self._clamp()
+        self.thresholds = [threshold_of(layer, self.model.embed_tokens.weight) for layer in self.model.layers]
+        if clamp:
+            self._clamp()
 
     def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
         """Return the loss of a padded batch, a scalar; arguments as for :func:`completion_loss`."""
@@ -78,16 +86,18 @@ class CompletionTrim:
             total = self._cross_entropy(hidden, packed.targets)
         return total / (packed.targets.numel() if num_items is None else num_items)
 
-    def hidden(self, packed: Packed) -> Any:
-        """Return the final hidden states of the predicting tokens, (N, hidden)."""
+    def hidden(self, packed: Packed, keys: list[tuple[Any, Any]] | None = None) -> Any:
+        """Return the final hidden states of the predicting tokens, (N, hidden).
+
+        ``keys`` is filled with keys and values of every token, (T, heads, head_dim), for each layer that has its own.
+        """
         import torch
 
-        layers = self._model.layers
-        boundary = len(layers) - (getattr(self._config, "num_kv_shared_layers", 0) or 0) - 1
+        layers, boundary = self.model.layers, self.boundary
         with torch.no_grad():
             # Nothing below the first layer is trained.
-            streams, per_layer = self._architecture.enter(self._model, packed.ids)
-            angles = self._angles(packed, streams[0])
+            streams, per_layer = self.architecture.enter(self.model, packed.ids)
+            angles = self.angles(packed.positions, streams[0])
             kept_angles = {kind: tuple(part[packed.kept] for part in pair) for kind, pair in angles.items()}
         if torch.is_grad_enabled():
             # So that the first layer is not a kind of its own to the compiler.
@@ -101,39 +111,43 @@ class CompletionTrim:
                 streams, shared[kind] = self._step(
                     index < recomputed, self._full, index, streams, own, angles[kind], packed
                 )
+                if keys is not None:
+                    keys.append(shared[kind])
                 continue
             if index == boundary:
                 shared[kind] = self._step(index < recomputed, self._keys, layer, streams, angles[kind])
+                if keys is not None:
+                    keys.append(shared[kind])
                 streams = tuple(stream[packed.kept] for stream in streams)
                 per_layer = per_layer if per_layer is None else per_layer[packed.kept]
                 own = None if per_layer is None else per_layer[:, index]
             streams = self._step(
                 recomputed > boundary, self._kept, index, streams, own, kept_angles[kind], shared[kind], packed
             )
-        return self._architecture.leave(self._model, streams)
+        return self.architecture.leave(self.model, streams)
 
     def _full(self, index: int, streams: Any, own: Any, angles: Any, packed: Packed) -> tuple[Any, tuple[Any, Any]]:
         """Run a layer for every token; return the streams, and the keys and values."""
-        layer = self._model.layers[index]
+        layer = self.model.layers[index]
         state, query, key, value = self._run("read", layer, streams, *angles)
         attention = layer.self_attn
         attended = attend(
             query, key, value, packed.rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
         )
-        return self._run("write", layer, state, attended, own, self._thresholds[index]), (key, value)
+        return self._run("write", layer, state, attended, own, self.thresholds[index]), (key, value)
 
     def _keys(self, layer: Any, streams: Any, angles: Any) -> Any:
         return self._run("read_keys", layer, streams, *angles)
 
     def _kept(self, index: int, streams: Any, own: Any, angles: Any, shared: Any, packed: Packed) -> Any:
         """Run a layer for the predicting tokens, on keys and values of every token."""
-        layer = self._model.layers[index]
+        layer = self.model.layers[index]
         state, query = self._run("read_query", layer, streams, *angles)
         attention, (key, value) = layer.self_attn, shared
         attended = attend(
             query, key, value, packed.kept_rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
         )
-        return self._run("write", layer, state, attended, own, self._thresholds[index])
+        return self._run("write", layer, state, attended, own, self.thresholds[index])
 
     @staticmethod
     def _step(recomputed: bool, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: FBT001
@@ -148,7 +162,7 @@ class CompletionTrim:
         """Call one half of a layer, compiled when that is on and gradients are."""
         import torch
 
-        function = getattr(self._architecture, name)
+        function = getattr(self.architecture, name)
         if not (self.compiled and torch.is_grad_enabled()):
             return function(layer, *arguments)
         if name not in self._compiled:
@@ -167,19 +181,25 @@ class CompletionTrim:
         return sum(checkpoint(self._head, *part, use_reentrant=False) for part in parts)
 
     def _head(self, hidden: Any, targets: Any) -> Any:
-        import torch
         import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+        return F.cross_entropy(self.logits(hidden), targets, reduction="sum")
+
+    def logits(self, hidden: Any) -> Any:
+        """Return the logits of final hidden states, (N, vocabulary), float32 or wider."""
+        import torch
 
         logits = self._causal_lm.lm_head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if (cap := getattr(self._config, "final_logit_softcapping", None)) is not None:
             logits = (logits / cap).tanh() * cap
-        return F.cross_entropy(logits, targets, reduction="sum")
+        return logits
 
-    def _angles(self, packed: Packed, like: Any) -> dict[str, tuple[Any, Any]]:
+    def angles(self, positions: Any, like: Any) -> dict[str, tuple[Any, Any]]:
+        """Return cosine and sine of each kind of layer for tokens at these places, (T, head_dim)."""
         angles = {}
         for kind in set(self._config.layer_types):
-            cos, sin = self._model.rotary_emb(like[None], packed.positions[None], kind)
+            cos, sin = self.model.rotary_emb(like[None], positions[None], kind)
             angles[kind] = (cos[0], sin[0])
         return angles
 
@@ -191,7 +211,7 @@ class CompletionTrim:
         if limit is None:
             return
         with torch.no_grad():
-            for layer in self._model.layers:
+            for layer in self.model.layers:
                 weight = getattr(layer.altup.prediction_coefs, "weight", None)
                 if weight is not None and weight.is_floating_point():
                     weight.clamp_(-limit, limit)

@@ -1,0 +1,83 @@
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from training_models import tiny_model
+
+from titlegen.train.decode import TitleDecoder, _Cache
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TOKENS = 12
+KINDS = ["gemma3n", "gemma3"]
+
+
+@cache
+def model_of(kind: str, dtype: torch.dtype) -> torch.nn.Module:
+    model: torch.nn.Module = tiny_model(kind, dtype).eval()
+    return model
+
+
+@pytest.fixture
+def prompts() -> list[list[int]]:
+    """Prompts shorter and longer than the window of 8 tokens."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(5, 300, (length,), generator=generator).tolist() for length in (20, 3, 11, 31, 7, 1)]
+
+
+def likeliest(model: torch.nn.Module, prompt: Sequence[int], number: int) -> list[int]:
+    """Return the likeliest tokens, every one after a pass over all that stands before it."""
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(number):
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_titles_are_the_full_models_likeliest_tokens(kind: str, dtype: torch.dtype, prompts: list[list[int]]) -> None:
+    model = model_of(kind, dtype)
+    expected = [likeliest(model, prompt, TOKENS) for prompt in prompts]
+    decoder = TitleDecoder(model)
+    assert decoder.generate(prompts, {1}, TOKENS) == expected
+    assert decoder.generate(prompts[:1], {1}, 1) == [expected[0][:1]]
+    # Each row ends where its own stop comes; the others go on.
+    stop = expected[0][4]
+    ends = [row.index(stop) if stop in row else TOKENS for row in expected]
+    assert decoder.generate(prompts, {stop}, TOKENS) == [row[:end] for row, end in zip(expected, ends, strict=True)]
+
+
+def test_it_ends_when_every_row_has_ended(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("gemma3", torch.float32)
+    steps: list[int] = []
+    add = _Cache.add
+
+    def count(cached: _Cache, layer: int, step: int, *pair: Any) -> None:
+        steps.append(step)
+        add(cached, layer, step, *pair)
+
+    monkeypatch.setattr(_Cache, "add", count)
+    first = likeliest(model, prompts[0], 3)
+    TitleDecoder(model).generate(prompts[:1], {first[2]}, 1000)
+    assert max(steps) == 1
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("fault", ["window", "padding", "neighbour"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_cache_shows(kind: str, fault: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(kind, torch.float64)
+    decoder = TitleDecoder(model)
+    sound = decoder.generate(prompts, {1}, TOKENS)
+    masks, attend = _Cache.masks, _Cache.attend
+    if fault == "window":
+        monkeypatch.setattr(_Cache, "masks", lambda *rest: dict.fromkeys(found := masks(*rest), found[None]))
+    elif fault == "padding":
+        monkeypatch.setattr(
+            _Cache, "masks", lambda *rest: {key: torch.ones_like(mask) for key, mask in masks(*rest).items()}
+        )
+    else:
+        monkeypatch.setattr(_Cache, "attend", lambda *rest: attend(*rest).roll(1, 0))
+    assert decoder.generate(prompts, {1}, TOKENS) != sound
