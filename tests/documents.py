@@ -310,8 +310,13 @@ class Template(NamedTuple):
 
     def matches(self, message: str) -> bool:
         """Return whether the program can print this message."""
-        pattern = "".join(".*" if part is None else re.escape(part) for part in self.parts)
-        return re.fullmatch(pattern, message) is not None
+        return _pattern(self.parts).fullmatch(message) is not None
+
+
+@cache
+def _pattern(parts: tuple[str | None, ...]) -> re.Pattern[str]:
+    # There are more of them than the module re remembers.
+    return re.compile("".join(".*" if part is None else re.escape(part) for part in parts))
 
 
 def message_templates(source: str) -> Iterator[Template]:
