@@ -18,7 +18,7 @@ from titlegen.verify import failures, require, verify
 from titlegen.verify.check import Check
 from titlegen.verify.gguf_file import check_gguf
 from titlegen.verify.integrity import check_export, check_foreign
-from titlegen.verify.outputs import check_outputs, check_served
+from titlegen.verify.outputs import Continuation, _compare, check_outputs, check_served
 from titlegen.verify.parity import check_prompt_bytes, check_token_ids, load_tokenizer
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
@@ -503,3 +503,13 @@ def test_a_server_that_shares_no_title_is_caught_with_few_articles() -> None:
     merged = ["甲", "乙", "丙", "丁"]
     assert check_served(["甲", "丑", "寅", "卯"], merged, "Q8_0").passed
     assert not check_served(["子", "丑", "寅", "卯"], merged, "Q8_0").passed
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("kind", "advised"), [("Q4_K_M", True), ("Q8_0", False)])
+def test_a_type_that_rounds_the_training_away_is_told_from_a_wrong_file(kind: str, advised: bool) -> None:
+    trained = Continuation("甲", [300], [{300: -0.1, 301: -3.0}])
+    rounded = Continuation("乙", [301], [{300: -3.0, 301: -0.1}])
+    check = _compare(kind, "a file against the merged model", [trained], [rounded], kind)
+    assert not check.passed
+    assert ("take a larger one with --export.gguf-types" in check.detail) is advised
