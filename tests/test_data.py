@@ -633,7 +633,6 @@ def test_the_bytes_do_not_depend_on_workers_or_row_order(run: Run) -> None:
     rows = [json.loads(line) for line in lines[:2100]]
     rows += plant(rows, 40)
     first = everything(run(rows, workers=1, max_content_tokens=300)[0])
-    assert everything(run(rows, workers=2, max_content_tokens=300)[0]) == first
     seeded(9).shuffle(rows)
     assert everything(run(rows, workers=2, max_content_tokens=300)[0]) == first
 
