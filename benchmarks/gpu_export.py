@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from machine import device_name
+
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _GIB = 2**30
@@ -60,7 +62,7 @@ def main() -> None:
     work.mkdir(parents=True)
     build(work / "base", arguments.tokenizer, small=arguments.small)
     add_adapter(work / "base", work / "adapter")
-    found: dict[str, Any] = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "steps": {}}
+    found: dict[str, Any] = {"machine": device_name(), "date": time.strftime("%Y-%m-%d"), "steps": {}}
     found["versions"] = {name: metadata.version(name) for name in ("torch", "transformers", "gguf", "xllamacpp")}
     shards = [path.stat().st_size / _GIB for path in (work / "base").glob("*.safetensors")]
     found |= {"largest_shard_gib": round(max(shards), 2), "model_gib": round(sum(shards), 2)}
@@ -179,13 +181,6 @@ def _watch(process: "subprocess.Popen[bytes]", peak: dict[str, float]) -> None:
         for name, value in total.items():
             peak[name] = max(peak[name], value)
         time.sleep(_POLL_S)
-
-
-def machine() -> str:
-    """Return the card's name, or what there is instead."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ on PATH, which decides where the model runs. Random weights will do: every title
 
 import argparse
 import json
-import os
 import socket
 import statistics
 import subprocess
@@ -21,6 +20,8 @@ from importlib import metadata
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+
+from machine import device_name
 
 from titlegen.data import Example
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
@@ -47,7 +48,7 @@ def main() -> None:
     asked, streamed = contents[: arguments.requests + _WARM_UP], contents[-_STREAMED:]
     report: dict[str, Any] = {
         "name": "latency_e4b",
-        "device": device(),
+        "device": device_name(),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {name: metadata.version(name) for name in ("torch", "transformers")}
         | {"llama.cpp": llama_version()},
@@ -156,13 +157,6 @@ def measure_transformers(model: Path, contents: Sequence[str]) -> dict[str, floa
         tokenizer.decode(out[0].tolist())
         waits.append(1000 * (time.perf_counter() - started))
     return {f"p{p}_ms": estimate_percentile(waits[_WARM_UP:], p).value_ms for p in (50, 95)}
-
-
-def device() -> str:
-    """Return the card's name, or what there is instead."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
 
 
 def llama_version() -> str:

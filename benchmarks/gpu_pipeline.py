@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from machine import device_name
+
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_S = 0.2
 
@@ -38,7 +40,7 @@ def main() -> None:
     result = ROLES[arguments.role](arguments)
     names = ("torch", "transformers", "peft", "trl", "unsloth", "bitsandbytes")
     result |= {
-        "machine": _machine(),
+        "machine": device_name(),
         "seconds": round(time.monotonic() - started, 1),
         "date": time.strftime("%Y-%m-%d"),
         "versions": {name: _version(name) for name in names},
@@ -52,12 +54,6 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _machine() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
 
 
 class Run:

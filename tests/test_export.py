@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -225,17 +226,16 @@ def test_a_failing_quantiser_leaves_nothing_and_shows_its_output(
     assert [entry.name for entry in tmp_path.iterdir()] == ["bin"]
 
 
-# getrusage's peak would include what the process that started this one held.
 _MERGE_AND_REPORT = """
 import sys
 from pathlib import Path
 import psutil, torch, safetensors.torch
+from peak_memory import peak_bytes
 from titlegen.export import merge_adapter
 from titlegen.settings import ExportSettings
 before = psutil.Process().memory_info().rss
 merge_adapter(Path(sys.argv[1]), Path(sys.argv[2]), ExportSettings(max_shard_gib=float(sys.argv[4])), Path(sys.argv[3]))
-status = Path("/proc/self/status").read_text()
-print(int(status.split("VmHWM:")[1].split()[0]) * 1024 - before)
+print(peak_bytes() - before)
 """
 
 
@@ -268,7 +268,8 @@ def test_merging_needs_the_memory_of_a_shard_and_not_of_the_model(
     save_file(updates, adapter / "adapter_model.safetensors")
     largest = max(path.stat().st_size for path in base.glob("*.safetensors"))
     command = [sys.executable, "-c", _MERGE_AND_REPORT, str(base), str(adapter), str(merged), str(largest / 2**30)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)  # noqa: S603 - ours
     assert int(result.stdout) <= 1.3 * largest + 2**29
     assert len(shard_files(merged)) == 2
     # Three gigabytes are not kept until the next run.

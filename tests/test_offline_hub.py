@@ -18,6 +18,7 @@ import pytest
 from hub_server import HubServer, free_port
 from hypothesis import given
 from hypothesis import strategies as st
+from peak_memory import peak_bytes
 
 from titlegen.errors import ConfigError, HubError
 from titlegen.hub.target import OFFLINE_OWNER, OFFLINE_TOKEN
@@ -479,18 +480,14 @@ def test_a_full_disk_fails_the_request_and_nothing_else(server: HubServer, repo:
     assert server.http.post(f"/api/models/{repo}/commit/main", content=body).status_code == 200
 
 
-# getrusage's peak would include what the process that started this one held.
 SPARSE_PUSH = """
 import sys
-from pathlib import Path
 from huggingface_hub import HfApi, constants
+from peak_memory import peak_bytes
 constants.HF_HUB_DISABLE_XET = True
-def peak_kib():
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-
-start = peak_kib()
+start = peak_bytes()
 HfApi(endpoint=sys.argv[1], token=sys.argv[2]).upload_folder(repo_id="local/large", folder_path=sys.argv[3])
-print(start, peak_kib())
+print(start, peak_bytes())
 """
 
 
@@ -510,15 +507,15 @@ def test_five_gib_go_through_without_being_loaded_into_memory(tmp_path: Path) ->
         assert server.process is not None
         before = psutil.Process(server.process.pid).memory_info().rss
         command = [sys.executable, "-c", SPARSE_PUSH, server.url, TOKEN, str(tmp_path / "m")]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
-        start_kib, peak_kib = map(int, result.stdout.split())
-        status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="utf-8")
-        server_peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)  # noqa: S603 - ours
+        start, peak = map(int, result.stdout.split())
+        server_peak = peak_bytes(server.process.pid)
         (info,) = [entry for entry in server.api().list_repo_tree("local/large") if entry.path == "model.safetensors"]
         assert info.size == size  # type: ignore[union-attr]
         parts = [request for request in server.requests() if request["method"] == "PUT"]
         assert len(parts) == -(-size // PART_BYTES)
-        assert peak_kib - start_kib < 200 * 1024
+        assert peak - start < 200 * 2**20
         assert server_peak - before < 200 * 2**20
     finally:
         server.stop()

@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from training_models import tiny_model
+from training_models import KINDS, tiny_model
 
 from titlegen.train.decode import TitleDecoder, _Cache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOKENS = 12
-KINDS = ["gemma3n", "gemma3"]
 
 
 @cache

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_models import gradients, keep_double, random_batch, tiny_model
+from training_models import KINDS, gradients, keep_double, random_batch, tiny_model
 
 from titlegen.errors import TrainError
 from titlegen.train import layers
@@ -14,7 +14,6 @@ from titlegen.train.packed import pack
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-KINDS = ["gemma3n", "gemma3"]
 ROWS = st.lists(st.tuples(st.integers(1, 24), st.integers(1, 12)), min_size=1, max_size=5)
 
 

@@ -9,6 +9,7 @@ from transformers import Gemma3ForCausalLM, Gemma3nForCausalLM, Gemma3nTextConfi
 from titlegen.train.encode import IGNORED
 
 VOCABULARY = 300
+KINDS = ["gemma3n", "gemma3"]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 

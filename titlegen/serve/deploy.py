@@ -143,7 +143,7 @@ def deploy(
             if digest != before:
                 connection.load(names.candidate, _FOR_EVER)
                 with _candidate_client(names, source, export_directory, settings) as client:
-                    answers = _smoke_test(client, names.candidate, source, connection)
+                    answers = _smoke_test(client, source, connection)
                     accepted = accept(client) if accept else None
                 _switch_over(connection, names, before)
         except BaseException:
@@ -291,7 +291,7 @@ def _candidate_client(
     return contextlib.closing(Client(settings, directory, model_name=names.candidate))
 
 
-def _smoke_test(client: Client, name: str, source: Source, connection: _Connection) -> list[Answer]:
+def _smoke_test(client: Client, source: Source, connection: _Connection) -> list[Answer]:
     """Ask the candidate for a few titles and return its answers.
 
     Raises:
@@ -300,7 +300,7 @@ def _smoke_test(client: Client, name: str, source: Source, connection: _Connecti
     answers, problems = [], []
     for article in smoke_articles():
         content, _ = client.prepare(article)
-        _check_rendering(connection, name, content)
+        _check_rendering(connection, client.model_name, content)
         answer = client.ask(article)
         expected = client.expected_tokens(content)
         # A server that broke the answer off tells no counts.
