@@ -10,7 +10,7 @@ from training_models import KINDS, gradients, keep_double, random_batch, tiny_mo
 from titlegen.errors import TrainError
 from titlegen.train import layers
 from titlegen.train.loss import completion_loss
-from titlegen.train.packed import pack
+from titlegen.train.packed import Packed, pack
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,16 +28,23 @@ def model_of(kind: str, dtype: torch.dtype) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(derandomize=True, max_examples=25, deadline=None)
-@given(rows=ROWS, seed=st.integers(0, 2**31), left=st.booleans(), kept=st.sampled_from([0.0, 0.4, 1.0]))
+@given(
+    rows=ROWS,
+    seed=st.integers(0, 2**31),
+    left=st.booleans(),
+    shared=st.integers(0, 26),
+    kept=st.sampled_from([0.0, 0.4, 1.0]),
+)
 def test_loss_and_gradients_equal_the_full_models(
     kind: str,
     rows: list[tuple[int, int]],
     seed: int,
     left: bool,
+    shared: int,
     kept: float,
 ) -> None:
     model = model_of(kind, torch.float64)
-    batch = random_batch(rows, seed, left=left)
+    batch = random_batch(rows, seed, left=left, shared=shared)
     trim = CompletionTrim(model, kept_share=lambda _: kept)
     # The model rounds to float32 in its norms and its loss; without that both computations agree to float64.
     with pytest.MonkeyPatch.context() as patch:
@@ -50,10 +57,10 @@ def test_loss_and_gradients_equal_the_full_models(
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(derandomize=True, max_examples=20, deadline=None)
-@given(rows=ROWS, seed=st.integers(0, 2**31))
-def test_float32_agrees_to_rounding(kind: str, rows: list[tuple[int, int]], seed: int) -> None:
+@given(rows=ROWS, seed=st.integers(0, 2**31), shared=st.integers(0, 26))
+def test_float32_agrees_to_rounding(kind: str, rows: list[tuple[int, int]], seed: int, shared: int) -> None:
     model = model_of(kind, torch.float32)
-    batch = random_batch(rows, seed)
+    batch = random_batch(rows, seed, shared=shared)
     trim = CompletionTrim(model)
     full, trimmed = completion_loss(model, batch), trim(batch)
     assert trimmed.item() == pytest.approx(full.item(), rel=2e-6)
@@ -73,6 +80,22 @@ def test_packing_leaks_nothing_between_rows(kind: str) -> None:
         for i, (prompt, title) in enumerate(rows):
             alone = {key: value[i : i + 1, : prompt + title] for key, value in batch.items()}
             assert torch.allclose(trim.hidden(pack(alone)), together[i], atol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [1, 7, 10])
+def test_what_all_prompts_begin_with_is_computed_once(shared: int) -> None:
+    # The last token of the shortest prompt predicts its title, so it is the row's own even if all have it.
+    rows = [(20, 4), (10, 9), (11, 2)]
+    batch = random_batch(rows, 3, shared=shared)
+    packed = pack(batch)
+    computed = min(shared, 9)
+    assert packed.rows.lengths == (23, 18, 12)
+    assert packed.own_rows.lengths == (23, 18 - computed, 12 - computed)
+    assert len(packed.ids) == sum(packed.own_rows.lengths)
+    whole = [row[: sum(length) - 1] for row, length in zip(batch["input_ids"], rows, strict=True)]
+    assert torch.equal(packed.complete(packed.ids), torch.cat(whole))
+    assert pack(random_batch(rows, 3)).places is None
+    assert pack(random_batch(rows, 3, left=True, shared=shared)).places is None, "padded on the left"
 
 
 def test_a_micro_batch_is_its_share_of_the_whole_step() -> None:
@@ -141,7 +164,7 @@ def test_other_architectures_are_left_alone() -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("fault", ["window", "scale", "position", "stream", "threshold"])
+@pytest.mark.parametrize("fault", ["window", "scale", "position", "stream", "threshold", "shared"])
 def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     model = model_of("gemma3n", torch.float32)
     trim = CompletionTrim(model)
@@ -160,10 +183,12 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, f
     elif fault == "stream":
         write = layers.Gemma3n.write
         monkeypatch.setattr(layers.Gemma3n, "write", staticmethod(lambda *rest: write(*rest)[::-1]))
-    else:
+    elif fault == "threshold":
         monkeypatch.setattr(trim, "thresholds", [None] * 10)
+    else:
+        monkeypatch.setattr(Packed, "complete", lambda packed, part: part[packed.places.roll(4)])
     with pytest.raises(TrainError, match="differs from the full model's"):
-        check_trim(trim, model, random_batch([(20, 4), (5, 7)], 1))
+        check_trim(trim, model, random_batch([(20, 4), (5, 7)], 1, shared=4))
 
 
 @pytest.mark.fault

@@ -56,9 +56,12 @@ def tiny_model(kind: str, dtype: torch.dtype, dropout: float = 0.0, layers: int 
     return model.to(dtype).train()
 
 
-def random_batch(rows: list[tuple[int, int]], seed: int, *, left: bool = False) -> dict[str, torch.Tensor]:
-    """Return a padded batch of (prompt, title) lengths."""
+def random_batch(
+    rows: list[tuple[int, int]], seed: int, *, left: bool = False, shared: int = 0
+) -> dict[str, torch.Tensor]:
+    """Return a padded batch of (prompt, title) lengths, whose prompts begin with the same ``shared`` tokens."""
     generator = torch.Generator().manual_seed(seed)
+    common = torch.randint(5, VOCABULARY, (shared,), generator=generator)
     width = max(prompt + title for prompt, title in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
@@ -66,6 +69,7 @@ def random_batch(rows: list[tuple[int, int]], seed: int, *, left: bool = False) 
         start = width - prompt - title if left else 0
         end = start + prompt + title
         ids[i, start:end] = torch.randint(5, VOCABULARY, (prompt + title,), generator=generator)
+        ids[i, start : start + min(shared, prompt)] = common[:prompt]
         mask[i, start:end] = 1
         labels[i, start + prompt : end] = ids[i, start + prompt : end]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

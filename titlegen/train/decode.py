@@ -1,17 +1,20 @@
 """Greedy titles with the trimmed computation: prompts without padding, and upper layers for the title alone."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
-from titlegen.train.packed import Packed, Spans
+from titlegen.train.encode import IGNORED
+from titlegen.train.packed import Packed, pack
 from titlegen.train.trim import CompletionTrim
 
 
 class TitleDecoder:
     """Writes a model's likeliest titles, many at a time; the same as ``generate`` of transformers, up to rounding.
 
-    Prompts are read as one sequence without padding. Of their tokens only the last enters the layers that share others'
-    keys, and the head (:mod:`titlegen.train.trim`); those layers keep no keys of their own either.
+    Prompts are read as one sequence without padding, their common beginning once. Of their tokens only the last enters
+    the layers that share others' keys, and the head (:mod:`titlegen.train.trim`); those layers keep no keys of their
+    own either.
     """
 
     def __init__(self, model: Any) -> None:
@@ -35,100 +38,136 @@ class TitleDecoder:
         packed = _pack_prompts(prompts, device)
         keys: list[tuple[Any, Any]] = []
         token = trim.logits(trim.hidden(packed, keys)).argmax(-1)
-        cache = _Cache(keys, packed, max_new_tokens)
+        cache = _Cache(keys, packed, [layer.self_attn.sliding_window for layer in trim.model.layers], max_new_tokens)
         del keys
         stops = torch.tensor(sorted(stop), device=device)
         written, ended = [token], torch.isin(token, stops)
+        follow: Callable[[Any], Any] = partial(self._follow, cache)
         for step in range(max_new_tokens - 1):
             if bool(ended.all()):
                 break
-            token = trim.logits(self._step(token, cache, step)).argmax(-1)
+            if step == 1 and device.type == "cuda":
+                # Its hundreds of small operations take the CPU longer to launch than the GPU to run.
+                follow = _recorded(follow, token)
+            token = follow(token)
             written.append(token)
             ended |= torch.isin(token, stops)
         rows: list[list[int]] = torch.stack(written, 1).tolist()
         return rows
 
-    def _step(self, token: Any, cache: "_Cache", step: int) -> Any:
-        """Return the final hidden states behind one more token of each row, (rows, hidden)."""
+    def _follow(self, cache: "_Cache", token: Any) -> Any:
+        """Return the token that each row writes behind ``token``; both (rows,)."""
         trim = self._trim
         config = trim.model.config
         streams, per_layer = trim.architecture.enter(trim.model, token)
-        angles = trim.angles(cache.lengths + step, streams[0])
-        masks = cache.masks(step, {layer.self_attn.sliding_window for layer in trim.model.layers})
+        angles = trim.angles(cache.lengths + cache.step, streams[0])
+        masks = cache.masks()
         newest: dict[str, int] = {}
         for index, layer in enumerate(trim.model.layers):
             kind, attention = config.layer_types[index], layer.self_attn
             if index <= trim.boundary:
                 state, query, key, value = trim.architecture.read(layer, streams, *angles[kind])
-                cache.add(index, step, key, value)
+                cache.add(index, key, value)
                 newest[kind] = index
             else:
                 state, query = trim.architecture.read_query(layer, streams, *angles[kind])
-            attended = cache.attend(newest[kind], step, query, masks[attention.sliding_window], attention.scaling)
+            attended = cache.attend(newest[kind], query, masks[attention.sliding_window], attention.scaling)
             own = None if per_layer is None else per_layer[:, index]
             streams = trim.architecture.write(layer, state, attended, own, trim.thresholds[index])
-        return trim.architecture.leave(trim.model, streams)
+        cache.step += 1
+        return trim.logits(trim.architecture.leave(trim.model, streams)).argmax(-1)
 
 
 class _Cache:
     """Keys and values of each layer that has its own, (rows, columns, key heads, head_dim).
 
-    All rows end in the same column, so that the next token of each stands in the next one.
+    All rows end in the same column, so that the next token of each stands in the next one. Columns that no later token
+    sees are left out. Every shape stays as it is while titles are written, and the place of the newest token is a
+    tensor: one recording serves every step.
     """
 
-    def __init__(self, keys: Sequence[tuple[Any, Any]], packed: Packed, room: int) -> None:
+    def __init__(
+        self, keys: Sequence[tuple[Any, Any]], packed: Packed, windows: Sequence[int | None], room: int
+    ) -> None:
+        """Take what the prompts' layers made, how many tokens each layer sees, and the longest title's tokens."""
         import torch
 
-        self.lengths = packed.positions[packed.kept] + 1
-        self._longest = max(packed.rows.lengths)
+        self.lengths = packed.rows.bounds.diff().long()
+        self.step = torch.zeros((), dtype=torch.int64, device=self.lengths.device)
+        self._windows, self._longest, self._room = windows, max(packed.rows.lengths), room
         rows = torch.repeat_interleave(self.lengths)
-        columns = packed.positions + (self._longest - self.lengths)[rows]
-        shape = (len(self.lengths), self._longest + room)
+        columns = torch.arange(len(rows), device=rows.device) + (self._longest - packed.rows.bounds[1:])[rows]
         self._layers = []
-        for pair in keys:
+        for pair, window in zip(keys, windows, strict=False):
+            first = self._first(window)
+            seen = (columns >= first).nonzero()[:, 0]
+            shape = (len(self.lengths), self._longest - first + room)
             dense = [part.new_zeros(*shape, *part.shape[1:]) for part in pair]
             for target, part in zip(dense, pair, strict=True):
-                target[rows, columns] = part
+                target[rows[seen], columns[seen] - first] = part[seen]
             self._layers.append(dense)
 
-    def add(self, layer: int, step: int, key: Any, value: Any) -> None:
-        """Put the newest token's key and value behind the others."""
-        for cached, part in zip(self._layers[layer], (key, value), strict=True):
-            cached[:, self._longest + step] = part
+    def _first(self, window: int | None) -> int:
+        """Return the first column that the next token sees."""
+        return 0 if window is None else max(0, self._longest + 1 - window)
 
-    def masks(self, step: int, windows: Collection[int | None]) -> dict[int | None, Any]:
-        """Return for each window which columns the newest token sees, (rows, 1, 1, columns) bool."""
+    def add(self, layer: int, key: Any, value: Any) -> None:
+        """Put the newest token's key and value behind the others."""
+        column = (self._longest - self._first(self._windows[layer]) + self.step)[None]
+        for cached, part in zip(self._layers[layer], (key, value), strict=True):
+            cached.index_copy_(1, column, part[:, None])
+
+    def masks(self) -> dict[int | None, Any]:
+        """Return for each window which of its columns the newest token sees, (rows, 1, 1, columns) bool."""
         import torch
 
-        at = self._longest + step
-        columns = torch.arange(at + 1, device=self.lengths.device)
-        filled = columns >= (self._longest - self.lengths)[:, None]
-        seen = {window: filled if window is None else filled & (columns > at - window) for window in windows}
-        return {window: mask[:, None, None] for window, mask in seen.items()}
+        masks = {}
+        for window in set(self._windows):
+            columns = torch.arange(self._first(window), self._longest + self._room, device=self.lengths.device)
+            newest = self._longest + self.step
+            seen = (columns >= (self._longest - self.lengths)[:, None]) & (columns <= newest)
+            masks[window] = (seen if window is None else seen & (columns > newest - window))[:, None, None]
+        return masks
 
-    def attend(self, layer: int, step: int, query: Any, mask: Any, scale: float) -> Any:
+    def attend(self, layer: int, query: Any, mask: Any, scale: float) -> Any:
         """Return what the newest token, (rows, heads, head_dim), reads from a layer: (rows, heads * head_dim)."""
         import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-        key, value = (cached[:, : self._longest + step + 1].transpose(1, 2) for cached in self._layers[layer])
+        key, value = (cached.transpose(1, 2) for cached in self._layers[layer])
         # The heads that share a key stand beside each other: they are its queries, and no key is copied for them.
         grouped = query.unflatten(1, (key.shape[1], -1))
         return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale).flatten(1)
 
 
-def _pack_prompts(prompts: Sequence[Sequence[int]], device: Any) -> Packed:
+def _recorded(function: Callable[[Any], Any], example: Any) -> Callable[[Any], Any]:
+    """Return a function of one tensor as a CUDA graph, which the GPU runs again without the CPU."""
     import torch
 
-    def tensor(values: Any, dtype: Any = torch.int64) -> Any:
-        return torch.tensor(values, dtype=dtype, device=device)
+    given = example.clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function(given)
 
-    lengths = tuple(map(len, prompts))
-    ends = tensor(lengths).cumsum(0)
-    return Packed(
-        ids=tensor([token for prompt in prompts for token in prompt]),
-        positions=tensor([place for length in lengths for place in range(length)]),
-        kept=ends - 1,
-        targets=tensor([]),
-        rows=Spans(lengths, torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)),
-        kept_rows=Spans((1,) * len(lengths), torch.arange(len(lengths) + 1, dtype=torch.int32, device=device)),
+    def replay(argument: Any) -> Any:
+        given.copy_(argument)
+        graph.replay()
+        return result.clone()
+
+    return replay
+
+
+def _pack_prompts(prompts: Sequence[Sequence[int]], device: Any) -> Packed:
+    """Pack prompts whose last token alone predicts something: here a label that is not read."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    def padded(rows: Sequence[list[int]], filling: int) -> Any:
+        return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filling).to(device)
+
+    return pack(
+        {
+            "input_ids": padded([[*prompt, 0] for prompt in prompts], 0),
+            "attention_mask": padded([[1] * (len(prompt) + 1) for prompt in prompts], 0),
+            "labels": padded([[*[IGNORED] * len(prompt), 0] for prompt in prompts], IGNORED),
+        }
     )

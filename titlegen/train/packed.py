@@ -1,6 +1,7 @@
-"""Rows of a batch without their padding, and attention over them."""
+"""Rows of a batch without their padding and with their common beginning once, and attention over them."""
 
 from dataclasses import dataclass
+from operator import sub
 from typing import Any
 
 from titlegen.errors import TrainError
@@ -13,16 +14,20 @@ _FLASH_CAPABILITIES = frozenset({(8, 0), (9, 0), (10, 0)})
 
 @dataclass(frozen=True)
 class Spans:
-    """Where each row lies in a sequence of concatenated rows."""
+    """Where each row's part lies in a sequence of such parts."""
 
     lengths: tuple[int, ...]
     bounds: Any
-    """(rows + 1,) int32: the first token of each row, and the end."""
+    """(rows + 1,) int32: the first token of each part, and the end."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A batch as one sequence of its T tokens; the last token of a row predicts nothing and is left out."""
+    """A batch as one sequence of T tokens; the last token of a row predicts nothing and is left out.
+
+    Tokens that all rows begin with are there once, in the first row: what comes before a token decides what a layer
+    makes of it, so they are the same in every row.
+    """
 
     ids: Any
     """(T,) int64."""
@@ -32,10 +37,18 @@ class Packed:
     """(N,) int64: which of the T tokens predict a label."""
     targets: Any
     """(N,) int64: the labels."""
+    places: Any
+    """(S,) int64: which of the T tokens stands at each place of the complete rows; None: each in its own."""
     rows: Spans
-    """The rows among the T tokens."""
+    """The complete rows among the S places."""
+    own_rows: Spans
+    """The rows' own tokens among the T tokens."""
     kept_rows: Spans
     """The rows among the N kept tokens."""
+
+    def complete(self, part: Any) -> Any:
+        """Return what was made of the T tokens, (T, ...), for the S places of the complete rows, (S, ...)."""
+        return part if self.places is None else part.index_select(0, self.places)
 
 
 def pack(inputs: dict[str, Any]) -> Packed:
@@ -58,20 +71,30 @@ def pack(inputs: dict[str, Any]) -> Packed:
     positions = present.long().cumsum(1) - 1
     lengths, titles = stays.sum(1), labelled.sum(1)
     at_end = positions >= (lengths - titles)[:, None]
-    counts = torch.stack([lengths, titles, (labelled & ~at_end).sum(1)]).tolist()
+    # Rows begin in one column where they are padded on the right; each but the first leaves out what they share.
+    same = (inputs["input_ids"] == inputs["input_ids"][:1]).all(0) & (stays & ~labelled).all(0)
+    shared = torch.zeros_like(lengths)
+    shared[1:] = same.long().cumprod(0).sum()
+    counts = torch.stack([lengths, titles, (labelled & ~at_end).sum(1), shared]).tolist()
     if any(counts[2]):
         raise TrainError(
             f"row {next(i for i, n in enumerate(counts[2]) if n)} of the batch has labels before masked tokens; the "
             "completion must be the end of a row, or set --train.no-completion-trim"
         )
-    labels = following[stays]
+    own, places = stays, None
+    if counts[3][-1]:
+        own = stays & (positions >= shared[:, None])
+        places = torch.where(own, own.flatten().long().cumsum(0).view_as(positions) - 1, positions)[stays]
+    labels = following[own]
     kept = (labels != IGNORED).nonzero()[:, 0]
     return Packed(
-        ids=inputs["input_ids"][stays],
-        positions=positions[stays],
+        ids=inputs["input_ids"][own],
+        positions=positions[own],
         kept=kept,
         targets=labels[kept],
+        places=places,
         rows=Spans(tuple(counts[0]), _bounds(lengths)),
+        own_rows=Spans(tuple(map(sub, counts[0], counts[3])), _bounds(lengths - shared)),
         kept_rows=Spans(tuple(counts[1]), _bounds(titles)),
     )
 

@@ -73,18 +73,25 @@ def _read_plan(path: Path) -> Plan:
 
 
 def _pass(model: Any, longest: Rows, trim: CompletionTrim, make_batch: MakeBatch, tokens: int, share: float) -> int:
-    """Run the trimmed computation forward and backward over about so many tokens."""
+    """Run the trimmed computation forward and backward over about so many tokens; return how many it had."""
     chosen: list[dict[str, Any]] = []
     total = 0
+    computed: list[int] = []
+
+    def keep(tokens: int) -> float:
+        computed.append(tokens)
+        return share
+
     # From the middle of the lengths, so that the trial resembles the training.
     for row in longest[len(longest) // 2 :] or longest:
         chosen.append(row)
         total += len(row["input_ids"])
         if total >= tokens:
             break
-    trim.kept_share = lambda _: share
+    trim.kept_share = keep
     _backward(model, trim, make_batch(chosen))
-    return total
+    # Fewer than the rows have, for their common beginning is computed once.
+    return computed[-1]
 
 
 def _try(model: Any, longest: Rows, trim: CompletionTrim | None, make_batch: MakeBatch, plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """The loss on titles computed without the work it does not need, and the proof that it is the same loss.
 
-Exact, not approximate. Padding is dropped by packing the rows of a batch. In the last layer whose keys and values are
+Exact, not approximate. Padding is dropped by packing the rows of a batch, and the instruction that all their prompts
+begin with is computed once. In the last layer whose keys and values are
 read by anyone, the tokens that predict no title need only those; in Gemma 3n, whose upper layers share the keys of
 lower ones, that is layer 20 of 35. All later layers, and the head, see the predicting tokens alone.
 """
@@ -89,7 +90,8 @@ class CompletionTrim:
     def hidden(self, packed: Packed, keys: list[tuple[Any, Any]] | None = None) -> Any:
         """Return the final hidden states of the predicting tokens, (N, hidden).
 
-        ``keys`` is filled with keys and values of every token, (T, heads, head_dim), for each layer that has its own.
+        ``keys`` is filled with keys and values of the complete rows, (S, heads, head_dim), for each layer that has its
+        own.
         """
         import torch
 
@@ -99,7 +101,7 @@ class CompletionTrim:
             streams, per_layer = self.architecture.enter(self.model, packed.ids)
             angles = self.angles(packed.positions, streams[0])
             kept_angles = {kind: tuple(part[packed.kept] for part in pair) for kind, pair in angles.items()}
-        if torch.is_grad_enabled():
+        if self.compiled and torch.is_grad_enabled():
             # So that the first layer is not a kind of its own to the compiler.
             streams = tuple(stream.requires_grad_() for stream in streams)
         recomputed = boundary + 1 - int(self.kept_share(len(packed.ids)) * (boundary + 1))
@@ -115,7 +117,7 @@ class CompletionTrim:
                     keys.append(shared[kind])
                 continue
             if index == boundary:
-                shared[kind] = self._step(index < recomputed, self._keys, layer, streams, angles[kind])
+                shared[kind] = self._step(index < recomputed, self._keys, layer, streams, angles[kind], packed)
                 if keys is not None:
                     keys.append(shared[kind])
                 streams = tuple(stream[packed.kept] for stream in streams)
@@ -127,17 +129,17 @@ class CompletionTrim:
         return self.architecture.leave(self.model, streams)
 
     def _full(self, index: int, streams: Any, own: Any, angles: Any, packed: Packed) -> tuple[Any, tuple[Any, Any]]:
-        """Run a layer for every token; return the streams, and the keys and values."""
+        """Run a layer for every token; return the streams, and keys and values of the complete rows."""
         layer = self.model.layers[index]
         state, query, key, value = self._run("read", layer, streams, *angles)
-        attention = layer.self_attn
+        attention, key, value = layer.self_attn, packed.complete(key), packed.complete(value)
         attended = attend(
-            query, key, value, packed.rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
+            query, key, value, packed.own_rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
         )
         return self._run("write", layer, state, attended, own, self.thresholds[index]), (key, value)
 
-    def _keys(self, layer: Any, streams: Any, angles: Any) -> Any:
-        return self._run("read_keys", layer, streams, *angles)
+    def _keys(self, layer: Any, streams: Any, angles: Any, packed: Packed) -> Any:
+        return tuple(packed.complete(part) for part in self._run("read_keys", layer, streams, *angles))
 
     def _kept(self, index: int, streams: Any, own: Any, angles: Any, shared: Any, packed: Packed) -> Any:
         """Run a layer for the predicting tokens, on keys and values of every token."""
