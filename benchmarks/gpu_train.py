@@ -5,9 +5,11 @@ Run each role in its own process, on one machine, then merge: ``python benchmark
     build     write the random model to --model (needs a Gemma tokenizer directory, --tokenizer)
     plain     transformers and PEFT, bf16, gradient checkpointing, every logit
     unsloth   Unsloth as it ships, with TRL's SFTTrainer (--compiled 0 or 1)
-    titlegen  ``titlegen.train.fit`` (--shape fixed or pts, --set key=json for settings)
+    titlegen  ``titlegen.train.fit`` (--shape fixed or pts, --set key=json for settings, --limit-gib for a smaller card)
+    curves    losses of --steps steps in bf16, by transformers' own loss and by the trimmed one, two seeds each
 
-Every role writes OUT/ROLE.json with tokens a second over the steps after warm-up, peak GiB and the first step's time.
+Every role writes OUT/NAME.json; all but the last tokens a second over the steps after warm-up, peak GiB and the first
+step's time.
 """
 
 import argparse
@@ -26,7 +28,7 @@ TITLE = "臺南市政府今日舉行記者會說明最新市政建設規劃"
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["build", "plain", "unsloth", "titlegen"])
+    parser.add_argument("role", choices=sorted(ROLES))
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path)
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--compiled", type=int, default=1)
+    parser.add_argument("--limit-gib", type=float, help="GPU memory that torch may take")
     parser.add_argument("--work", type=Path, help="folder for checkpoints")
     parser.add_argument("--set", action="append", default=[], help="train setting, key=json")
     arguments = parser.parse_args()
@@ -200,28 +203,19 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = load_settings(profile="gemma3n-e4b").train.model_copy(
         update={key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     )
-    from titlegen.data import Example
-    from titlegen.train import fit
+    import torch
 
-    rows = [json.loads(line) for line in arguments.articles.read_text(encoding="utf-8").splitlines()]
-    generator = random.Random(0)
-    examples = []
-    text = "\n".join(row["content"] for row in rows)
-    for number in range(arguments.rows):
-        if arguments.shape == "fixed":
-            # Longer than the limit, so that every row is shortened to it.
-            start = generator.randrange(len(text) - 6000)
-            content, title = text[start : start + 4000], TITLE
-        else:
-            # Mean 600 characters, as in the PTS data set.
-            size = int(min(2200, max(120, generator.lognormvariate(6.3, 0.45))))
-            start = generator.randrange(len(text) - 6000)
-            content, title = text[start : start + size], rows[number % len(rows)]["title"]
-        examples.append(Example(str(number), content, title, "benchmark", None))
+    from titlegen import train
+
+    if arguments.limit_gib is not None:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(arguments.limit_gib * 2**30 / total)
+    stages = {name: _timed(train, name) for name in ("load_for_training", "_trim", "plan_batches")}
+    examples = make_examples(arguments)
     directory = arguments.out / (arguments.name or "titlegen")
     directory.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    results = fit(examples, [], arguments.model, settings, arguments.work, directory)
+    results = train.fit(examples, [], arguments.model, settings, arguments.work, directory)
     whole = time.perf_counter() - started
     log = [json.loads(line) for line in (directory / "train.jsonl").read_text().splitlines()]
     for path in directory.iterdir():
@@ -238,8 +232,102 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
         "fit_s": round(whole, 1),
         # Loading, self-check, compiling and trial passes lie before the first step.
         "to_first_step_s": round(whole - results["train_s"] + points[0][0], 1),
+        "stages_s": {name: round(sum(taken), 1) for name, taken in stages.items()},
+        "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
         "losses": [record["loss"] for record in log if "loss" in record][:60],
         "mean_row": results["train_tokens"] / results["train_rows"],
+    }
+
+
+def make_examples(arguments: argparse.Namespace) -> list[Any]:
+    """Return articles cut out of real text: all longer than the limit, or as long as those of the PTS data set."""
+    from titlegen.data import Example
+
+    rows = [json.loads(line) for line in arguments.articles.read_text(encoding="utf-8").splitlines()]
+    generator = random.Random(0)
+    examples = []
+    text = "\n".join(row["content"] for row in rows)
+    for number in range(arguments.rows):
+        if arguments.shape == "fixed":
+            # Longer than the limit, so that every row is shortened to it.
+            start = generator.randrange(len(text) - 6000)
+            content, title = text[start : start + 4000], TITLE
+        else:
+            # Mean 600 characters, as in the PTS data set.
+            size = int(min(2200, max(120, generator.lognormvariate(6.3, 0.45))))
+            start = generator.randrange(len(text) - 6000)
+            content, title = text[start : start + size], rows[number % len(rows)]["title"]
+        examples.append(Example(str(number), content, title, "benchmark", None))
+    return examples
+
+
+def _timed(module: Any, name: str) -> list[float]:
+    """Put a clock around a function of a module; returns where it writes the seconds of each call."""
+    function, taken = getattr(module, name), []
+
+    def clocked(*arguments: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*arguments, **named)
+        finally:
+            taken.append(time.perf_counter() - started)
+
+    setattr(module, name, clocked)
+    return taken
+
+
+def curves(arguments: argparse.Namespace) -> dict[str, Any]:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import torch
+
+    from titlegen.settings import load_settings
+    from titlegen.train import encode_examples
+    from titlegen.train.backends import load_for_training
+    from titlegen.train.trainer import as_record, collator
+    from titlegen.train.trim import CompletionTrim
+
+    settings = load_settings(profile="gemma3n-e4b").train.model_copy(update={"backend": "peft"})
+    model, tokenizer = load_for_training(arguments.model, settings)
+    rows = encode_examples(make_examples(arguments), tokenizer, settings.max_length)
+    collate = collator(tokenizer)
+    start = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+    trim = CompletionTrim(model)
+
+    def plain(inputs: dict[str, Any]) -> Any:
+        with torch.autocast("cuda", torch.bfloat16):
+            return model(**inputs, use_cache=False).loss
+
+    found: dict[str, list[float]] = {}
+    for seed in (0, 1):
+        for name, loss_of in (("plain", plain), ("trimmed", trim)):
+            with torch.no_grad():
+                for key, value in model.named_parameters():
+                    if key in start:
+                        value.copy_(start[key])
+            # The seed decides the dropout alone: all see the same rows.
+            torch.manual_seed(seed)
+            trained = [value for value in model.parameters() if value.requires_grad]
+            optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+            losses = []
+            for step in range(arguments.steps):
+                chosen = [as_record(rows[(4 * step + i) % len(rows)], i) for i in range(4)]
+                inputs = {key: value.cuda() for key, value in collate(chosen).items() if key != "row"}
+                loss = loss_of(inputs)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+                losses.append(float(loss.detach()))
+            found[f"{name}_{seed}"] = losses
+
+    def apart(left: str, right: str) -> list[float]:
+        differences = [abs(a - b) for a, b in zip(found[left], found[right], strict=True)]
+        return [sum(differences) / len(differences), max(differences)]
+
+    return {
+        "losses": found,
+        "plain_from_trimmed": [apart("plain_0", "trimmed_0"), apart("plain_1", "trimmed_1")],
+        "seed_from_seed": [apart("plain_0", "plain_1"), apart("trimmed_0", "trimmed_1")],
     }
 
 
@@ -256,7 +344,7 @@ def _speed(seconds: list[float], tokens: int) -> dict[str, Any]:
 
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ROLES = {"build": build, "plain": plain, "unsloth": unsloth, "titlegen": titlegen}
+ROLES = {"build": build, "plain": plain, "unsloth": unsloth, "titlegen": titlegen, "curves": curves}
 
 if __name__ == "__main__":
     main()

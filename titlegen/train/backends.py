@@ -6,6 +6,7 @@ from typing import Any
 
 from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
+from titlegen.train.memory import gpu_memory
 
 # Source: Unsloth's requirements, CUDA capability 7.0 (V100) and later.
 _MIN_CAPABILITY = (7, 0)
@@ -44,7 +45,7 @@ def _check_gpu() -> None:
             f"train.backend 'unsloth' needs CUDA capability {_MIN_CAPABILITY[0]}.{_MIN_CAPABILITY[1]} or later; "
             f"{torch.cuda.get_device_name()} has {capability[0]}.{capability[1]}"
         )
-    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    gib = gpu_memory()[1] / 2**30
     if gib < _MIN_GIB:
         raise TrainError(
             f"training Gemma 3n E4B needs {_MIN_GIB} GiB of GPU memory, and {torch.cuda.get_device_name()} has "

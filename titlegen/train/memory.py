@@ -17,6 +17,19 @@ _LEAST_KEPT = 0.6
 _TRIAL_TOKENS_PER_GIB = 50
 
 
+def gpu_memory() -> tuple[float, float]:
+    """Return what this process can still take of the GPU's memory, and what it may have in all, bytes.
+
+    A limit that torch was given (``PYTORCH_ALLOC_CONF=per_process_memory_fraction:0.5``) counts as the card's size, for
+    cards that are shared.
+    """
+    import torch
+
+    device = torch.cuda.current_device()
+    allowed = torch.cuda.get_device_properties(device).total_memory * torch.cuda.get_per_process_memory_fraction(device)
+    return min(torch.cuda.mem_get_info(device)[0], allowed - torch.cuda.memory_reserved(device)), allowed
+
+
 @dataclass(frozen=True)
 class Activations:
     """What activations need, measured, and what they may take; all in bytes."""
@@ -89,7 +102,7 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations:
     """
     import torch
 
-    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    total = gpu_memory()[1]
     needs = []
     for share in (0.0, 1.0):
         torch.cuda.empty_cache()
@@ -132,8 +145,7 @@ def measured(step: Callable[[Plan], None]) -> Callable[[Plan], None]:
         # Dropout in the trial must not change the training that follows.
         with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
             step(plan)
-        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-        if torch.cuda.max_memory_reserved() > _FULL * total:
+        if torch.cuda.max_memory_reserved() > _FULL * gpu_memory()[1]:
             raise torch.OutOfMemoryError("almost no memory left")
 
     return attempt

@@ -4,32 +4,34 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from titlegen.train.memory import gpu_memory
 from titlegen.train.trim import text_model
 
-# Share of the free memory that 16-bit copies of the 4-bit weights may take; the rest holds activations.
+# Share of the free memory that 16-bit copies of the 4-bit weights may take, and that the table of per-layer embeddings
+# may be as large as; the rest holds activations.
 _COPY_SHARE = 0.5
+_TABLE = "embed_tokens_per_layer"
 
 
 def settle_weights(model: Any, *, low_memory: bool) -> str:
     """Put the frozen weights where training is fastest within the GPU's memory.
 
     A 4-bit weight is otherwise turned into 16 bits twice a step. With room, that is done once, which changes no value.
-    Without, each stays in 4 bits, in a form that compiles; with ``low_memory`` the per-layer embeddings of Gemma 3n,
-    a third of its parameters and only looked up, move to host memory.
+    Without, each stays in 4 bits, in a form that compiles. With ``low_memory``, or when little is left, the per-layer
+    embeddings of Gemma 3n, a third of its parameters and only looked up, move to host memory.
 
     Returns:
         ``16-bit``, or ``4-bit``.
     """
     import torch
 
-    linears = _linears_4bit(model)
-    if low_memory and hasattr(text_model(model), "embed_tokens_per_layer"):
-        _move_to_host(text_model(model), "embed_tokens_per_layer")
-        torch.cuda.empty_cache()
-    if not linears:
-        return "16-bit"
+    linears, decoder = _linears_4bit(model), text_model(model)
+    torch.cuda.empty_cache()
     added = sum(2 * linear.in_features * linear.out_features - linear.weight.numel() for _, _, linear in linears)
-    copies = not low_memory and added <= _COPY_SHARE * torch.cuda.mem_get_info()[0]
+    spare = _COPY_SHARE * gpu_memory()[0] if linears else 0.0
+    copies = not low_memory and added <= spare
+    if hasattr(decoder, _TABLE) and (low_memory or (not copies and getattr(decoder, _TABLE).weight.nbytes > spare)):
+        _move_to_host(decoder, _TABLE)
     for parent, name, linear in linears:
         setattr(parent, name, _copy_16bit(linear) if copies else _keep_4bit(linear))
     return "16-bit" if copies else "4-bit"
@@ -115,3 +117,5 @@ def _move_to_host(parent: Any, name: str) -> None:
             return torch.nn.functional.embedding(ids.cpu(), weight).to(device, non_blocking=True) * scale
 
     setattr(parent, name, HostEmbedding())
+    del embedding
+    torch.cuda.empty_cache()

@@ -1,0 +1,122 @@
+"""Titles a second of a model on one GPU: titlegen's decoder and transformers' ``generate``, greedy, in batches.
+
+``python benchmarks/gpu_generate.py OUT MODEL --articles FILE [--titles N] [--batch N]`` writes OUT/generate_e4b.json.
+MODEL is a merged model's directory, with its tokenizer. Random weights will do: every title has the same number of
+tokens. All take turns, on the same articles, with as many at a time.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gpu_train import make_examples
+from machine import device_name
+
+from titlegen.prompt import render_prompt
+from titlegen.train import decode
+
+_TITLE_TOKENS = 24
+# Nothing stops a title early.
+_NO_TOKEN = -1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--articles", type=Path, required=True, help="JSONL with content and title")
+    parser.add_argument("--titles", type=int, default=128, dest="rows")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    cuda = torch.cuda.is_available()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="left")
+    dtype = torch.bfloat16 if cuda else torch.float32
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        arguments.model, dtype=dtype, device_map="cuda" if cuda else "cpu"
+    ).eval()
+    arguments.shape = "pts"
+    prompts = [render_prompt(example.content) for example in make_examples(arguments)]
+    rows = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    by_length = sorted(rows, key=len, reverse=True)
+    decoder = decode.TitleDecoder(model)
+    module: Any = decode
+    record = module._recorded
+
+    def ours(batch: list[list[int]], number: int) -> list[list[int]]:
+        return decoder.generate(batch, {_NO_TOKEN}, number)
+
+    def unrecorded(batch: list[list[int]], number: int) -> list[list[int]]:
+        module._recorded = lambda function, _: function
+        try:
+            return decoder.generate(batch, {_NO_TOKEN}, number)
+        finally:
+            module._recorded = record
+
+    def theirs(width: int | None, batch: list[list[int]], number: int) -> list[list[int]]:
+        inputs = tokenizer.pad(
+            {"input_ids": batch}, padding="max_length" if width else True, max_length=width, return_tensors="pt"
+        ).to(model.device)
+        with torch.inference_mode():
+            out = model.generate(**inputs, do_sample=False, max_new_tokens=number, min_new_tokens=number)
+        tokens: list[list[int]] = out[:, inputs["input_ids"].shape[1] :].tolist()
+        return tokens
+
+    longest = len(by_length[0])
+    variants: dict[str, tuple[list[list[int]], Callable[[list[list[int]], int], list[list[int]]]]] = {
+        "titlegen": (by_length, ours),
+        "titlegen_unrecorded": (by_length, unrecorded),
+        "generate_static": (rows, lambda batch, number: theirs(longest, batch, number)),
+        "generate_by_length": (by_length, lambda batch, number: theirs(None, batch, number)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    reading: dict[str, list[float]] = {name: [] for name in variants}
+    titles: dict[str, dict[tuple[int, ...], list[int]]] = {}
+    for number in range(arguments.rounds + 1):
+        for name, (ordered, write) in variants.items():
+            for taken, tokens in ((reading, 1), (seconds, _TITLE_TOKENS)):
+                started = time.perf_counter()
+                written: dict[tuple[int, ...], list[int]] = {}
+                for start in range(0, len(ordered), arguments.batch):
+                    batch = ordered[start : start + arguments.batch]
+                    written |= zip(map(tuple, batch), write(batch, tokens), strict=True)
+                # The tokens are on the host: the GPU is done. The first round warms up.
+                if number:
+                    taken[name].append(time.perf_counter() - started)
+            titles[name] = written
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    same = [titles["titlegen"][key][0] == title[0] for key, title in titles["generate_by_length"].items()]
+    metrics = {
+        "ratio_vs_static": medians["generate_static"] / medians["titlegen"],
+        "ratio_vs_by_length": medians["generate_by_length"] / medians["titlegen"],
+        **{f"{name}_titles_s": len(rows) / taken for name, taken in medians.items()},
+        **{f"{name}_reading_share": statistics.median(reading[name]) / medians[name] for name in variants},
+        "same_first_token": sum(same) / len(same),
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
+    }
+    report = {
+        "name": "generate_e4b",
+        "device": device_name(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
+        "metrics": {name: float(f"{value:.3g}") for name, value in metrics.items()},
+        "notes": f"{len(rows)} prompts of {statistics.mean(map(len, rows)):.0f} tokens on average, at most {longest}, "
+        f"{_TITLE_TOKENS} tokens a title, {arguments.batch} at a time, {arguments.rounds} rounds in turn after one to "
+        "warm up. generate_static: every prompt padded to the longest; generate_by_length: batches of like length, as "
+        "titlegen's are. reading_share: time of the first token alone. titlegen_unrecorded: each step launched anew. "
+        "With random weights the likeliest tokens lie within rounding of the next, so later tokens part.",
+    }
+    (arguments.out / "generate_e4b.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
