@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from training_models import KINDS, tiny_model
+from training_models import KINDS, VOCABULARY, tiny_model
 
 from titlegen.train.decode import TitleDecoder, _Cache
+from titlegen.train.trim import text_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOKENS = 12
@@ -46,6 +47,20 @@ def test_titles_are_the_full_models_likeliest_tokens(kind: str, dtype: torch.dty
     stop = expected[0][4]
     ends = [row.index(stop) if stop in row else TOKENS for row in expected]
     assert decoder.generate(prompts, {stop}, TOKENS) == [row[:end] for row, end in zip(expected, ends, strict=True)]
+
+
+def test_tokens_without_a_per_layer_row_are_read_like_the_first(prompts: list[list[int]]) -> None:
+    model = tiny_model("gemma3n", torch.float32).eval()
+    decoder, table = TitleDecoder(model), text_model(model).embed_tokens_per_layer
+    with torch.no_grad():
+        table.weight[VOCABULARY // 2 :] = table.weight[0]
+    expected = decoder.generate(prompts, {1}, TOKENS)
+    assert max(map(max, expected)) >= VOCABULARY // 2
+    assert expected == [likeliest(model, prompt, TOKENS) for prompt in prompts]
+    with torch.no_grad():
+        table.weight = torch.nn.Parameter(table.weight[: VOCABULARY // 2].clone())
+    text_model(model).config.vocab_size_per_layer_input = VOCABULARY // 2
+    assert decoder.generate(prompts, {1}, TOKENS) == expected
 
 
 def test_it_ends_when_every_row_has_ended(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
