@@ -93,6 +93,8 @@ def build(directory: Path, tokenizer: Path, *, small: bool) -> None:
         if "q_norm" in name or "k_norm" in name:
             # Gemma 3n does not scale its dot products: undamped random ones make attention a lottery.
             parameter.data.fill_(0.3)
+    # No title of the published weights has the tokens for images and sound; transformers' text model cannot read them.
+    model.model.embed_tokens.weight.data[config.vocab_size_per_layer_input :] = 0
     model.save_pretrained(directory, max_shard_size="4GB")
     fields = json.loads((directory / "config.json").read_bytes())
     # The name under which Ollama imports the text weights.
