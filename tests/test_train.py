@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from titlegen.settings import TrainSettings, prepare_training_environment
 from titlegen.train import backends, fit
 from titlegen.train.encode import IGNORED, encode_examples
 from titlegen.train.loss import completion_loss
-from titlegen.train.memory import Activations, Plan, candidates, first_that_fits, with_activations
+from titlegen.train.memory import Activations, Plan, candidates, first_that_fits, gpu_memory, with_activations
 from titlegen.train.trainer import as_record, collator
 from titlegen.train.trim import CompletionTrim
 
@@ -294,6 +295,26 @@ def test_only_what_does_not_fit_is_recomputed() -> None:
     assert long[0].batch == 8
     assert Plan(4, 8, checkpointing=False).kept_share(10**6) == 1.0
     assert Plan(4, 8, checkpointing=True).kept_share(1) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fraction", "free", "left"),
+    # A card of 80 GiB of which torch holds 10: what others have taken counts, and so does torch's own limit.
+    [(1.0, 65, 65), (1.0, 75, 70), (0.3, 65, 14), (0.3, 9, 9)],
+)
+def test_a_limit_of_torch_counts_as_the_cards_size(
+    fraction: float, free: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = {
+        "current_device": 0,
+        "get_device_properties": SimpleNamespace(total_memory=80),
+        "get_per_process_memory_fraction": fraction,
+        "mem_get_info": (free, 80),
+        "memory_reserved": 10,
+    }
+    for name, value in card.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, value=value: value)
+    assert gpu_memory() == pytest.approx((left, 80 * fraction))
 
 
 @pytest.mark.fault
