@@ -98,7 +98,7 @@ class Gemma3n:
         """Return the streams in front of the first layer, and the per-layer inputs (T, layers, size)."""
         embedded = model.embed_tokens(ids)
         # Tokens for images and sound have no row in this table; the multimodal model takes that of token 0.
-        known = ids.where(ids < model.config.vocab_size_per_layer_input, 0)
+        known = ids.masked_fill(ids >= model.config.vocab_size_per_layer_input, 0)
         per_layer = model.project_per_layer_inputs(embedded, model.get_per_layer_inputs(known))
         size = _magnitude(embedded)
         return (embedded, *(_resize(project(embedded), size) for project in model.altup_projections)), per_layer
