@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from training_models import KINDS, gradients, keep_double, random_batch, tiny_model
 
 from titlegen.errors import TrainError
-from titlegen.train import layers
+from titlegen.train import layers, weights
 from titlegen.train.loss import completion_loss
 from titlegen.train.packed import Packed, pack
-from titlegen.train.trim import CompletionTrim, can_trim, check_trim
+from titlegen.train.trim import CompletionTrim, can_trim, check_trim, text_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = st.lists(st.tuples(st.integers(1, 24), st.integers(1, 12)), min_size=1, max_size=5)
@@ -210,3 +210,22 @@ def test_a_layer_that_is_closed_to_the_compiler_is_run_as_it_is(
     assert torch.equal(gradients(model, trim(batch)), expected)
     assert not trim.compiled
     assert "goes on without compiling" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tables", "low_memory", "host"),
+    # Free memory in multiples of the table's size; None: there is no GPU.
+    [(2.9, False, True), (3.1, False, False), (3.1, True, True), (None, False, False)],
+)
+def test_per_layer_embeddings_leave_room_for_activations(
+    tables: float | None, low_memory: bool, host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gemma3n", torch.float32)
+    table, batch = text_model(model).embed_tokens_per_layer, random_batch([(9, 4), (5, 3)], 0)
+    expected = CompletionTrim(model)(batch)
+    if tables is not None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(weights, "gpu_memory", lambda: (tables * table.weight.nbytes, 0.0))
+    weights.settle_weights(model, low_memory=low_memory)
+    assert (text_model(model).embed_tokens_per_layer is not table) == host
+    assert torch.equal(CompletionTrim(model)(batch), expected)

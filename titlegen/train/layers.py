@@ -20,6 +20,18 @@ def project(linear: Any, inputs: Any) -> Any:
     return linear.base_layer(inputs) + F.linear(low, up.to(inputs.dtype)) * linear.scaling[ADAPTER]
 
 
+def _norm(norm: Any, inputs: Any) -> Any:
+    """Apply a norm over the last dimension, in one pass over memory where no compiler makes one of its seven."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+    # Gemma 3 adds one to its weights in float32, for which there is no kernel.
+    if not (torch.is_inference_mode_enabled() and hasattr(norm, "with_scale")):
+        return norm(inputs)
+    weight = norm.weight if norm.with_scale else None
+    return F.rms_norm(inputs, inputs.shape[-1:], weight, norm.eps).type_as(inputs)
+
+
 def _heads(attention: Any, projected: Any) -> Any:
     return projected.unflatten(-1, (-1, attention.head_dim))
 
@@ -33,11 +45,11 @@ def _rotate(inputs: Any, cos: Any, sin: Any) -> Any:
 
 
 def _query(attention: Any, inputs: Any, cos: Any, sin: Any) -> Any:
-    return _rotate(attention.q_norm(_heads(attention, project(attention.q_proj, inputs))), cos, sin)
+    return _rotate(_norm(attention.q_norm, _heads(attention, project(attention.q_proj, inputs))), cos, sin)
 
 
 def _key(attention: Any, inputs: Any, cos: Any, sin: Any) -> Any:
-    return _rotate(attention.k_norm(_heads(attention, project(attention.k_proj, inputs))), cos, sin)
+    return _rotate(_norm(attention.k_norm, _heads(attention, project(attention.k_proj, inputs))), cos, sin)
 
 
 def _gated(mlp: Any, inputs: Any, threshold: Any = None) -> Any:
@@ -108,9 +120,9 @@ class Gemma3n:
         """Return what ``write`` needs, then query, key and value."""
         attention = layer.self_attn
         predictions = _predict(layer.altup, streams, range(len(streams)))
-        inputs = layer.input_layernorm(predictions[layer.altup.config.altup_active_idx])
-        state = (*predictions, layer.laurel(inputs))
-        value = attention.v_norm(_heads(attention, project(attention.v_proj, inputs)))
+        inputs = _norm(layer.input_layernorm, predictions[layer.altup.config.altup_active_idx])
+        state = (*predictions, _laurel(layer.laurel, inputs))
+        value = _norm(attention.v_norm, _heads(attention, project(attention.v_proj, inputs)))
         return state, _query(attention, inputs, cos, sin), _key(attention, inputs, cos, sin), value
 
     @staticmethod
@@ -118,26 +130,26 @@ class Gemma3n:
         """Return key and value alone."""
         attention = layer.self_attn
         (prediction,) = _predict(layer.altup, streams, [layer.altup.config.altup_active_idx])
-        inputs = layer.input_layernorm(prediction)
-        value = attention.v_norm(_heads(attention, project(attention.v_proj, inputs)))
+        inputs = _norm(layer.input_layernorm, prediction)
+        value = _norm(attention.v_norm, _heads(attention, project(attention.v_proj, inputs)))
         return _key(attention, inputs, cos, sin), value
 
     @staticmethod
     def read_query(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         """Return what ``write`` needs, and the query."""
         predictions = _predict(layer.altup, streams, range(len(streams)))
-        inputs = layer.input_layernorm(predictions[layer.altup.config.altup_active_idx])
-        return (*predictions, layer.laurel(inputs)), _query(layer.self_attn, inputs, cos, sin)
+        inputs = _norm(layer.input_layernorm, predictions[layer.altup.config.altup_active_idx])
+        return (*predictions, _laurel(layer.laurel, inputs)), _query(layer.self_attn, inputs, cos, sin)
 
     @staticmethod
     def write(layer: Any, state: Any, attended: Any, per_layer_input: Any, threshold: Any) -> tuple[Any, ...]:
         """Return the streams behind the layer."""
         *predictions, laurel = state
         altup, active = layer.altup, layer.altup.config.altup_active_idx
-        attended = layer.post_attention_layernorm(project(layer.self_attn.o_proj, attended))
+        attended = _norm(layer.post_attention_layernorm, project(layer.self_attn.o_proj, attended))
         hidden = (predictions[active] + attended + laurel) * 0.5**0.5
-        inputs = layer.pre_feedforward_layernorm(hidden)
-        hidden = hidden + layer.post_feedforward_layernorm(_gated(layer.mlp, inputs, threshold))
+        inputs = _norm(layer.pre_feedforward_layernorm, hidden)
+        hidden = hidden + _norm(layer.post_feedforward_layernorm, _gated(layer.mlp, inputs, threshold))
         innovation = hidden - predictions[active]
         coefficients = _correction(altup, _modalities(altup, hidden)) + 1.0
         streams = [old + innovation * coefficients[:, i, None] for i, old in enumerate(predictions)]
@@ -145,7 +157,7 @@ class Gemma3n:
         if altup.config.altup_correct_scale:
             first = first * altup.correct_output_scale.to(first.dtype)
         first = layer.act_fn(project(layer.per_layer_input_gate, first)) * per_layer_input
-        first = layer.post_per_layer_input_norm(project(layer.per_layer_projection, first))
+        first = _norm(layer.post_per_layer_input_norm, project(layer.per_layer_projection, first))
         return (streams[0], *(stream + first for stream in streams[1:]))
 
     @staticmethod
@@ -154,7 +166,7 @@ class Gemma3n:
         size = _magnitude(streams[0])
         others = zip(model.altup_unembed_projections, streams[1:], strict=True)
         merged = [streams[0], *(_resize(project(stream), size) for project, stream in others)]
-        return model.norm(sum(merged) / len(merged))
+        return _norm(model.norm, sum(merged) / len(merged))
 
 
 def threshold_of(layer: Any, like: Any) -> Any:
@@ -179,16 +191,26 @@ def _resize(stream: Any, size: Any) -> Any:
     return stream * size / stream.square().mean(-1, keepdim=True).clamp(min=1e-5).sqrt()
 
 
+def _laurel(laurel: Any, inputs: Any) -> Any:
+    return inputs + _norm(laurel.post_laurel_norm, laurel.linear_right(laurel.linear_left(inputs)))
+
+
 def _modalities(altup: Any, stream: Any) -> Any:
-    routed = altup.modality_router(altup.router_norm(stream) * altup.router_input_scale)
+    routed = altup.modality_router(_norm(altup.router_norm, stream) * altup.router_input_scale)
     return routed.float().tanh().to(stream.dtype)
 
 
 def _predict(altup: Any, streams: Any, wanted: Any) -> tuple[Any, ...]:
     """Return AltUp's predictions of the ``wanted`` streams: each is itself plus a mix of all."""
+    import torch
+
     count = len(streams)
     mix = altup.prediction_coefs(_modalities(altup, streams[altup.config.altup_active_idx]))
     mix = mix.unflatten(-1, (count, count))
+    if torch.is_inference_mode_enabled():
+        stacked = torch.stack(streams, 1)
+        predictions = torch.baddbmm(stacked, mix, stacked)
+        return tuple(predictions[:, i] for i in wanted)
     # One sum a stream, not a batched product of 4 x 4 matrices: the compiler makes one pass over memory of it.
     return tuple(streams[i] + sum(mix[:, i, j, None] * streams[j] for j in range(count)) for i in wanted)
 

@@ -1,5 +1,6 @@
 """Where the frozen weights live while training: 4 bits or 16, on the GPU or, the per-layer embeddings, on the host."""
 
+import math
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 from titlegen.train.memory import gpu_memory
 from titlegen.train.trim import text_model
 
-# Share of the free memory that 16-bit copies of the 4-bit weights may take, and that the table of per-layer embeddings
-# may be as large as; the rest holds activations.
+# Share of the free memory that 16-bit copies of the 4-bit weights may take; the rest holds activations.
 _COPY_SHARE = 0.5
+# The table of per-layer embeddings moves to the host when it is larger than this share of what is left for activations:
+# with fewer rows at a time, launching a pass takes longer than running it.
+_TABLE_SHARE = 1 / 3
 _TABLE = "embed_tokens_per_layer"
 
 
@@ -17,8 +20,9 @@ def settle_weights(model: Any, *, low_memory: bool) -> str:
     """Put the frozen weights where training is fastest within the GPU's memory.
 
     A 4-bit weight is otherwise turned into 16 bits twice a step. With room, that is done once, which changes no value.
-    Without, each stays in 4 bits, in a form that compiles. With ``low_memory``, or when little is left, the per-layer
-    embeddings of Gemma 3n, a third of its parameters and only looked up, move to host memory.
+    Without, each stays in 4 bits, in a form that compiles. With ``low_memory``, or when a large part of what is left
+    would be theirs, the per-layer embeddings of Gemma 3n, a third of its parameters and only looked up, move to host
+    memory.
 
     Returns:
         ``16-bit``, or ``4-bit``.
@@ -28,9 +32,10 @@ def settle_weights(model: Any, *, low_memory: bool) -> str:
     linears, decoder = _linears_4bit(model), text_model(model)
     torch.cuda.empty_cache()
     added = sum(2 * linear.in_features * linear.out_features - linear.weight.numel() for _, _, linear in linears)
-    spare = _COPY_SHARE * gpu_memory()[0] if linears else 0.0
-    copies = not low_memory and added <= spare
-    if hasattr(decoder, _TABLE) and (low_memory or (not copies and getattr(decoder, _TABLE).weight.nbytes > spare)):
+    free = gpu_memory()[0] if torch.cuda.is_available() else math.inf
+    copies = not low_memory and added <= _COPY_SHARE * free
+    left = free - added if copies else free
+    if hasattr(decoder, _TABLE) and (low_memory or getattr(decoder, _TABLE).weight.nbytes > _TABLE_SHARE * left):
         _move_to_host(decoder, _TABLE)
     for parent, name, linear in linears:
         setattr(parent, name, _copy_16bit(linear) if copies else _keep_4bit(linear))
