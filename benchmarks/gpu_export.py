@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gpu_train import TARGETS, random_model
 from machine import device_name
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _GIB = 2**30
 _POLL_S = 0.1
 _RANK, _ALPHA = 16, 32
@@ -80,21 +80,12 @@ def build(directory: Path, tokenizer: Path, *, small: bool) -> None:
     """Write a random model as the published ones are: with the keys and values that no layer reads."""
     import torch
     from safetensors.torch import save_file
-    from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
+    from transformers import Gemma3nTextConfig
 
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
     narrow = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
     narrow |= {"head_dim": 32}
     config = Gemma3nTextConfig(**(narrow if small else {}), bos_token_id=2, eos_token_id=[1, 106], pad_token_id=0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Gemma3nForCausalLM(config)
-    for name, parameter in model.named_parameters():
-        if "q_norm" in name or "k_norm" in name:
-            # Gemma 3n does not scale its dot products: undamped random ones make attention a lottery.
-            parameter.data.fill_(0.3)
-    # No title of the published weights has the tokens for images and sound; transformers' text model cannot read them.
-    model.model.embed_tokens.weight.data[config.vocab_size_per_layer_input :] = 0
+    model = random_model(config)
     model.save_pretrained(directory, max_shard_size="4GB")
     fields = json.loads((directory / "config.json").read_bytes())
     # The name under which Ollama imports the text weights.

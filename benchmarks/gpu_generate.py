@@ -113,7 +113,7 @@ def main() -> None:
         f"{_TITLE_TOKENS} tokens a title, {arguments.batch} at a time, {arguments.rounds} rounds in turn after one to "
         "warm up. generate_static: every prompt padded to the longest; generate_by_length: batches of like length, as "
         "titlegen's are. reading_share: time of the first token alone. titlegen_unrecorded: each step launched anew. "
-        "With random weights the likeliest tokens lie within rounding of the next, so later tokens part.",
+        "With random weights the likeliest tokens lie within rounding of the next: same_first_token is their share.",
     }
     (arguments.out / "generate_e4b.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

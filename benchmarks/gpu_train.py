@@ -71,22 +71,32 @@ def _installed(name: str) -> bool:
 def build(arguments: argparse.Namespace) -> dict[str, Any]:
     import shutil
 
-    import torch
-    from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
+    from transformers import Gemma3nTextConfig
 
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = Gemma3nForCausalLM(Gemma3nTextConfig())
-    for name, parameter in model.named_parameters():
-        if "q_norm" in name or "k_norm" in name:
-            # Gemma 3n does not scale its dot products: undamped random ones make attention a lottery.
-            parameter.data.fill_(0.3)
+    model = random_model(Gemma3nTextConfig())
     model.save_pretrained(arguments.model)
     for path in arguments.tokenizer.iterdir():
         if path.name.startswith(("tokenizer", "chat_template")):
             shutil.copyfile(path, arguments.model / path.name)
     return {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def random_model(config: Any) -> Any:
+    """Return a Gemma 3n text model with random weights in bfloat16, on the GPU if there is one."""
+    import torch
+    from transformers import Gemma3nForCausalLM
+
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Gemma3nForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if "q_norm" in name or "k_norm" in name:
+            # Gemma 3n does not scale its dot products: undamped random ones make attention a lottery.
+            parameter.data.fill_(0.3)
+    # No title of the published weights has the tokens for images and sound; transformers' text model cannot read them.
+    model.model.embed_tokens.weight.data[config.vocab_size_per_layer_input :] = 0
+    return model
 
 
 def fixed_rows(count: int, length: int = 2048, title: int = 20) -> list[dict[str, Any]]:

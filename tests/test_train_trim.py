@@ -191,8 +191,27 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, f
         check_trim(trim, model, random_batch([(20, 4), (5, 7)], 1, shared=4))
 
 
-@pytest.mark.fault
+def trace_instead_of_compiling(patch: pytest.MonkeyPatch) -> None:
+    """Let the compiler stop before it generates code, which takes a C++ compiler."""
+    traced = partial(torch.compile, backend="aot_eager")
+    patch.setattr(torch, "compile", lambda function, **_: traced(function, fullgraph=True))
+
+
 # Tracing looks at the gradients of what has none.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("kept", [0.0, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_layer_compiles(kind: str, kept: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(kind, torch.float64)
+    batch = random_batch([(20, 4), (5, 3)], seed=0, shared=4)
+    expected = gradients(model, CompletionTrim(model)(batch))
+    trace_instead_of_compiling(monkeypatch)
+    trim = CompletionTrim(model, kept_share=lambda _: kept, compiled=True)
+    assert relative(gradients(model, trim(batch)), expected) < 1e-6
+    assert trim.compiled
+
+
+@pytest.mark.fault
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_a_layer_that_is_closed_to_the_compiler_is_run_as_it_is(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -203,13 +222,12 @@ def test_a_layer_that_is_closed_to_the_compiler_is_run_as_it_is(
     norm = model.get_base_model().model.layers[0].post_feedforward_layernorm
     # What Unsloth does to the norms of Gemma 3. The first half of the layer compiles; recomputing must not mix.
     norm.forward = torch.compiler.disable(norm.forward)
-    # What is tested happens before code is generated, which takes a C++ compiler.
-    traced = partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr(torch, "compile", lambda function, **_: traced(function, fullgraph=True))
+    trace_instead_of_compiling(monkeypatch)
     trim = CompletionTrim(model, kept_share=lambda _: 0.0, compiled=True)
     assert torch.equal(gradients(model, trim(batch)), expected)
     assert not trim.compiled
     assert "goes on without compiling" in caplog.text
+    assert "disable" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,9 @@ def fit(
     Raises:
         TrainError: the machine cannot train with this back end, or the loss is not finite.
     """
-    check_backend(settings)
+    # Before anything asks for the GPU: torch reads its memory's configuration once.
     prepare_training_environment(compile_model=settings.compile is True and not settings.completion_trim)
+    check_backend(settings)
     work.mkdir(parents=True, exist_ok=True)
     try:
         return _fit(train, val, base, settings, work, directory)

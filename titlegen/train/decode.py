@@ -20,7 +20,6 @@ class TitleDecoder:
     def __init__(self, model: Any) -> None:
         """Take a Gemma 3 or Gemma 3n causal LM, or a PEFT model around one, in evaluation mode."""
         self._trim = CompletionTrim(model, clamp=False)
-        self._warm: set[int] = set()
 
     def generate(self, prompts: Sequence[Sequence[int]], stop: Collection[int], max_new_tokens: int) -> list[list[int]]:
         """Return the tokens of each title, without the one that ended it."""
@@ -44,16 +43,14 @@ class TitleDecoder:
         stops = torch.tensor(sorted(stop), device=device)
         written, ended = [token], torch.isin(token, stops)
         follow: Callable[[Any], Any] = partial(self._follow, cache)
-        record = device.type == "cuda"
-        for _ in range(max_new_tokens - 1):
+        for step in range(max_new_tokens - 1):
             if bool(ended.all()):
                 break
-            if record and len(prompts) in self._warm:
-                # Its hundreds of small operations take the CPU longer to launch than the GPU to run.
-                follow, record = _recorded(follow, token), False
+            if step == 1 and device.type == "cuda":
+                # Its thousands of small operations take the CPU longer to launch than the GPU to run. The first step
+                # of these shapes loads what it runs, which cannot be recorded.
+                follow = _recorded(follow, token)
             token = follow(token)
-            # The first step with so many rows loads what it runs, which cannot be recorded.
-            self._warm.add(len(prompts))
             written.append(token)
             ended |= torch.isin(token, stops)
         rows: list[list[int]] = torch.stack(written, 1).tolist()

@@ -20,13 +20,20 @@ def project(linear: Any, inputs: Any) -> Any:
     return linear.base_layer(inputs) + F.linear(low, up.to(inputs.dtype)) * linear.scaling[ADAPTER]
 
 
+def _is_writing() -> bool:
+    """Return whether titles are written: operations then run one by one, and no gradient follows."""
+    import torch
+
+    # The compiler cannot follow the second question.
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+
+
 def _norm(norm: Any, inputs: Any) -> Any:
     """Apply a norm over the last dimension, in one pass over memory where no compiler makes one of its seven."""
-    import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
     # Gemma 3 adds one to its weights in float32, for which there is no kernel.
-    if not (torch.is_inference_mode_enabled() and hasattr(norm, "with_scale")):
+    if not (_is_writing() and hasattr(norm, "with_scale")):
         return norm(inputs)
     weight = norm.weight if norm.with_scale else None
     return F.rms_norm(inputs, inputs.shape[-1:], weight, norm.eps).type_as(inputs)
@@ -207,7 +214,7 @@ def _predict(altup: Any, streams: Any, wanted: Any) -> tuple[Any, ...]:
     count = len(streams)
     mix = altup.prediction_coefs(_modalities(altup, streams[altup.config.altup_active_idx]))
     mix = mix.unflatten(-1, (count, count))
-    if torch.is_inference_mode_enabled():
+    if _is_writing():
         stacked = torch.stack(streams, 1)
         predictions = torch.baddbmm(stacked, mix, stacked)
         return tuple(predictions[:, i] for i in wanted)

@@ -13,15 +13,16 @@ _BUDGET_SHARE = 0.82
 _FULL = 0.96
 # A batch that keeps less than this share of its activations is slower than two batches of half the size.
 _LEAST_KEPT = 0.6
-# Tokens of the trial passes for each GiB of the GPU: enough that one layer's own needs do not stand for all layers'.
+# Tokens of the trial passes for each GiB that this process can have: enough that one layer's own needs do not stand for
+# all layers'.
 _TRIAL_TOKENS_PER_GIB = 50
 
 
 def gpu_memory() -> tuple[float, float]:
     """Return what this process can still take of the GPU's memory, and what it may have in all, bytes.
 
-    A limit that torch was given (``PYTORCH_ALLOC_CONF=per_process_memory_fraction:0.5``) counts as the card's size, for
-    cards that are shared.
+    A limit that torch was given (``PYTORCH_CUDA_ALLOC_CONF=per_process_memory_fraction:0.5``) counts as the card's
+    size, for cards that are shared.
     """
     import torch
 
@@ -102,16 +103,17 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations:
     """
     import torch
 
-    total = gpu_memory()[1]
+    available = gpu_memory()[0] + torch.cuda.memory_reserved()
     needs = []
     for share in (0.0, 1.0):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
-            tokens = step(int(total / 2**30 * _TRIAL_TOKENS_PER_GIB), share)
+            tokens = step(int(available / 2**30 * _TRIAL_TOKENS_PER_GIB), share)
         needs.append((torch.cuda.max_memory_allocated() - before) / tokens)
-    return Activations(_BUDGET_SHARE * (total - torch.cuda.memory_allocated()), kept=needs[1], recomputed=needs[0])
+    budget = _BUDGET_SHARE * (available - torch.cuda.memory_allocated())
+    return Activations(budget, kept=needs[1], recomputed=needs[0])
 
 
 def first_that_fits(plans: Iterable[Plan], attempt: Callable[[Plan], None]) -> Plan:

@@ -39,7 +39,7 @@ def settle_weights(model: Any, *, low_memory: bool) -> str:
         _move_to_host(decoder, _TABLE)
     for parent, name, linear in linears:
         setattr(parent, name, _copy_16bit(linear) if copies else _keep_4bit(linear))
-    return "16-bit" if copies else "4-bit"
+    return "4-bit" if linears and not copies else "16-bit"
 
 
 def _linears_4bit(model: Any) -> list[tuple[Any, str, Any]]:

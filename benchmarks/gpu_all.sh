@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Every measurement that needs a GPU and random weights of E4B's size, one after another on one machine:
+#
+#     benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
+#
+# OUT is a folder for results and logs, TOKENIZER one with Gemma's tokenizer files, ARTICLES a JSONL file with content
+# and title. PART is speed, small, curves, generate, export or latency; all of them when none is named. A part that
+# fails leaves its log and does not stop the others. latency needs export before it, and llama-server and
+# llama-quantize on PATH, built for the card.
+set -uo pipefail
+
+out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
+shift 3
+[ $# -gt 0 ] || set -- speed small curves generate export latency
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=${TITLEGEN_BENCHMARK_WORK:-$out/work}
+python=${PYTHON:-python3}
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" TQDM_DISABLE=1
+started=$SECONDS failed=0
+mkdir -p "$out" "$work"
+
+# run NAME COMMAND...: its output goes to OUT/NAME.log.
+run() {
+  local name=$1 before=$SECONDS code=0
+  shift
+  "$@" >"$out/$name.log" 2>&1 || code=$?
+  echo "$name: exit $code after $((SECONDS - before)) s, $((SECONDS - started)) s in all"
+  [ $code -eq 0 ] || { tail -n 3 "$out/$name.log"; failed=1; }
+  return $code
+}
+
+# train NAME ROLE OPTIONS...
+train() {
+  local name=$1 role=$2
+  shift 2
+  run "$name" "$python" "$root/benchmarks/gpu_train.py" "$role" "$out" --name "$name" --model "$work/e4b" \
+    --articles "$articles" --work "$work/$name" "$@"
+}
+
+# titlegen NAME OPTIONS...: logs every step, compiles.
+titlegen() {
+  local name=$1
+  shift
+  train "$name" titlegen --set logging_steps=1 --set compile=true --set num_train_epochs=1 "$@"
+}
+
+speed() {
+  # In turn, twice: what the machine does meanwhile meets all of them.
+  for round in 1 2; do
+    train "plain_$round" plain --steps 10
+    train "unsloth_$round" unsloth --steps 6
+    titlegen "titlegen_$round" --shape fixed --rows 320
+    titlegen "titlegen_pts_$round" --shape pts --rows 960
+  done
+}
+
+small() {
+  titlegen low_memory --shape pts --rows 160 --set low_memory=true
+  titlegen limit_24 --shape pts --rows 640 --limit-gib 24
+}
+
+curves() { train curves curves --shape pts --rows 100 --steps 50; }
+
+generate() { run generate "$python" "$root/benchmarks/gpu_generate.py" "$out" "$work/e4b" --articles "$articles"; }
+
+export_e4b() {
+  run export "$python" "$root/benchmarks/gpu_export.py" "$out" --tokenizer "$tokenizer" --articles "$articles" \
+    --work "$work/export"
+}
+
+latency() {
+  local gguf=$work/export/gguf files=()
+  for type in Q8_0 Q4_K_M; do
+    run "quantize_$type" llama-quantize "$gguf/titlegen-BF16.gguf" "$gguf/titlegen-$type.gguf" "$type" "$(nproc)" &&
+      files+=("$gguf/titlegen-$type.gguf")
+  done
+  [ ${#files[@]} -gt 0 ] && run latency "$python" "$root/benchmarks/gpu_latency.py" "$out" "$work/export/final-hf" \
+    "${files[@]}" --articles "$articles"
+}
+
+[ -d "$work/e4b" ] || train build build --tokenizer "$tokenizer"
+for part in "$@"; do
+  case $part in
+    export) export_e4b ;;
+    speed | small | curves | generate | latency) "$part" ;;
+    *) echo "no part $part" && failed=1 ;;
+  esac
+done
+exit $failed
