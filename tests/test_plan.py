@@ -84,6 +84,11 @@ def test_training_on_the_gpu_takes_as_long_as_it_took() -> None:
     assert warm_s == pytest.approx(measured["seconds_1400x3"], rel=0.15)
 
 
+def test_the_conversion_takes_as_much_memory_as_it_took() -> None:
+    measured = json.loads((RESULTS / "export_e4b.json").read_bytes())["steps"]["gguf"]["peak_host_gib"]["anonymous"]
+    assert stage_of("gguf", export={"gguf_types": ("bf16",)}).host_gib == pytest.approx(measured, rel=0.1)
+
+
 def test_the_sizes_of_the_quickstart_are_those_of_its_files() -> None:
     """Bytes of a run's adapter, merged weights and GGUF file."""
     adapter, merged, gguf = 15_220_968, 1_072_419_256, 291_544_096

@@ -141,12 +141,14 @@ class Estimator:
 
     def gguf(self) -> Stage:
         """Return the conversion for llama.cpp and Ollama."""
-        # The largest tensor as it is stored, and in 32 bits on the way to its new type.
-        host = self.model.largest_tensor * (self.model.stored_bytes + 4) / 2**30
+        # The converter holds the largest tensor as it is stored, in 32 bits, and in its new type.
+        written = max(_GGUF_BYTES[kind] for kind in self.settings.export.gguf_types)
+        host = self.model.largest_tensor * (self.model.stored_bytes + 4 + written) / 2**30 + BESIDE_MODEL_GIB
         minutes = len(self.gguf_gib) * self.model.text_parameters / MEASURED["quickstart.gguf_params_s"] / 60
         types = ", ".join(self.settings.export.gguf_types)
         sources = (
-            f"disk: {types} of {self.model.text_parameters / 1e9:.2f} G parameters; host: the largest tensor, twice",
+            f"disk: {types} of {self.model.text_parameters / 1e9:.2f} G parameters; host: the largest tensor, three times; "
+            f"assumed: {BESIDE_MODEL_GIB:g} GiB beside it",
             f"{cite('quickstart.gguf_params_s')}, on two cores",
         )
         disk = sum(self.gguf_gib)
