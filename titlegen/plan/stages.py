@@ -146,9 +146,9 @@ class Estimator:
         host = self.model.largest_tensor * (self.model.stored_bytes + 4 + written) / 2**30 + BESIDE_MODEL_GIB
         minutes = len(self.gguf_gib) * self.model.text_parameters / MEASURED["quickstart.gguf_params_s"] / 60
         types = ", ".join(self.settings.export.gguf_types)
+        host_source = f"host: the largest tensor, three times; assumed: {BESIDE_MODEL_GIB:g} GiB beside it"
         sources = (
-            f"disk: {types} of {self.model.text_parameters / 1e9:.2f} G parameters; host: the largest tensor, three times; "
-            f"assumed: {BESIDE_MODEL_GIB:g} GiB beside it",
+            f"disk: {types} of {self.model.text_parameters / 1e9:.2f} G parameters; {host_source}",
             f"{cite('quickstart.gguf_params_s')}, on two cores",
         )
         disk = sum(self.gguf_gib)
