@@ -1,9 +1,9 @@
 """The loss on titles computed without the work it does not need, and the proof that it is the same loss.
 
 Exact, not approximate. Padding is dropped by packing the rows of a batch, and the instruction that all their prompts
-begin with is computed once. In the last layer whose keys and values are
-read by anyone, the tokens that predict no title need only those; in Gemma 3n, whose upper layers share the keys of
-lower ones, that is layer 20 of 35. All later layers, and the head, see the predicting tokens alone.
+begin with is computed once. In the last layer whose keys and values are read by anyone, the tokens that predict no
+title need only those; in Gemma 3n, whose upper layers share the keys of lower ones, that is layer 20 of 35. All later
+layers, and the head, see the predicting tokens alone.
 """
 
 import logging
