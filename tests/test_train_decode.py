@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from training_models import KINDS, VOCABULARY, tiny_model
 
+from titlegen.train import decode
 from titlegen.train.decode import TitleDecoder, _Cache
 from titlegen.train.trim import text_model
 
@@ -76,6 +78,47 @@ def test_it_ends_when_every_row_has_ended(prompts: list[list[int]], monkeypatch:
     first = likeliest(model, prompts[0], 3)
     TitleDecoder(model).generate(prompts[:1], {first[2]}, 1000)
     assert max(steps) == 1
+
+
+def record(function: Any, example: torch.Tensor) -> Any:
+    """Return the operations of one step, with every number that is no tensor as it was then, as a CUDA graph does."""
+    operations = make_fx(function)(example)
+    # Recording on a GPU runs nothing.
+    function.args[0].step.sub_(1)
+    return operations
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_recorded_step_serves_for_all(kind: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = TitleDecoder(model_of(kind, torch.float64))
+    expected = decoder.generate(prompts, {1}, TOKENS)
+    monkeypatch.setattr(decode, "_can_record", lambda _: True)
+    monkeypatch.setattr(decode, "_recorded", record)
+    assert decoder.generate(prompts, {1}, TOKENS) == expected
+
+
+@pytest.mark.fault
+def test_a_number_of_the_step_that_is_no_tensor_shows(
+    prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = TitleDecoder(model_of("gemma3n", torch.float64))
+    expected = decoder.generate(prompts, {1}, TOKENS)
+    steps: list[int] = []
+
+    def masks(cached: _Cache) -> dict[int | None, torch.Tensor]:
+        steps.append(len(steps))
+        moving, cached.step = cached.step, torch.tensor(steps[-1])
+        found = original(cached)
+        cached.step = moving
+        return found
+
+    original = _Cache.masks
+    monkeypatch.setattr(_Cache, "masks", masks)
+    assert decoder.generate(prompts, {1}, TOKENS) == expected
+    steps.clear()
+    monkeypatch.setattr(decode, "_can_record", lambda _: True)
+    monkeypatch.setattr(decode, "_recorded", record)
+    assert decoder.generate(prompts, {1}, TOKENS) != expected
 
 
 @pytest.mark.fault

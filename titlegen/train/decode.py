@@ -46,7 +46,7 @@ class TitleDecoder:
         for step in range(max_new_tokens - 1):
             if bool(ended.all()):
                 break
-            if step == 1 and device.type == "cuda":
+            if step == 1 and _can_record(device):
                 # Its thousands of small operations take the CPU longer to launch than the GPU to run. The first step
                 # of these shapes loads what it runs, which cannot be recorded.
                 follow = _recorded(follow, token)
@@ -138,6 +138,10 @@ class _Cache:
         # The heads that share a key stand beside each other: they are its queries, and no key is copied for them.
         grouped = query.unflatten(1, (key.shape[1], -1))
         return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale).flatten(1)
+
+
+def _can_record(device: Any) -> bool:
+    return bool(device.type == "cuda")
 
 
 def _recorded(function: Callable[[Any], Any], example: Any) -> Callable[[Any], Any]:
