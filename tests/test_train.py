@@ -351,10 +351,11 @@ def test_telemetry_is_off_and_the_users_own_choice_stays(monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
     monkeypatch.setenv("UNSLOTH_COMPILE_LOCATION", "/mine too")
-    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "")
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "mine")
     prepare_training_environment(compile_model=False)
     assert os.environ["UNSLOTH_DISABLE_STATISTICS"] == os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "mine"
 
 
 @pytest.mark.fault

@@ -423,7 +423,7 @@ def prepare_training_environment(*, compile_model: bool) -> None:
         "UNSLOTH_COMPILE_LOCATION": str(cache / "unsloth"),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled"),
         # Batches of many sizes would leave gaps that no later batch fits into.
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }.items():
         os.environ.setdefault(name, value)
 

@@ -21,8 +21,8 @@ _TRIAL_TOKENS_PER_GIB = 50
 def gpu_memory() -> tuple[float, float]:
     """Return what this process can still take of the GPU's memory, and what it may have in all, bytes.
 
-    A limit that torch was given (``PYTORCH_CUDA_ALLOC_CONF=per_process_memory_fraction:0.5``) counts as the card's
-    size, for cards that are shared.
+    A limit that torch was given (``PYTORCH_ALLOC_CONF=per_process_memory_fraction:0.5``) counts as the card's size, for
+    cards that are shared.
     """
     import torch
 
