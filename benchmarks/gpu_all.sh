@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every measurement that needs a GPU and random weights of E4B's size, one after another on one machine:
+# Speed, memory, export and latency at E4B's size with random weights, one after another on one machine with a GPU:
 #
 #     benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
 #
@@ -9,6 +9,7 @@
 # llama-quantize on PATH, built for the card.
 set -uo pipefail
 
+[ $# -ge 3 ] || { echo "usage: $0 OUT TOKENIZER ARTICLES [PART ...]" >&2; exit 2; }
 out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
 [ $# -gt 0 ] || set -- speed small curves generate export latency
@@ -29,11 +30,17 @@ run() {
   return $code
 }
 
+# The model is made for the first part that needs it; its tokenizer is written last.
+model() {
+  [ -f "$work/e4b/tokenizer.json" ] ||
+    run build "$python" "$root/benchmarks/gpu_train.py" build "$out" --model "$work/e4b" --tokenizer "$tokenizer"
+}
+
 # train NAME ROLE OPTIONS...
 train() {
   local name=$1 role=$2
   shift 2
-  run "$name" "$python" "$root/benchmarks/gpu_train.py" "$role" "$out" --name "$name" --model "$work/e4b" \
+  model && run "$name" "$python" "$root/benchmarks/gpu_train.py" "$role" "$out" --name "$name" --model "$work/e4b" \
     --articles "$articles" --work "$work/$name" "$@"
 }
 
@@ -44,7 +51,7 @@ titlegen() {
   train "$name" titlegen --set logging_steps=1 --set compile=true --set num_train_epochs=1 "$@"
 }
 
-speed() {
+measure_speed() {
   # In turn, twice: what the machine does meanwhile meets all of them.
   for round in 1 2; do
     train "plain_$round" plain --steps 10
@@ -54,21 +61,23 @@ speed() {
   done
 }
 
-small() {
+measure_small() {
   titlegen low_memory --shape pts --rows 160 --set low_memory=true
   titlegen limit_24 --shape pts --rows 640 --limit-gib 24
 }
 
-curves() { train curves curves --shape pts --rows 100 --steps 50; }
+measure_curves() { train curves curves --shape pts --rows 100 --steps 50; }
 
-generate() { run generate "$python" "$root/benchmarks/gpu_generate.py" "$out" "$work/e4b" --articles "$articles"; }
+measure_generate() {
+  model && run generate "$python" "$root/benchmarks/gpu_generate.py" "$out" "$work/e4b" --articles "$articles"
+}
 
-export_e4b() {
+measure_export() {
   run export "$python" "$root/benchmarks/gpu_export.py" "$out" --tokenizer "$tokenizer" --articles "$articles" \
     --work "$work/export"
 }
 
-latency() {
+measure_latency() {
   local gguf=$work/export/gguf files=()
   for type in Q8_0 Q4_K_M; do
     run "quantize_$type" llama-quantize "$gguf/titlegen-BF16.gguf" "$gguf/titlegen-$type.gguf" "$type" "$(nproc)" &&
@@ -78,12 +87,10 @@ latency() {
     "${files[@]}" --articles "$articles"
 }
 
-[ -d "$work/e4b" ] || train build build --tokenizer "$tokenizer"
 for part in "$@"; do
-  case $part in
-    export) export_e4b ;;
-    speed | small | curves | generate | latency) "$part" ;;
-    *) echo "no part $part" && failed=1 ;;
-  esac
+  declare -F "measure_$part" >/dev/null || { echo "no part $part" >&2; exit 2; }
+done
+for part in "$@"; do
+  "measure_$part"
 done
 exit $failed

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpu_train import TARGETS, random_model
+from gpu_train import TARGETS, copy_tokenizer, random_model
 from machine import device_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,9 +111,7 @@ def build(directory: Path, tokenizer: Path, *, small: bool) -> None:
     weight_map |= dict.fromkeys(unread, "model-unread.safetensors")
     size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     index.write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}))
-    for path in tokenizer.iterdir():
-        if path.name.startswith(("tokenizer", "chat_template")):
-            shutil.copyfile(path, directory / path.name)
+    copy_tokenizer(tokenizer, directory)
 
 
 def add_adapter(base: Path, directory: Path) -> None:

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from importlib import metadata
@@ -69,15 +70,11 @@ def _installed(name: str) -> bool:
 
 
 def build(arguments: argparse.Namespace) -> dict[str, Any]:
-    import shutil
-
     from transformers import Gemma3nTextConfig
 
     model = random_model(Gemma3nTextConfig())
     model.save_pretrained(arguments.model)
-    for path in arguments.tokenizer.iterdir():
-        if path.name.startswith(("tokenizer", "chat_template")):
-            shutil.copyfile(path, arguments.model / path.name)
+    copy_tokenizer(arguments.tokenizer, arguments.model)
     return {"parameters": sum(p.numel() for p in model.parameters())}
 
 
@@ -97,6 +94,13 @@ def random_model(config: Any) -> Any:
     # No title of the published weights has the tokens for images and sound; transformers' text model cannot read them.
     model.model.embed_tokens.weight.data[config.vocab_size_per_layer_input :] = 0
     return model
+
+
+def copy_tokenizer(source: Path, directory: Path) -> None:
+    """Put the files of a tokenizer, and its chat template, beside a model."""
+    for path in sorted(source.iterdir()):
+        if path.name.startswith(("tokenizer", "chat_template")):
+            shutil.copyfile(path, directory / path.name)
 
 
 def fixed_rows(count: int, length: int = 2048, title: int = 20) -> list[dict[str, Any]]:
