@@ -459,8 +459,8 @@ def test_a_model_that_writes_other_titles_than_the_merged_one_does_not_take_over
     directory = broken.settings.directory / "verify"
     titles = read_manifest(directory).results["titles"]
     rewrite(directory, titles=[f"{title}？" for title in titles])
-    # The temperature makes it another model to the server.
-    serve = broken.settings.serve.model_copy(update={"temperature": 0.5})
+    # The number makes it another model to the server, and leaves its titles as they are.
+    serve = broken.settings.serve.model_copy(update={"num_predict": broken.settings.serve.num_predict + 1})
     with closing(ollama.Client(broken.server.host)) as client:
         before = {entry.model: entry.digest for entry in client.list().models}
         with pytest.raises(VerifyError, match=r"parity\.served"):
