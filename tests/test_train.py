@@ -118,6 +118,28 @@ def test_the_trim_changes_no_loss(examples: list[Example], tiny_base: Path, tmp_
     assert trimmed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-3)
 
 
+def test_an_adapter_learns_on_weights_in_4_bits(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, fields in {
+        "whole": {},
+        "unpacked": {"load_in_4bit": True},
+        "packed": {"load_in_4bit": True, "low_memory": True},
+        "full model": {"load_in_4bit": True, "completion_trim": False},
+    }.items():
+        found[name] = run(examples, tiny_base, tmp_path / name, changed(lora_dropout=0.0, **fields))
+        assert found[name]["last_loss"] < found[name]["first_loss"]
+    held = {name: results.get("frozen_weights") for name, results in found.items()}
+    assert held == {"whole": "float32", "unpacked": "float32", "packed": "4-bit", "full model": None}
+    curves = {name: list(results["losses"].values()) for name, results in found.items()}
+    assert curves["packed"] == pytest.approx(curves["unpacked"], rel=1e-3)
+    assert curves["full model"] == pytest.approx(curves["unpacked"], rel=1e-3)
+    # Quantised weights are others, and the adapter makes up for most of it.
+    assert curves["unpacked"] != pytest.approx(curves["whole"], rel=1e-5)
+    assert found["unpacked"]["val_loss"] == pytest.approx(found["whole"]["val_loss"], rel=0.02)
+    config = json.loads((tmp_path / "unpacked" / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == tiny_base.name
+
+
 def test_accumulated_passes_equal_one_large_batch(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
     found = []
     for batch, accumulation in ((8, 1), (2, 4)):
@@ -338,6 +360,15 @@ def test_a_version_outside_the_range_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(backends.metadata, "version", lambda name: "4.0.0" if name == "transformers" else version(name))
     with pytest.raises(TrainError, match=r"transformers 4.0.0 is outside .*pip install -c constraints.txt"):
         backends.check_environment(SETTINGS)
+
+
+@pytest.mark.fault
+def test_4_bits_without_bitsandbytes_name_the_way_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = backends._version
+    monkeypatch.setattr(backends, "_version", lambda name: None if name == "bitsandbytes" else version(name))
+    backends.check_environment(SETTINGS)
+    with pytest.raises(TrainError, match=r"bitsandbytes is not installed; .*--train.no-load-in-4bit"):
+        backends.check_environment(changed(load_in_4bit=True))
 
 
 def test_unsloth_without_a_gpu_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

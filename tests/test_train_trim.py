@@ -1,24 +1,28 @@
-from functools import cache, partial
+from functools import cache
 from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_models import KINDS, gradients, keep_double, random_batch, tiny_model
+from training_models import (
+    KINDS,
+    gradients,
+    keep_double,
+    random_batch,
+    relative,
+    tiny_model,
+    trace_instead_of_compiling,
+)
 
 from titlegen.errors import TrainError
-from titlegen.train import layers, weights
+from titlegen.train import layers
 from titlegen.train.loss import completion_loss
 from titlegen.train.packed import Packed, pack
-from titlegen.train.trim import CompletionTrim, can_trim, check_trim, text_model
+from titlegen.train.trim import CompletionTrim, can_trim, check_trim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = st.lists(st.tuples(st.integers(1, 24), st.integers(1, 12)), min_size=1, max_size=5)
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 @cache
@@ -191,12 +195,6 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, f
         check_trim(trim, model, random_batch([(20, 4), (5, 7)], 1, shared=4))
 
 
-def trace_instead_of_compiling(patch: pytest.MonkeyPatch) -> None:
-    """Let the compiler stop before it generates code, which takes a C++ compiler."""
-    traced = partial(torch.compile, backend="aot_eager")
-    patch.setattr(torch, "compile", lambda function, **_: traced(function, fullgraph=True))
-
-
 # Tracing looks at the gradients of what has none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("kept", [0.0, 1.0])
@@ -228,22 +226,3 @@ def test_a_layer_that_is_closed_to_the_compiler_is_run_as_it_is(
     assert not trim.compiled
     assert "goes on without compiling" in caplog.text
     assert "disable" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("tables", "low_memory", "host"),
-    # Free memory in multiples of the table's size; None: there is no GPU.
-    [(2.9, False, True), (3.1, False, False), (3.1, True, True), (None, False, False)],
-)
-def test_per_layer_embeddings_leave_room_for_activations(
-    tables: float | None, low_memory: bool, host: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tiny_model("gemma3n", torch.float32)
-    table, batch = text_model(model).embed_tokens_per_layer, random_batch([(9, 4), (5, 3)], 0)
-    expected = CompletionTrim(model)(batch)
-    if tables is not None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(weights, "gpu_memory", lambda: (tables * table.weight.nbytes, 0.0))
-    weights.settle_weights(model, low_memory=low_memory)
-    assert (text_model(model).embed_tokens_per_layer is not table) == host
-    assert torch.equal(CompletionTrim(model)(batch), expected)

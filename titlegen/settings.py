@@ -85,9 +85,9 @@ class TrainSettings(Stage):
     """Fine-tuning; the defaults are the specification's."""
 
     backend: Literal["unsloth", "peft"] = "unsloth"
-    """`unsloth` (CUDA, 4-bit QLoRA) or `peft` (TRL and PEFT, CPU or CUDA)."""
+    """`unsloth` (CUDA) or `peft` (TRL and PEFT alone, CPU or CUDA)."""
     load_in_4bit: bool = True
-    """Quantise the frozen weights to 4 bits while training (unsloth back end only)."""
+    """Quantise the frozen weights to 4 bits while training (QLoRA); needs bitsandbytes."""
     max_length: Annotated[int, Field(ge=32)] = 2048
     """Longest row, tokens of prompt and title together."""
     num_train_epochs: Annotated[float, Field(gt=0)] = 3

@@ -1,4 +1,4 @@
-"""Where the frozen weights live while training: 4 bits or 16, on the GPU or, the per-layer embeddings, on the host."""
+"""How the frozen weights are held while training: in 4 bits or unpacked, and the per-layer embeddings on the host."""
 
 import math
 from functools import cache
@@ -8,7 +8,7 @@ from typing import Any
 from titlegen.train.memory import gpu_memory
 from titlegen.train.trim import text_model
 
-# Share of the free memory that 16-bit copies of the 4-bit weights may take; the rest holds activations.
+# Share of the free memory that unpacked copies of the 4-bit weights may take; the rest holds activations.
 _COPY_SHARE = 0.5
 # The table of per-layer embeddings moves to the host when it is larger than this share of what is left for activations:
 # with fewer rows at a time, launching a pass takes longer than running it.
@@ -19,27 +19,30 @@ _TABLE = "embed_tokens_per_layer"
 def settle_weights(model: Any, *, low_memory: bool) -> str:
     """Put the frozen weights where training is fastest within the GPU's memory.
 
-    A 4-bit weight is otherwise turned into 16 bits twice a step. With room, that is done once, which changes no value.
+    A 4-bit weight is otherwise unpacked twice a step. With room, that is done once, which changes no value.
     Without, each stays in 4 bits, in a form that compiles. With ``low_memory``, or when a large part of what is left
     would be theirs, the per-layer embeddings of Gemma 3n, a third of its parameters and only looked up, move to host
     memory.
 
     Returns:
-        ``16-bit``, or ``4-bit``.
+        ``4-bit``, or the element type of the weights, such as ``bfloat16``.
     """
     import torch
 
     linears, decoder = _linears_4bit(model), text_model(model)
+    dtype = decoder.embed_tokens.weight.dtype
     torch.cuda.empty_cache()
-    added = sum(2 * linear.in_features * linear.out_features - linear.weight.numel() for _, _, linear in linears)
+    added = sum(
+        dtype.itemsize * linear.in_features * linear.out_features - linear.weight.nbytes for _, _, linear in linears
+    )
     free = gpu_memory()[0] if torch.cuda.is_available() else math.inf
     copies = not low_memory and added <= _COPY_SHARE * free
     left = free - added if copies else free
     if hasattr(decoder, _TABLE) and (low_memory or getattr(decoder, _TABLE).weight.nbytes > _TABLE_SHARE * left):
         _move_to_host(decoder, _TABLE)
     for parent, name, linear in linears:
-        setattr(parent, name, _copy_16bit(linear) if copies else _keep_4bit(linear))
-    return "4-bit" if linears and not copies else "16-bit"
+        setattr(parent, name, _unpack(linear, dtype) if copies else _keep_4bit(linear))
+    return "4-bit" if linears and not copies else str(dtype).removeprefix("torch.")
 
 
 def _linears_4bit(model: Any) -> list[tuple[Any, str, Any]]:
@@ -56,12 +59,12 @@ def _bitsandbytes() -> Any:
     return import_module("bitsandbytes.functional")
 
 
-def _copy_16bit(linear: Any) -> Any:
+def _unpack(linear: Any, dtype: Any) -> Any:
     import torch
 
     weight = linear.weight
     plain = torch.nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-    values = _bitsandbytes().dequantize_4bit(weight.data, weight.quant_state).to(torch.bfloat16)
+    values = _bitsandbytes().dequantize_4bit(weight.data, weight.quant_state).to(dtype)
     plain.weight = torch.nn.Parameter(values, requires_grad=False)
     plain.bias = linear.bias
     return plain
@@ -81,7 +84,7 @@ def _linear_4bit() -> Any:
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
     class Dequantised(torch.autograd.Function):
-        """A product with a 4-bit weight that keeps no 16-bit copy for the backward pass."""
+        """A product with a 4-bit weight that keeps no unpacked copy for the backward pass."""
 
         @staticmethod
         def forward(ctx: Any, inputs: Any, packed: Any, scales: Any, form: Any) -> Any:

@@ -1,0 +1,127 @@
+"""How the frozen weights are held while training; the 4-bit ones are those of the real bitsandbytes."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_models import KINDS, gradients, random_batch, relative, tiny_model, trace_instead_of_compiling
+from transformers import AutoModelForCausalLM
+
+from titlegen.settings import TrainSettings
+from titlegen.train import backends, weights
+from titlegen.train.loss import completion_loss
+from titlegen.train.trim import CompletionTrim, check_trim, text_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = TrainSettings(backend="peft", load_in_4bit=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
+BATCH = random_batch([(20, 4), (5, 3)], seed=0, shared=4)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def base(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model of each kind on disk."""
+    directory = shutil.copytree(tiny_base, tmp_path_factory.mktemp("base") / request.param)
+    tiny_model(request.param, torch.float32).unload().save_pretrained(directory)
+    return directory
+
+
+def load(base: Path, settings: TrainSettings = SETTINGS) -> Any:
+    """Return the model as training loads it, with an adapter that is not zero."""
+    model, _ = backends.load_for_training(base, settings)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.train()
+
+
+def in_4_bits(model: Any) -> set[str]:
+    """Return the layers whose weights are bitsandbytes' codes."""
+    names = (name for name, module in text_model(model).named_modules() if hasattr(module, "weight"))
+    found = {name for name in names if hasattr(text_model(model).get_submodule(name).weight, "quant_state")}
+    return {name.removesuffix(".base_layer") for name in found}
+
+
+def test_all_but_head_and_mixing_is_in_4_bits(base: Path) -> None:
+    model = load(base)
+    linear = {
+        name.removesuffix(".base_layer")
+        for name, module in text_model(model).named_modules()
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name and "altup." not in name
+    }
+    assert in_4_bits(model) == linear
+    assert {"layers.0.self_attn.q_proj", "layers.0.mlp.down_proj"} <= linear
+    assert model.get_base_model().lm_head.weight.dtype == torch.float32
+
+
+def test_the_untuned_loss_is_that_of_the_dequantised_model(base: Path) -> None:
+    settings = SETTINGS.model_copy(update={"load_in_4bit": False})
+    whole, _ = backends.load_for_training(base, settings)
+    model, _ = backends.load_for_training(base, SETTINGS)
+    expected = completion_loss(model, BATCH).item()
+    assert expected != pytest.approx(completion_loss(whole, BATCH).item(), rel=1e-3)
+    # The weights that bitsandbytes itself unpacks, in a model that was never quantised.
+    by_hand = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    for name in in_4_bits(model):
+        quantised = text_model(model).get_submodule(name)
+        quantised = getattr(quantised, "base_layer", quantised).weight
+        values = weights._bitsandbytes().dequantize_4bit(quantised.data, quantised.quant_state)
+        by_hand.model.get_submodule(name).weight.data = values
+    by_hand.train()
+    assert expected == pytest.approx(completion_loss(by_hand, BATCH).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("low_memory", "held"), [(False, "float32"), (True, "4-bit")])
+def test_unpacked_or_not_nothing_changes(base: Path, low_memory: bool, held: str) -> None:
+    model = load(base)
+    loss = completion_loss(model, BATCH)
+    expected = gradients(model, loss)
+    assert weights.settle_weights(model, low_memory=low_memory) == held
+    assert not in_4_bits(model)
+    trimmed = CompletionTrim(model)(BATCH)
+    assert trimmed.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert relative(gradients(model, trimmed), expected) < 1e-4
+    check_trim(CompletionTrim(model), model, BATCH)
+
+
+def test_a_weight_in_4_bits_takes_half_a_byte_and_its_scale(base: Path) -> None:
+    model = load(base)
+    weights.settle_weights(model, low_memory=True)
+    layer = text_model(model).layers[0].mlp.down_proj.base_layer
+    count = layer.form[2][0] * layer.form[2][1]
+    assert sum(buffer.nbytes for buffer in layer.buffers()) == count / 2 + 4 * count / 64
+    assert not list(layer.parameters())
+
+
+# Tracing looks at the gradients of what has none, and makes an instance of a function's class.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
+def test_layers_in_4_bits_compile(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(base)
+    weights.settle_weights(model, low_memory=True)
+    expected = gradients(model, CompletionTrim(model)(BATCH))
+    trace_instead_of_compiling(monkeypatch)
+    trim = CompletionTrim(model, kept_share=lambda _: 0.0, compiled=True)
+    assert relative(gradients(model, trim(BATCH)), expected) < 1e-4
+    assert trim.compiled
+
+
+@pytest.mark.parametrize(
+    ("tables", "low_memory", "host"),
+    # Free memory in multiples of the table's size; None: there is no GPU.
+    [(2.9, False, True), (3.1, False, False), (3.1, True, True), (None, False, False)],
+)
+def test_per_layer_embeddings_leave_room_for_activations(
+    tables: float | None, low_memory: bool, host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gemma3n", torch.float32)
+    table, batch = text_model(model).embed_tokens_per_layer, random_batch([(9, 4), (5, 3)], 0)
+    expected = CompletionTrim(model)(batch)
+    if tables is not None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(weights, "gpu_memory", lambda: (tables * table.weight.nbytes, 0.0))
+    weights.settle_weights(model, low_memory=low_memory)
+    assert (text_model(model).embed_tokens_per_layer is not table) == host
+    assert torch.equal(CompletionTrim(model)(batch), expected)
