@@ -97,3 +97,8 @@ def test_every_setting_is_explained() -> None:
     for stage in Settings.STAGES:
         for name, field in type(Settings.model_fields[stage].default).model_fields.items():
             assert field.description, f"{stage}.{name} has no description"
+
+
+def test_low_memory_is_refused_without_the_computation_that_saves_it() -> None:
+    with pytest.raises(ConfigError, match=r"low_memory needs train.completion_trim"):
+        load_settings(profile="quickstart", train={"low_memory": True, "completion_trim": False})

@@ -2,11 +2,13 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, TrainingArguments
 
 from titlegen.data import Example
 from titlegen.errors import MissingDependencyError, TrainError
@@ -25,6 +27,7 @@ from titlegen.train import backends, fit
 from titlegen.train.encode import IGNORED, encode_examples
 from titlegen.train.loss import completion_loss
 from titlegen.train.memory import Activations, Plan, candidates, first_that_fits, gpu_memory, with_activations
+from titlegen.train.planning import PLAN
 from titlegen.train.trainer import as_record, collator
 from titlegen.train.trim import CompletionTrim
 
@@ -140,7 +143,12 @@ def test_an_adapter_learns_on_weights_in_4_bits(examples: list[Example], tiny_ba
     assert config["base_model_name_or_path"] == tiny_base.name
 
 
-def test_accumulated_passes_equal_one_large_batch(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
+# Gemma 3n's multimodal class, that of the published weights, says it takes no count of labels.
+@pytest.mark.parametrize("takes_a_count", [True, False])
+def test_accumulated_passes_equal_one_large_batch(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes_a_count: bool
+) -> None:
+    monkeypatch.setattr(Gemma3ForCausalLM, "accepts_loss_kwargs", takes_a_count, raising=False)
     found = []
     for batch, accumulation in ((8, 1), (2, 4)):
         settings = changed(
@@ -158,6 +166,42 @@ def test_accumulated_passes_equal_one_large_batch(examples: list[Example], tiny_
         # Adam's first step is the sign of the gradient: only one within rounding of zero may differ.
         close = torch.isclose(weight, found[1]["weights"][name], atol=1e-5)
         assert close.float().mean() > 0.999, name
+
+
+def test_a_last_step_of_one_pass_is_no_explosion(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
+    settings = changed(per_device_train_batch_size=1, gradient_accumulation_steps=8, learning_rate=1e-5)
+    results = run(examples[:9], tiny_base, tmp_path, settings.model_copy(update={"num_train_epochs": 1}), val=0)
+    assert results["steps"] == 2
+    assert results["losses"][2] < 2 * results["losses"][1]
+
+
+def test_one_card_of_several_trains(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What torch counts comes up when it is first asked for; here, until it is set to one.
+    cards = property(lambda self: 1 if vars(self).get("_n_gpu") == 1 else 2)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", cards)
+    assert run(examples[:4], tiny_base, tmp_path, changed(num_train_epochs=1), val=0)["steps"] == 2
+
+
+def test_a_plan_without_checkpoint_does_not_bind_the_next_run(
+    examples: list[Example], tiny_base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / PLAN).write_text(
+        json.dumps(dataclasses.asdict(Plan(1, 2, checkpointing=True))), encoding="utf-8"
+    )
+    results = run(examples[:4], tiny_base, tmp_path, changed(num_train_epochs=1), val=0)
+    assert results["plan"]["batch"] == SETTINGS.per_device_train_batch_size
+    assert 0 < results["load_peak_gib"] <= results["peak_gib"] + 0.5
+
+
+def test_the_adapter_names_its_base_as_the_hub_does(tiny_base: Path, examples: list[Example], tmp_path: Path) -> None:
+    # As huggingface_hub's cache has it.
+    base = shutil.copytree(tiny_base, tmp_path / "models--some--tiny-gemma" / "snapshots" / ("0123" * 10))
+    run(examples[:4], base, tmp_path / "run", changed(num_train_epochs=1), val=0)
+    config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "some/tiny-gemma"
 
 
 def start(examples: list[Example], base: Path, folder: Path) -> "subprocess.Popen[bytes]":
@@ -228,6 +272,30 @@ def test_the_best_adapter_is_kept_and_a_rising_loss_stops_early(
         assert completion_loss(model, batch).item() == pytest.approx(results["val_loss"], rel=1e-5)
 
 
+def test_a_resumed_run_remembers_how_often_the_loss_has_risen(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = changed(learning_rate=0.03, num_train_epochs=14, early_stopping_patience=2, lr_scheduler_type="constant")
+    whole = run(examples, tiny_base, tmp_path / "whole", settings)
+    trim = CompletionTrim.__call__
+    passes = iter(range(10_000))
+    last = whole["steps"] - 1
+
+    def stop_before_the_end(self: CompletionTrim, inputs: dict[str, Any], num_items: Any = None) -> Any:
+        if num_items is not None and next(passes) == last:
+            raise KeyboardInterrupt
+        return trim(self, inputs, num_items)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CompletionTrim, "__call__", stop_before_the_end)
+        run(examples, tiny_base, tmp_path / "cut", settings)
+    (tmp_path / "cut" / "adapter").rmdir()
+    resumed = run(examples, tiny_base, tmp_path / "cut", settings)
+    assert 0 < resumed["resumed_from_step"] < last
+    assert resumed["steps"] == whole["steps"]
+    assert resumed["val_loss"] == whole["val_loss"]
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize(("factor", "shown"), [(100.0, r"\d+"), (math.nan, "nan")])
 def test_a_broken_loss_names_step_and_articles(
@@ -266,19 +334,39 @@ def test_a_base_model_with_a_broken_weight_is_named(
         run(examples, tiny_base, tmp_path, SETTINGS)
 
 
-@pytest.mark.fault
-def test_out_of_memory_names_peak_batch_length_and_three_settings(
-    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+def exhaust_the_gpu(*_: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
+
+def exhaust_the_host(*_: Any) -> None:
+    torch.empty(2**60)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("full", [exhaust_the_gpu, exhaust_the_host])
+def test_out_of_memory_names_peak_batch_length_and_three_settings(
+    examples: list[Example],
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: Callable[..., None],
+) -> None:
     monkeypatch.setattr(backends, "_load_peft", full)
     pattern = (
         r"peak of [\d.]+ GiB with batch 2 and length 192.*--train.per-device-train-batch-size.*--train.max-length"
         r".*--train.gradient-checkpointing"
     )
     with pytest.raises(TrainError, match=pattern):
+        run(examples, tiny_base, tmp_path, SETTINGS)
+
+
+@pytest.mark.fault
+def test_a_disk_that_is_full_at_a_checkpoint_is_named(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda value, _, **options: save(value, "/dev/full", **options))
+    with pytest.raises(TrainError, match=r"cannot write a checkpoint to .* GiB free.*--output"):
         run(examples, tiny_base, tmp_path, SETTINGS)
 
 
@@ -369,6 +457,15 @@ def test_4_bits_without_bitsandbytes_name_the_way_without(monkeypatch: pytest.Mo
     backends.check_environment(SETTINGS)
     with pytest.raises(TrainError, match=r"bitsandbytes is not installed; .*--train.no-load-in-4bit"):
         backends.check_environment(changed(load_in_4bit=True))
+
+
+def test_the_memorys_configuration_is_set_before_the_gpu_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    seen = []
+    monkeypatch.setattr(backends, "_check_gpu", lambda: seen.append(os.environ.get("PYTORCH_ALLOC_CONF")))
+    with pytest.raises(TrainError, match="unsloth is not installed"):
+        backends.check_backend(TrainSettings())
+    assert seen == ["expandable_segments:True"]
 
 
 def test_unsloth_without_a_gpu_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._inductor import config as inductor_config
 from training_models import (
     KINDS,
     gradients,
@@ -226,3 +228,19 @@ def test_a_layer_that_is_closed_to_the_compiler_is_run_as_it_is(
     assert not trim.compiled
     assert "goes on without compiling" in caplog.text
     assert "disable" in caplog.text
+
+
+@pytest.mark.fault
+def test_a_machine_without_a_compiler_trains_as_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = tiny_model("gemma3", torch.float32)
+    batch = random_batch([(9, 4), (5, 3)], seed=0)
+    expected = gradients(model, CompletionTrim(model)(batch))
+    # An empty cache, or what was compiled once would be found there.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(inductor_config.cpp, "cxx", ("no-such-compiler",))
+    trim = CompletionTrim(model, kept_share=lambda _: 0.0, compiled=True)
+    assert torch.equal(gradients(model, trim(batch)), expected)
+    assert not trim.compiled
+    assert "goes on without compiling" in caplog.text

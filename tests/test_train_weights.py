@@ -125,3 +125,13 @@ def test_per_layer_embeddings_leave_room_for_activations(
     weights.settle_weights(model, low_memory=low_memory)
     assert (text_model(model).embed_tokens_per_layer is not table) == host
     assert torch.equal(CompletionTrim(model)(batch), expected)
+
+
+def test_rows_of_a_table_that_is_on_the_host_already_go_to_the_gpu() -> None:
+    decoder = text_model(tiny_model("gemma3n", torch.float32))
+    table = decoder.embed_tokens_per_layer.weight.data
+    # Unsloth moves the table on a small card. The meta device, on which nothing is computed, plays the GPU.
+    decoder.to("meta")
+    decoder.embed_tokens_per_layer.weight = torch.nn.Parameter(table, requires_grad=False)
+    weights._move_to_host(decoder, "embed_tokens_per_layer")
+    assert decoder.embed_tokens_per_layer(torch.zeros(3, dtype=torch.long)).device.type == "meta"

@@ -10,12 +10,13 @@ from typing import Literal, NamedTuple
 
 from titlegen.errors import TitlegenError
 from titlegen.settings import EMBEDDED, Settings
+from titlegen.train.backends import MIN_GIB
 
 _PYTHON = (3, 11)
 # Measured: the quickstart writes about 2.5 GiB. Gemma 3n E4B: base 15 GiB, merged 15, GGUF 7, the bundled Hub's copy of
 # both 21, the server's copy 7, checkpoints; `titlegen plan` shows them.
 _DISK_GIB = {"peft": 5, "unsloth": 70}
-# Measured on an H100 with Unsloth in 4 bits, sequence 2048, batch 4: 12.3 GiB.
+# Scoring holds the 16-bit model, 14.6 GiB.
 _GPU_GIB = 16
 _COMMAND_TIMEOUT_S = 20
 
@@ -37,6 +38,7 @@ def examine(settings: Settings) -> list[Check]:
         _disk,
         _torch,
         _gpu,
+        _compiler,
         _driver,
         _container_toolkit,
         _unsloth,
@@ -122,8 +124,17 @@ def _gpu(settings: Settings) -> Check:
     gib = properties.total_memory / 2**30
     found = f"{properties.name}, {gib:.0f} GiB"
     if _needs_gpu(settings) and gib < _GPU_GIB:
-        return Check("GPU", "missing", found, f"training Gemma 3n E4B needs {_GPU_GIB} GiB")
+        remedy = f"scoring Gemma 3n E4B needs {_GPU_GIB} GiB; training alone {MIN_GIB}, with --train.low-memory"
+        return Check("GPU", "missing", found, remedy)
     return Check("GPU", "ok", found)
+
+
+def _compiler(settings: Settings) -> Check:
+    found = next((name for name in ("gcc", "cc", "clang") if shutil.which(name)), None)
+    if found is None:
+        loss = "training compiles nothing without, and takes three times as long" if _needs_gpu(settings) else ""
+        return Check("C compiler", "absent", "none found", loss and f"install gcc: {loss}")
+    return Check("C compiler", "ok", found)
 
 
 def _driver(settings: Settings) -> Check:

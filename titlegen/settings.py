@@ -131,7 +131,7 @@ class TrainSettings(Stage):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute activations in the backward pass: less memory, more time; `auto` does so when memory is short."""
     low_memory: bool = False
-    """Least GPU memory: weights kept in 4 bits, activations recomputed, per-layer embeddings on the host."""
+    """Least memory: 4-bit weights stay packed, activations are recomputed, per-layer embeddings lie on the host."""
     group_by_length: bool = True
     """Batch rows of like length, so that little of a batch is padding."""
     logging_steps: Annotated[int, Field(ge=1)] = 20
@@ -146,6 +146,12 @@ class TrainSettings(Stage):
     """Also write TensorBoard events, into `tensorboard/` beside the adapter."""
     seed: int = 3407
     """Seed of initialisation, order and dropout."""
+
+    @model_validator(mode="after")
+    def _low_memory_is_the_trims(self) -> "TrainSettings":
+        if self.low_memory and not self.completion_trim:
+            raise ConfigError("train.low_memory needs train.completion_trim; leave one of the two as it is by default")
+        return self
 
 
 class ExportSettings(Stage):

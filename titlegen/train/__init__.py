@@ -13,10 +13,10 @@ from typing import Any
 from titlegen.data import Example
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
-from titlegen.settings import TrainSettings, prepare_training_environment
+from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.encode import encode_examples
-from titlegen.train.planning import MakeBatch, plan_batches
+from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import write_loss_curve
 from titlegen.train.progress import EVENTS, LOG, peak_gib
 from titlegen.train.trainer import as_record, build_trainer, collator
@@ -57,15 +57,22 @@ def fit(
     Raises:
         TrainError: the machine cannot train with this back end, or the loss is not finite.
     """
-    # Before anything asks for the GPU: torch reads its memory's configuration once.
-    prepare_training_environment(compile_model=settings.compile is True and not settings.completion_trim)
     check_backend(settings)
     work.mkdir(parents=True, exist_ok=True)
     try:
         return _fit(train, val, base, settings, work, directory)
     except RuntimeError as error:
-        if "out of memory" in str(error).lower():
+        text = str(error).lower()
+        # CUDA's words and the CPU's.
+        if "out of memory" in text or "can't allocate memory" in text:
             raise TrainError(_out_of_memory(settings)) from error
+        # What torch.save says of a full disk.
+        if "unexpected pos" in text or "pytorchstreamwriter" in text:
+            free = shutil.disk_usage(work).free / 2**30
+            raise TrainError(
+                f"cannot write a checkpoint to {work} ({free:.1f} GiB free): {error}; free some disk space or choose "
+                "another disk with --output, then run the same command again"
+            ) from error
         raise
 
 
@@ -73,6 +80,12 @@ def _fit(
     train: Sequence[Example], val: Sequence[Example], base: Path, settings: TrainSettings, work: Path, directory: Path
 ) -> dict[str, Any]:
     model, tokenizer = load_for_training(base, settings)
+    load_peak_gib = peak_gib()
+    checkpoint = _newest_checkpoint(work)
+    if checkpoint is None:
+        # Without a checkpoint nothing binds a new run to what an old one found: the card may have more room now.
+        for name in (LOG, PLAN):
+            (work / name).unlink(missing_ok=True)
     rows = encode_examples(train, tokenizer, settings.max_length)
     val_rows = encode_examples(val, tokenizer, settings.max_length)
     tokens = sum(len(row["input_ids"]) for row in rows)
@@ -82,9 +95,6 @@ def _fit(
     if trim is not None:
         trim.kept_share = plan.kept_share
     trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim)
-    checkpoint = _newest_checkpoint(work)
-    if checkpoint is None:
-        (work / LOG).unlink(missing_ok=True)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.model.save_pretrained(directory)
     # PEFT writes an empty model card; the real one belongs to the published model.
@@ -110,6 +120,7 @@ def _fit(
         "shortened_rows": sum(row["shortened"] for row in rows),
         "train_s": round(seconds, 2),
         "tokens_per_s": round(trainer.tokens_seen / seconds, 1) if seconds else None,
+        "load_peak_gib": load_peak_gib,
         "peak_gib": peak_gib(),
         "device": str(trainer.args.device),
         "plan": asdict(plan),
@@ -170,7 +181,9 @@ def _forget_local_path(config: Path, base: Path) -> None:
     """Replace the base model's path on this machine by its name: the adapter may be published."""
     fields = json.loads(config.read_text(encoding="utf-8"))
     if os.path.isabs(fields.get("base_model_name_or_path") or ""):  # noqa: PTH117 - also false for Hub names
-        fields["base_model_name_or_path"] = base.name
+        # Source: huggingface_hub's cache, models--ORG--NAME/snapshots/COMMIT.
+        repository = base.parent.parent.name if base.parent.name == "snapshots" else ""
+        fields["base_model_name_or_path"] = repository.removeprefix("models--").replace("--", "/") or base.name
     write_atomically(config, json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import TrainError
-from titlegen.settings import TrainSettings
+from titlegen.settings import TrainSettings, prepare_training_environment
 from titlegen.train.memory import gpu_memory
 
 # Source: Unsloth's requirements, CUDA capability 7.0 (V100) and later.
 _MIN_CAPABILITY = (7, 0)
 # Measured on an H100 with --train.low-memory; see docs/performance.md.
-_MIN_GIB = 8
+MIN_GIB = 8
 # The versions of these decide whether a training is the tested one.
 _CHECKED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "unsloth")
 # Kept out of the 4 bits, as patterns: the head is tied to the embeddings, and Gemma 3n's mixing of its streams has too
@@ -22,12 +22,16 @@ _NOT_QUANTISED = ["lm_head", r".*\.altup\."]
 def check_backend(settings: TrainSettings) -> list[str]:
     """Check that this machine can train with the chosen back end, before anything is downloaded.
 
+    The environment variables of the training libraries are set, too.
+
     Returns:
         What :func:`check_environment` returns.
 
     Raises:
         TrainError: no usable GPU, too little memory, or versions that do not work; the message names the remedy.
     """
+    # Before anything asks for the GPU: torch reads its memory's configuration once.
+    prepare_training_environment(compile_model=settings.compile is True and not settings.completion_trim)
     if settings.backend == "unsloth":
         # First what no installation can mend.
         _check_gpu()
@@ -49,9 +53,9 @@ def _check_gpu() -> None:
             f"{torch.cuda.get_device_name()} has {capability[0]}.{capability[1]}"
         )
     gib = gpu_memory()[1] / 2**30
-    if gib < _MIN_GIB:
+    if gib < MIN_GIB:
         raise TrainError(
-            f"training Gemma 3n E4B needs {_MIN_GIB} GiB of GPU memory, and {torch.cuda.get_device_name()} has "
+            f"training Gemma 3n E4B needs {MIN_GIB} GiB of GPU memory, and {torch.cuda.get_device_name()} has "
             f"{gib:.1f}; use a larger card, or --profile quickstart"
         )
 

@@ -50,7 +50,7 @@ def plan_batches(
     if not torch.cuda.is_available():
         # Host memory is not measured: the settings' own batch, every activation kept unless told otherwise.
         batch, accumulation = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-        plan = Plan(batch, accumulation, checkpointing=settings.gradient_checkpointing is True)
+        plan = Plan(batch, accumulation, checkpointing=settings.gradient_checkpointing is True or settings.low_memory)
     else:
         longest = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
         model.train()

@@ -1,8 +1,9 @@
 """TRL's SFTTrainer with the loss on the title only, and a stop on a broken loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def build_trainer(
         eval_dataset=_dataset(val_rows) if val_rows else None,
         processing_class=tokenizer,
     )
+    # Gemma 3n's multimodal class says that it takes no count of labels; our loss does.
+    trainer.model_accepts_loss_kwargs = True
     trainer.row_ids = [row["id"] for row in rows]
     trainer.batch_loss = loss or partial(completion_loss, model)
     # Both print to stdout, which belongs to results.
@@ -94,8 +97,10 @@ def _arguments(
     steps = math.ceil(math.ceil(rows / (plan.batch * plan.accumulation)) * settings.num_train_epochs)
     # At least one checkpoint on the way, however short the run.
     save_steps = min(settings.save_steps, max(1, steps // 2))
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(work),
+        # Unsloth's own default is another one.
+        optim="adamw_torch_fused",
         # Rows come encoded and shortened: trl would cut a long one at the end, where the title is.
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -119,6 +124,8 @@ def _arguments(
         save_strategy="steps",
         save_steps=save_steps,
         save_total_limit=settings.save_total_limit,
+        # How often the validation loss has risen in a row.
+        restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=has_val,
         metric_for_best_model="eval_loss" if has_val else None,
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
@@ -132,6 +139,10 @@ def _arguments(
         disable_tqdm=True,
         report_to="none",
     )
+    if arguments.n_gpu > 1:
+        # One card trains; TRL refuses to copy the model to the others.
+        arguments._n_gpu = 1  # noqa: SLF001 - the only way but to hide the others from the whole process
+    return arguments
 
 
 def _collator_class() -> Any:
@@ -174,9 +185,17 @@ def _trainer_class() -> Any:
                 self._stop_on_broken(loss, numbers)
             return (loss, {}) if return_outputs else loss
 
+        def get_batch_samples(
+            self, epoch_iterator: Iterator[Any], num_batches: int, device: Any, *_: Any
+        ) -> tuple[list[Any], Any]:
+            """Return a step's batches and its number of labels; Unsloth leaves these out for some classes."""
+            batches = list(islice(epoch_iterator, num_batches))
+            return batches, self._get_num_items_in_batch(batches, device)
+
         def _stop_on_broken(self, loss: Any, numbers: Any) -> None:
-            # One micro-batch's share of the step's mean loss, brought back to the size of a whole step.
-            value = float(loss.detach()) * self.args.gradient_accumulation_steps
+            # One micro-batch's share of the step's mean loss, brought back to the size of a whole step. The last step
+            # of an epoch may have fewer.
+            value = float(loss.detach()) * self.current_gradient_accumulation_steps
             self.first_loss = value if self.first_loss is None else self.first_loss
             if math.isfinite(value) and value <= _EXPLODED * max(self.first_loss, 1.0):
                 return

@@ -72,15 +72,17 @@ class CompletionTrim:
     def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
         """Return the loss of a padded batch, a scalar; arguments as for :func:`completion_loss`."""
         import torch
+        from torch._dynamo import exc as dynamo  # torch exports them nowhere else
 
         packed = pack(inputs)
         # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
         with torch.autocast(packed.ids.device.type, enabled=False):
             try:
                 hidden = self.hidden(packed)
-            except torch._dynamo.exc.Unsupported as error:  # noqa: SLF001 - torch exports it nowhere else
-                # Unsloth puts functions into Gemma 3 that are closed to the compiler. The whole pass begins anew: a
-                # layer that ran compiled and is recomputed otherwise would not match what it kept.
+            except (dynamo.Unsupported, dynamo.BackendCompilerFailed) as error:
+                # Unsloth puts functions into Gemma 3 that are closed to the compiler, and a machine may have no C
+                # compiler. The whole pass begins anew: a layer that ran compiled and is recomputed otherwise would not
+                # match what it kept.
                 _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
                 self.compiled = False
                 hidden = self.hidden(packed)

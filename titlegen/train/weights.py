@@ -114,7 +114,8 @@ def _move_to_host(parent: Any, name: str) -> None:
     import torch
 
     embedding = getattr(parent, name)
-    device = embedding.weight.device
+    # Not the table's own: on a small card Unsloth has moved it already.
+    device = parent.embed_tokens.weight.device
     weight = embedding.weight.detach().cpu()
     scale = embedding.embed_scale.to(device=device, dtype=weight.dtype)
 
