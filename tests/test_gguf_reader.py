@@ -50,3 +50,15 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(GgufError, match=r"not in GGUF format|unexpected EOF"):
         read_header(tmp_path / "x.gguf")
+
+
+@pytest.mark.fault
+def test_a_vocabulary_that_is_none_has_no_tokens(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "gemma3")
+    writer.add_uint32("tokenizer.ggml.tokens", 5)
+    writer.add_uint32("tokenizer.ggml.bos_token_id", 2)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert read_header(tmp_path / "x.gguf").bos == ""

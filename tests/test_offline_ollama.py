@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from corpus import tiny_vocabulary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ollama_server import OfflineServer, free_port, offline_server, small_disk, wait_until
+from safetensors.numpy import save
 from scripted_model import write_scripted_gguf
 
 from titlegen.gguf_reader import GgufError, read_header
@@ -243,6 +245,9 @@ def test_full_queue_is_503(tmp_path: Path, scripted: Path) -> None:
         response = server.http.post("/api/generate", json={"model": MODEL, "prompt": QUESTIONS[0]})
         assert response.status_code == 503
         assert "busy" in response.json()["error"]
+        # A busy server must be able to get rid of a model.
+        unloaded = server.http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
+        assert (unloaded.status_code, unloaded.json()["done_reason"]) == (200, "unload")
         answer.close()
         wait_until(lambda: server.http.post("/api/generate", json={"model": MODEL}).status_code == 200)
 
@@ -275,8 +280,8 @@ def test_slow_reader_does_not_hold_the_engine(tmp_path: Path, scripted: Path) ->
         assert is_answered(server)
 
 
-def head(server: OfflineServer, length: int) -> bytes:
-    return f"POST /api/generate HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {length}\r\n\r\n".encode()
+def head(server: OfflineServer, length: int, path: str = "/api/generate") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 @pytest.mark.fault
@@ -380,7 +385,8 @@ def test_repetition_ends_without_done(server: OfflineServer) -> None:
     answer = ask(server, LOOP, options={"num_predict": 100})
     assert answer["done"] is False
     assert "done_reason" not in answer
-    assert 25 < len(answer["response"]) < 35
+    # Ollama ends at the 31st repetition, which it does not send.
+    assert answer["response"] == 31 * LOOP
 
 
 def test_repetition_of_no_text_is_an_empty_answer(server: OfflineServer) -> None:
@@ -392,6 +398,8 @@ def test_log_holds_no_article(server: OfflineServer) -> None:
     ask(server, "機密的內文" + QUESTIONS[0])
     server.http.post("/api/generate", content='{"model": "機密的內文", bad'.encode())
     server.http.post("/api/generate", json={"model": MODEL, "prompt": "機密的內文" * 5000, "truncate": False})
+    # The engine quotes a schema that it cannot read.
+    ask(server, QUESTIONS[0], format={"type": "機密的內文"})
     log = server.log.read_text()
     assert "/api/generate 200" in log
     assert "機密" not in log
@@ -590,3 +598,144 @@ def test_names(text: str, short: str) -> None:
 def test_text_that_is_no_name(text: str) -> None:
     with pytest.raises(BadNameError):
         ModelName.parse(text)
+
+
+def upload(server: OfflineServer, content: bytes) -> str:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    server.http.post(f"/api/blobs/{digest}", content=content)
+    return digest
+
+
+GLM, GEMMA = {"architectures": ["GlmForCausalLM"]}, {"architectures": ["Gemma3ForCausalLM"]}
+EVIL_TOKENIZER = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "error"),
+    [
+        # For this one the converter loads the tokenizer with the code that comes along.
+        (GLM, EVIL_TOKENIZER, "asks for remote code"),
+        (GLM, {}, 'unsupported architecture "GlmForCausalLM"'),
+        (GEMMA | {"text_config": GLM}, {}, 'unsupported architecture "GlmForCausalLM"'),
+        (GEMMA | {"auto_map": {"AutoConfig": "evil.Evil"}}, {}, "asks for remote code"),
+        ({}, {}, 'unsupported architecture ""'),
+    ],
+)
+def test_no_code_of_an_uploaded_model_runs(
+    server: OfflineServer, tmp_path: Path, config: dict[str, Any], tokenizer: dict[str, Any], error: str
+) -> None:
+    mark = tmp_path / "ran"
+    files = {
+        "config.json": json.dumps({"num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 10} | config).encode(),
+        "tokenizer_config.json": json.dumps(tokenizer).encode(),
+        "model.safetensors": save({"model.embed_tokens.weight": np.zeros((10, 64), np.float16)}),
+        "tokenizer.model": b"x",
+        "evil.py": f"open({str(mark)!r}, 'w')\nclass Evil: pass\n".encode(),
+    }
+    body = {"model": "evil", "files": {name: upload(server, content) for name, content in files.items()}}
+    answer = [json.loads(line) for line in server.http.post("/api/create", json=body).text.splitlines()]
+    assert answer[0] == {"status": "converting model"}
+    assert error in answer[-1]["error"]
+    assert not mark.exists()
+
+
+@pytest.mark.fault
+def test_no_more_engines_run_than_allowed(tmp_path: Path, scripted: Path) -> None:
+    with offline_server(tmp_path, "--max-loaded", "1", "--parallel", "2") as server:
+        server.create(MODEL, scripted)
+        running = []
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            # Each needs an engine of its own.
+            asked = [
+                threads.submit(ask, server, ENDLESS, options={"num_predict": 2000, "num_ctx": 4096 + 256 * i})
+                for i in range(4)
+            ]
+            while not all(answer.done() for answer in asked):
+                running.append(len(server.engines))
+                time.sleep(0.02)
+        assert all(len(answer.result()["response"]) > 1000 for answer in asked)
+        assert max(running) == 1
+
+
+@pytest.mark.fault
+def test_a_client_that_leaves_while_a_model_loads_leaves_no_key(tmp_path: Path, scripted: Path) -> None:
+    with offline_server(tmp_path) as server:
+        server.create(MODEL, scripted)
+        body = json.dumps({"model": MODEL, "prompt": QUESTIONS[0], "stream": False}).encode()
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(head(server, len(body)) + body)
+                wait_until(lambda: list(server.directory.glob(".key-*")))
+            wait_until(lambda: not list(server.directory.glob(".key-*")))
+        assert is_answered(server)
+
+
+def test_a_replaced_model_takes_its_weights_along(tmp_path: Path, scripted: Path, f16_gguf: Path) -> None:
+    with offline_server(tmp_path) as server:
+        old = server.create(MODEL, scripted)
+        kept = server.create("kept", scripted)
+        new = server.create(MODEL, f16_gguf)
+        assert old == kept
+        blobs = {path.name for path in (server.directory / "blobs").iterdir()}
+        assert {digest.replace(":", "-") for digest in (old, new)} <= blobs
+        server.create("kept", f16_gguf)
+        blobs = {path.name for path in (server.directory / "blobs").iterdir()}
+        assert old.replace(":", "-") not in blobs
+        assert new.replace(":", "-") in blobs
+
+
+@pytest.mark.fault
+def test_a_client_that_leaves_during_a_conversion_leaves_nothing(tmp_path: Path, tiny_merged: Path) -> None:
+    with offline_server(tmp_path) as server:
+        names = [path for path in tiny_merged.iterdir() if path.suffix in {".safetensors", ".json", ".model"}]
+        body = json.dumps(
+            {"model": "left", "files": {path.name: upload(server, path.read_bytes()) for path in names}}
+        ).encode()
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(head(server, len(body), "/api/create") + body)
+            wait_until(lambda: server.engines)
+        # The converter is a child of the server, too.
+        wait_until(lambda: not server.engines)
+        wait_until(lambda: not list((server.directory / "blobs").glob(".upload-*")))
+        assert not [path for path in server.directory.iterdir() if path.name.startswith("tmp")]
+        assert server.http.get("/api/tags").json() == {"models": []}
+
+
+def test_quantising_the_same_file_again_finds_the_layer(server: OfflineServer, f16_gguf: Path) -> None:
+    files = {f16_gguf.name: upload(server, f16_gguf.read_bytes())}
+    for name, status in (("first", "creating new"), ("second", "using existing")):
+        body = {"model": name, "files": files, "quantize": "q8_0"}
+        lines = [json.loads(line) for line in server.http.post("/api/create", json=body).text.splitlines()]
+        assert lines[-1] == {"status": "success"}
+        assert lines[2]["status"].startswith(f"{status} layer sha256:")
+    for name in ("first", "second"):
+        server.http.request("DELETE", "/api/delete", json={"model": name})
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("fields", "status", "error"),
+    [
+        ('"format": "xyz"', 500, 'invalid format: "\\"xyz\\""; expected "json" or a valid JSON Schema object'),
+        ('"format": 5', 500, 'invalid format: "5"; expected "json" or a valid JSON Schema object'),
+        ('"format": {"const": 1e999}', 500, "invalid JSON schema in format"),
+        ('"options": {"top_k": 1' + 400 * "0" + "}", 500, 'option "top_k" must be of type integer'),
+        ('"options": {"temperature": 1e999}', 500, 'option "temperature" must be of type float32'),
+    ],
+)
+def test_values_that_no_engine_takes_are_named(server: OfflineServer, fields: str, status: int, error: str) -> None:
+    content = f'{{"model": "{MODEL}", "prompt": "x", "stream": false, {fields}}}'
+    response = server.http.post("/api/generate", content=content)
+    assert (response.status_code, response.json()) == (status, {"error": error})
+
+
+@pytest.mark.fault
+def test_odd_values_are_taken_as_ollama_takes_them(server: OfflineServer) -> None:
+    for fields in (f'"keep_alive": 1{400 * "0"}', '"format": {"title": "\\ud800", "type": "object"}'):
+        content = f'{{"model": "{MODEL}", "prompt": "{QUESTIONS[0]}", "stream": false, {fields}}}'
+        assert server.http.post("/api/generate", content=content).status_code == 200
+    for headers in ({"Host": "[::1"}, {"Origin": "http://[::1"}):
+        assert server.http.get("/api/version", headers=headers).status_code == 403
+    response = server.http.post("/api/create", json={"model": "x", "files": {"a\0.gguf": "sha256:" + 64 * "0"}})
+    assert (response.status_code, response.json()) == (400, {"error": "invalid file path"})

@@ -878,3 +878,45 @@ def test_two_hundred_clients_at_once(export: Export, settings: ServeSettings, se
 
 def test_instruction_is_in_the_template_once() -> None:
     assert TEMPLATE.count(INSTRUCTION) == 1
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_an_interrupted_rollback_loses_no_version(
+    export: Export, settings: ServeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: int
+) -> None:
+    first = export.deploy(settings, tmp_path)
+    second = export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path)
+    copy, number = ollama.Client.copy, itertools.count(1)
+
+    def interrupted(self: ollama.Client, source: str, destination: str) -> Any:
+        if next(number) == copies:
+            raise KeyboardInterrupt
+        return copy(self, source, destination)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ollama.Client, "copy", interrupted)
+        serve.rollback(settings, tmp_path)
+    # Whether it had come to the change or not, the same command ends it.
+    assert serve.rollback(settings, tmp_path)["digest"] == first["digest"]
+    assert names(settings) == {"latest": first["digest"], "previous": second["digest"]}
+
+
+@pytest.mark.fault
+def test_a_deployment_after_an_interrupted_rollback_keeps_what_answered(
+    export: Export, settings: ServeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = export.deploy(settings, tmp_path)
+    second = export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path)
+    copy, number = ollama.Client.copy, itertools.count(1)
+
+    def interrupted(self: ollama.Client, source: str, destination: str) -> Any:
+        if next(number) == 3:
+            raise KeyboardInterrupt
+        return copy(self, source, destination)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ollama.Client, "copy", interrupted)
+        serve.rollback(settings, tmp_path)
+    assert export.deploy(settings, tmp_path)["digest"] == second["digest"]
+    assert names(settings) == {"latest": second["digest"], "previous": first["digest"]}

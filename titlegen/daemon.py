@@ -1,5 +1,6 @@
 """Loopback servers that outlive the command that started them: process, log and record under the output folder."""
 
+import fcntl
 import json
 import subprocess
 import time
@@ -36,36 +37,85 @@ def start_daemon(
     command: Sequence[str],
     url: str,
     directory: Path,
-    is_ready: Callable[[], bool],
+    is_ready: Callable[[str], bool],
     timeout_s: float = 60.0,
-) -> Daemon:
+    *,
+    stop: str = "kill {pid}",
+) -> tuple[Daemon, bool]:
     """Start a server in its own session and wait until it is ready.
 
     The record is written to ``directory/NAME.json`` and the output to ``directory/NAME.log``.
 
+    Args:
+        name: of the server, and of its files.
+        command: program and arguments.
+        url: where it will answer.
+        directory: folder of its files.
+        is_ready: asks whether it answers at an address.
+        timeout_s: longest wait.
+        stop: the command that ends one that does not answer, for the message; ``{pid}`` is its process.
+
+    Returns:
+        The server, and whether it was started now; not when another command did so meanwhile.
+
     Raises:
-        ServeError: the process ended or was not ready in time; the message holds the end of its log.
+        ServeError: the process ended or was not ready in time, with the end of its log; or one of that name runs
+            already, and does not answer.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    # Whoever comes second waits here: it would overwrite the record of the first.
+    with (directory / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = find_daemon(name, directory)
+        if running is not None:
+            if is_ready(running.url):
+                return running, False
+            raise ServeError(
+                f"a {name} that titlegen started (pid {running.pid}) should answer at {running.url}, and none answers "
+                f"at {url}; run `{stop.format(pid=running.pid)}`, then try again (its log: {running.log})"
+            )
+        return _start(name, command, url, directory, is_ready, timeout_s), True
+
+
+def _start(
+    name: str, command: Sequence[str], url: str, directory: Path, is_ready: Callable[[str], bool], timeout_s: float
+) -> Daemon:
     log = directory / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command line
             list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    deadline = time.monotonic() + timeout_s
-    while not is_ready():
-        if process.poll() is not None:
-            raise ServeError(f"{name} ended with code {process.returncode} while starting: {_tail(log)}")
-        if time.monotonic() > deadline:
-            process.kill()
-            process.wait()
-            raise ServeError(f"{name} at {url} was not ready within {timeout_s:.0f} s: {_tail(log)}")
-        time.sleep(_POLL_S)
-    daemon = Daemon(name, process.pid, psutil.Process(process.pid).create_time(), url, log)
-    write_atomically(_record(directory, name), json.dumps({**asdict(daemon), "log": str(log)}) + "\n")
+    try:
+        daemon = Daemon(name, process.pid, psutil.Process(process.pid).create_time(), url, log)
+        # Before it is ready: should we be killed while we wait, it can still be found and stopped.
+        write_atomically(_record(directory, name), json.dumps({**asdict(daemon), "log": str(log)}) + "\n")
+        _wait(process, daemon, is_ready, timeout_s)
+    except BaseException:
+        process.kill()
+        process.wait()
+        _record(directory, name).unlink(missing_ok=True)
+        raise
     # The server is meant to outlive us: without this, Popen warns about a running child when collected.
     process.returncode = 0
     return daemon
+
+
+def _wait(
+    process: "subprocess.Popen[bytes]", daemon: Daemon, is_ready: Callable[[str], bool], timeout_s: float
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        ready = is_ready(daemon.url)
+        # Asked for last: what answers there may be another server, for whose sake ours has ended.
+        if process.poll() is not None:
+            raise ServeError(f"{daemon.name} ended with code {process.returncode} while starting: {_tail(daemon.log)}")
+        if ready:
+            return
+        if time.monotonic() > deadline:
+            raise ServeError(
+                f"{daemon.name} at {daemon.url} was not ready within {timeout_s:.0f} s: {_tail(daemon.log)}"
+            )
+        time.sleep(_POLL_S)
 
 
 def find_daemon(name: str, directory: Path) -> Daemon | None:

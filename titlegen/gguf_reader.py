@@ -214,7 +214,7 @@ class _Reader:
         """Return the text of a token; empty when the vocabulary does not have it."""
         shown = fields.get("tokenizer.ggml.tokens")
         array = self.arrays.get("tokenizer.ggml.tokens")
-        length = array.length if array else len(shown or [])
+        length = array.length if array else len(shown) if isinstance(shown, list) else 0
         if not isinstance(number, int) or not 0 <= number < length:
             return ""
         if array is None:

@@ -30,6 +30,10 @@ _RENAMED = {
 }
 _HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*", "USE_POLICY*"]
 
+# Source: Ollama's safetensors importers, of which titlegen makes these; the GGUF converter takes others too, and runs
+# code that comes with some of them.
+IMPORTABLE = {"Gemma3ForCausalLM", "Gemma3nForConditionalGeneration"}
+
 _GGUF_NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",

@@ -110,7 +110,8 @@ def _serve(port: int, state: Path, directory: Path) -> str:
             f"port {port} is in use by {who}; end it, or choose another port with --hub.offline-port (0: a free one)"
         )
     command = [sys.executable, "-m", "titlegen.offline.hub", "--port", str(port), "--directory", str(directory)]
-    return start_daemon(_DAEMON, command, url, state, lambda: _served_directory(url) == str(directory)).url
+    daemon, _ = start_daemon(_DAEMON, command, url, state, lambda at: _served_directory(at) == str(directory))
+    return daemon.url
 
 
 def _served_directory(url: str) -> str | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from titlegen.offline.engine import Engine, EnginePool, PromptTooLongError
-from titlegen.offline.requests import ApiError, check_options, parse_messages
+from titlegen.offline.requests import ApiError, check_format, check_options, parse_messages
 from titlegen.offline.store import ModelName, Store, StoredModel
 from titlegen.offline.template import Template, TemplateError
 
@@ -52,6 +52,7 @@ class Answer:
             raise ApiError(404, f"model '{self.name}' not found")
         self._model: StoredModel = model
         self._refuse_unsupported()
+        check_format(body.get("format"))
         self._options = check_options({**model.parameters, **body.get("options", {})})
         self._messages = self._conversation()
         try:
@@ -155,17 +156,17 @@ class Answer:
         async with aclosing(engine.complete(request)) as events:
             async for event in events:
                 text = event.get("content", "")
+                repeats = repeats + 1 if text.strip() == repeated else 0
+                repeated = text.strip()
+                if repeats > _MOST_REPEATS:
+                    # Ollama, too, stops here without a last line: the answer is not done.
+                    return
                 if text:
                     self._said += text
                     extra = {"logprobs": _probabilities(event)} if self._body.get("logprobs") else {}
                     yield self._part(text, done=False, **extra)
                 if event.get("stop"):
                     yield _counts(event)
-                    return
-                repeats = repeats + 1 if text.strip() == repeated else 0
-                repeated = text.strip()
-                if repeats > _MOST_REPEATS:
-                    # Ollama, too, stops here without a last line: the answer is not done.
                     return
 
     async def _finish(self, engine: Engine, prompt: str, counts: dict[str, Any], load_s: float) -> dict[str, Any]:
@@ -194,7 +195,7 @@ class Answer:
         if self._body.get("logprobs"):
             request["n_probs"] = max(self._body.get("top_logprobs", 0), 1)
         if form := self._body.get("format"):
-            request["json_schema"] = form if isinstance(form, dict) else {"type": "object"}
+            request["json_schema"] = {"type": "object"} if form == "json" else form
         return request
 
     async def _shorten(self, engine: Engine, prompt: str) -> list[int]:

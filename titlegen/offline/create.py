@@ -8,11 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from titlegen.errors import TitlegenError
+from titlegen.export import convert_command
 from titlegen.gguf_reader import GgufError, read_header
-from titlegen.offline.quantize import SUPPORTED, UNQUANTIZED, QuantizeError, quantize
+from titlegen.models import IMPORTABLE, check_safe, read_json, text_config
+from titlegen.offline.quantize import SUPPORTED, UNQUANTIZED, ConversionError, quantize, run
 from titlegen.offline.requests import ApiError, plain
 from titlegen.offline.store import BadNameError, Layer, ModelName, Store, blob_path, describe, parse_digest
 from titlegen.offline.template import Template, TemplateError
+from titlegen.serve.modelfile import IMPORTED_FILES
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
@@ -38,6 +41,8 @@ class Creation:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
                 raise ApiError(400, "file path must be relative")
+            if "\0" in name:
+                raise ApiError(400, "invalid file path")
         self._from = body.get("from") or ""
         if not self._from and not self._files:
             raise ApiError(400, "neither 'from' or 'files' was specified")
@@ -58,7 +63,7 @@ class Creation:
         try:
             async for status in self._steps():
                 yield {"status": status}
-        except (GgufError, QuantizeError, BadNameError, TitlegenError) as error:
+        except (GgufError, ConversionError, BadNameError, TitlegenError) as error:
             raise CreateError(str(error)) from error
         except OSError as error:
             raise CreateError(f"write {self._store.directory}: {error.strerror}") from error
@@ -118,20 +123,20 @@ class Creation:
 
     async def _convert(self, target: Path) -> Path:
         """Write a safetensors directory as GGUF in 16 bits, with llama.cpp's converter."""
-        from titlegen.export import write_gguf
-
         if not any(name.endswith(".safetensors") for name in self._files):
             raise CreateError("unknown type")
         if "config.json" not in self._files:
             raise CreateError("open config.json: no such file or directory")
         if not any(name in self._files for name in _TOKENIZERS):
             raise CreateError("unknown tokenizer format")
-        with tempfile.TemporaryDirectory(dir=self._store.directory) as folder:
-            for name, digest in self._files.items():
-                # The converter reads one flat directory.
-                if "/" not in name:
-                    (Path(folder) / name).symlink_to(self._blob(digest).resolve())
-            await asyncio.to_thread(write_gguf, Path(folder), "f16", target)
+        with tempfile.TemporaryDirectory(dir=self._store.directory) as name:
+            folder = Path(name)
+            for file, digest in self._files.items():
+                # The converter reads one flat directory, and would load code that lies in it.
+                if "/" not in file and any(PurePosixPath(file).match(pattern) for pattern in IMPORTED_FILES):
+                    (folder / file).symlink_to(self._blob(digest).resolve())
+            _check_importable(folder)
+            await run(convert_command(folder, "f16", target), "converting the model")
         return target
 
     def _adopt(self, source: Path) -> tuple[Layer, bool]:
@@ -140,7 +145,8 @@ class Creation:
         try:
             return Layer("model", parse_digest(source.name), size), False
         except BadNameError:
-            return Layer("model", self._store.adopt(source), size), True
+            digest, fresh = self._store.adopt(source)
+            return Layer("model", digest, size), fresh
 
     def _text_layers(self, inherited: list[Layer]) -> list[tuple[Layer, bool]]:
         """Store template, system text and parameters; parameters of the other model stay where none replaces them."""
@@ -170,11 +176,27 @@ def _is_gguf(files: Mapping[str, Any]) -> bool:
     return any(name.lower().endswith(".gguf") for name in files)
 
 
+def _check_importable(folder: Path) -> None:
+    """Refuse a model whose conversion could run code that came with it.
+
+    Raises:
+        CreateError: another architecture than those that are known to run none.
+        ConfigError: a configuration asks for code.
+    """
+    check_safe(folder)
+    config = read_json(folder / "config.json")
+    # The converter goes by the part for text, where that names one.
+    named = [*(config.get("architectures") or [""]), *(text_config(config).get("architectures") or [])]
+    for architecture in named:
+        if architecture not in IMPORTABLE:
+            raise CreateError(f"unsupported architecture {json.dumps(architecture)}")
+
+
 def _check_level(level: str, current: str) -> None:
     if level not in SUPPORTED:
-        raise QuantizeError(f"unsupported quantization type {level} - supported types are {', '.join(SUPPORTED)}")
+        raise ConversionError(f"unsupported quantization type {level} - supported types are {', '.join(SUPPORTED)}")
     if current not in UNQUANTIZED:
-        raise QuantizeError("quantization is only supported for F16, BF16 and F32 models")
+        raise ConversionError("quantization is only supported for F16, BF16 and F32 models")
 
 
 def _layer_status(layer: Layer, *, fresh: bool) -> str:

@@ -30,6 +30,7 @@ _DEFAULT_NUM_CTX = 4096
 _LOAD_TIMEOUT_S = 600.0
 _POLL_S = 0.02
 _STOP_TIMEOUT_S = 5.0
+_LOG_TAIL_BYTES = 2000
 _STARTS = 3
 # Threads that wait for each other in a loop make a busy machine fifty times slower: 0.6 tokens/s instead of 35 here.
 _PASSIVE_WAIT = "OMP_WAIT_POLICY=passive"
@@ -92,6 +93,8 @@ class Engine:
         # The engine's own queue knows neither order nor cancelling, so that requests wait here.
         self._slots = asyncio.Semaphore(settings.parallel)
         self._process: asyncio.subprocess.Process | None = None
+        self._said: bytearray | None = None
+        self._listener: asyncio.Task[None] | None = None
         self._client: Any = None
 
     @property
@@ -116,15 +119,26 @@ class Engine:
         Raises:
             EngineError: the model cannot be loaded.
         """
+        key = secrets.token_urlsafe(24)
+        try:
+            await self._start(key_file, key)
+        finally:
+            _remove(key_file)
+
+    async def _start(self, key_file: Path, key: str) -> None:
         import httpx
 
-        key = secrets.token_urlsafe(24)
         for attempt in range(1, _STARTS + 1):
             port = _free_port()
             _write_secret(key_file, key)
             self._process = await asyncio.create_subprocess_exec(
-                *self._command(port, key_file), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
+                *self._command(port, key_file),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
             )
+            self._said = bytearray()
+            self._listener = asyncio.create_task(self._listen(self._process.stderr))
             self._client = httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{port}",
                 headers={"Authorization": f"Bearer {key}"},
@@ -132,13 +146,15 @@ class Engine:
                 trust_env=False,
             )
             if await self._is_ready():
-                _remove(key_file)
+                # From here on it may quote what it is asked, which belongs into no log.
+                self._said = None
                 return
             # Between the choice of a port and its use another program may have taken it: try once more.
             code = self._process.returncode
             await self.stop()
-            log.warning("engine did not start (code %s, attempt %d)", code, attempt)
-        _remove(key_file)
+            await self._listener
+            said = self._said.decode(errors="replace").strip()
+            log.warning("engine did not start (code %s, attempt %d): %s", code, attempt, said)
         raise EngineError(f"llama runner process has terminated: exit status {code}; error loading model")
 
     async def stop(self) -> None:
@@ -219,6 +235,12 @@ class Engine:
             await asyncio.sleep(_POLL_S)
         return False
 
+    async def _listen(self, stream: asyncio.StreamReader | None) -> None:
+        """Read what the process prints, so that it never waits; keep the end of it while it starts."""
+        while stream is not None and (chunk := await stream.read(2**16)):
+            if self._said is not None:
+                self._said = (self._said + chunk)[-_LOG_TAIL_BYTES:]
+
     def _command(self, port: int, key_file: Path) -> list[str]:
         options = {
             "--model": self.model.weights,
@@ -267,6 +289,7 @@ class EnginePool:
         self._engines: list[Engine] = []
         self._loading = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
+        self._freed = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def use(
@@ -329,14 +352,7 @@ class EnginePool:
 
     async def _load(self, model: StoredModel, options: Mapping[str, Any]) -> Engine:
         num_ctx, threads = self._runner(options)
-        for engine in list(self._engines):
-            # Other runner options for the same weights take the engine's place, and so does a dead one's successor.
-            if engine.model.weights == model.weights or not engine.alive:
-                self._retire(engine)
-        idle = [engine for engine in reversed(self.loaded()) if not engine.users]
-        for engine in idle[: max(len(self.loaded()) - self.settings.max_loaded + 1, 0)]:
-            self._retire(engine)
-        await self._settle()
+        await self._make_room(model)
         engine = Engine(model, num_ctx, threads, self.settings)
         started = time.monotonic()
         try:
@@ -347,6 +363,24 @@ class EnginePool:
         self._engines.append(engine)
         log.info("loaded %s in %.2f s (num_ctx %d)", model.name, time.monotonic() - started, num_ctx)
         return engine
+
+    async def _make_room(self, model: StoredModel) -> None:
+        """Wait until another engine may run, and none with these weights does; requests under way are finished."""
+        while True:
+            for engine in list(self._engines):
+                # Other runner options for the same weights take the engine's place, and so does a dead one's successor.
+                if engine.model.weights == model.weights or not engine.alive:
+                    self._retire(engine)
+            # The idle ones first, and of these the one that has been idle for longest.
+            others = sorted(self.loaded(), key=lambda engine: (engine.users > 0, engine.last_used))
+            for engine in others[: max(len(others) - self.settings.max_loaded + 1, 0)]:
+                self._retire(engine)
+            await self._settle()
+            same = any(engine.model.weights == model.weights for engine in self._engines)
+            if not same and len(self._engines) < self.settings.max_loaded:
+                return
+            self._freed.clear()
+            await self._freed.wait()
 
     def _runner(self, options: Mapping[str, Any]) -> tuple[int, int]:
         return int(options.get("num_ctx") or _DEFAULT_NUM_CTX), int(options.get("num_thread") or self.settings.threads)
@@ -369,6 +403,7 @@ class EnginePool:
         if engine.users or engine not in self._engines:
             return
         self._engines.remove(engine)
+        self._freed.set()
         log.info("unloading %s", engine.model.name)
         task = asyncio.get_running_loop().create_task(engine.stop())
         self._endings.add(task)

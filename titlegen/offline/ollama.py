@@ -160,7 +160,9 @@ class Api:
         return await self._answer(request, body, Answer("chat", self._store, self._pool, body))
 
     async def _answer(self, request: Request, body: Mapping[str, Any], answer: Answer) -> Response:
-        if self._pending >= self._settings.max_queue:
+        # What unloads a model takes no time, and helps a busy server.
+        unloads = answer.is_empty and body.get("keep_alive") == 0
+        if self._pending >= self._settings.max_queue and not unloads:
             raise ApiError(503, "server busy, please try again.  maximum pending requests exceeded")
         self._pending += 1
         alone = answer.is_empty or body.get("_debug_render_only", False)
@@ -248,6 +250,7 @@ def build_app(store: Store, pool: EnginePool, settings: ServerSettings) -> Starl
             CreateError: _on_failure,
             OSError: _on_failure,
             ClientDisconnect: lambda _, __: Response(status_code=499),
+            Exception: lambda _, error: error_response(500, f"internal error: {type(error).__name__}"),
         },
     )
 

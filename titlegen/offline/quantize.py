@@ -6,6 +6,7 @@ Run as ``python -m titlegen.offline.quantize SOURCE TARGET``: in a process of it
 import asyncio
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,33 @@ _LOG_TAIL_CHARS = 300
 _Q8_0_FILE_TYPE, _QUANTIZATION_VERSION, _Q8_0_BLOCK = 7, 2, 32
 
 
-class QuantizeError(Exception):
-    """The file cannot be quantised to that type."""
+class ConversionError(Exception):
+    """The files cannot be converted, or not quantised to that type."""
 
 
 async def quantize(source: Path, target: Path, level: str) -> None:
     """Write ``source``, a GGUF file in 16 or 32 bits, to ``target`` as ``level``.
 
     Raises:
-        QuantizeError: the type needs a program that is not installed, or the quantiser failed.
+        ConversionError: the type needs a program that is not installed, or the quantiser failed.
     """
     command = quantize_command(source, target, level)
     if command is None and level == "Q8_0":
         command = [sys.executable, "-m", "titlegen.offline.quantize", str(source), str(target)]
     if command is None:
-        raise QuantizeError(
+        raise ConversionError(
             f"quantizing to {level} needs llama.cpp's program llama-quantize on PATH; install it, use Ollama, or "
             "quantize to q8_0"
         )
+    await run(command, f"quantizing to {level}")
+
+
+async def run(command: Sequence[str], what: str) -> None:
+    """Run one of llama.cpp's programs; it ends with us.
+
+    Raises:
+        ConversionError: it failed; the text says ``what``, and holds the end of its output.
+    """
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
@@ -44,10 +54,12 @@ async def quantize(source: Path, target: Path, level: str) -> None:
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        # What it has open is removed next, and must not come back.
+        await process.wait()
         raise
     if process.returncode != 0:
         tail = output.decode(errors="replace").strip()[-_LOG_TAIL_CHARS:]
-        raise QuantizeError(f"quantizing to {level} failed with code {process.returncode}: {tail}")
+        raise ConversionError(f"{what} failed with code {process.returncode}: {tail}")
 
 
 def write_q8_0(source: Path, target: Path) -> None:

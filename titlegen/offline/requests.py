@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -58,6 +57,8 @@ COPY = {"source": str, "destination": str}
 # Source: Ollama's api.Options; the names in its messages are Go's.
 _INTEGERS = {"num_predict", "num_ctx", "num_keep", "num_batch", "num_gpu", "num_thread", "main_gpu"}
 _INTEGERS |= {"top_k", "seed", "repeat_last_n"}
+# Source: Go's int; larger ones do not fit.
+_LARGEST = 2.0**63
 _FLOATS = {"temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"}
 
 # Source: Go's time.ParseDuration.
@@ -130,6 +131,9 @@ def parse_body(body: bytes, kind: str, fields: Mapping[str, type]) -> dict[str, 
         found[name] = plain(field) if isinstance(field, str) else field
     found["keep_alive"] = parse_keep_alive(value.get("keep_alive"))
     found |= {name: value[name] for name in ("think", "format") if value.get(name)}
+    if "format" in found:
+        # Keys and values of a schema are texts, too.
+        found["format"] = json.loads(plain(json.dumps(found["format"], ensure_ascii=False)))
     return found
 
 
@@ -164,7 +168,7 @@ def parse_keep_alive(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return -1.0 if value < 0 else min(float(value), 1e9)
+        return -1.0 if value < 0 else float(min(value, 1e9))
     if not isinstance(value, str):
         raise ApiError(400, f"invalid keep_alive: {value!r}")
     sign, digits = (-1.0, value[1:]) if value.startswith("-") else (1.0, value.removeprefix("+"))
@@ -187,7 +191,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in options.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
         if name in _INTEGERS:
             if not number:
                 raise ApiError(500, f'option "{name}" must be of type integer')
@@ -201,6 +205,24 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise ApiError(500, 'option "stop" must be of an array of strings')
             found[name] = [plain(item) for item in value if item]
     return found
+
+
+def check_format(form: Any) -> None:
+    """Check what an answer is to look like: nothing, ``json`` or a JSON schema.
+
+    Raises:
+        ApiError: 500, as in Ollama: it is something else, or holds a number that is none.
+    """
+    if not form or form == "json":
+        return
+    text = json.dumps(form, ensure_ascii=False)
+    if not isinstance(form, dict):
+        shown = json.dumps(text, ensure_ascii=False)
+        raise ApiError(500, f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
+    try:
+        json.dumps(form, allow_nan=False)
+    except ValueError as error:
+        raise ApiError(500, "invalid JSON schema in format") from error
 
 
 def _refuse_constant(name: str) -> Any:

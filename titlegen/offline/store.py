@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -218,12 +218,14 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def adopt(self, path: Path) -> str:
-        """Make a temporary file a blob and return its digest."""
+    def adopt(self, path: Path) -> tuple[str, bool]:
+        """Make a temporary file a blob and return its digest, and whether it is new."""
         with path.open("rb") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        path.replace(blob_path(self.directory, digest))
-        return digest
+        blob = blob_path(self.directory, digest)
+        fresh = not blob.is_file()
+        path.replace(blob)
+        return digest, fresh
 
     def put_layer(self, kind: str, content: bytes) -> tuple[Layer, bool]:
         """Store a small layer and return it, and whether it is new."""
@@ -240,7 +242,8 @@ class Store:
         return layer, True
 
     def save(self, name: ModelName, layers: list[Layer], config: Mapping[str, Any]) -> None:
-        """Give layers a name; a model that had it loses it in the same moment."""
+        """Give layers a name; a model that had it loses it in the same moment, and the blobs that only it had go."""
+        replaced = self._read(self._manifest(name))
         manifest = {
             "name": name.short,
             "full_name": name.full,
@@ -249,12 +252,18 @@ class Store:
             "modified": datetime.now(UTC).isoformat(),
         }
         write_atomically(self._manifest(name), json.dumps(manifest, ensure_ascii=False) + "\n")
+        if replaced is not None:
+            self._drop(replaced.layers)
 
     def delete(self, model: StoredModel) -> None:
         """Remove a name, and the blobs that no other model has."""
         self._manifest(ModelName.parse(model.full_name)).unlink(missing_ok=True)
+        self._drop(model.layers)
+
+    def _drop(self, layers: Iterable[Layer]) -> None:
+        """Remove those blobs that no model has."""
         kept = {layer.digest for other in self.models() for layer in other.layers}
-        for layer in model.layers:
+        for layer in layers:
             if layer.digest not in kept:
                 blob_path(self.directory, layer.digest).unlink(missing_ok=True)
 

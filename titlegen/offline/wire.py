@@ -59,7 +59,10 @@ class LoopbackGuard:
 
 def _is_local(host: str) -> bool:
     """Return whether a Host header names this machine."""
-    name = urlsplit(f"//{host}").hostname if host else ""
+    try:
+        name = urlsplit(f"//{host}").hostname if host else ""
+    except ValueError:
+        return False
     if not name:
         return host == ""
     if name == "localhost" or name.endswith(".localhost"):
@@ -72,7 +75,10 @@ def _is_local(host: str) -> bool:
 
 
 def _is_local_url(origin: str) -> bool:
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and _is_local(parts.netloc)
 
 
@@ -166,6 +172,10 @@ class _PartsResponse(StreamingResponse):
                 part = await self._parts.next()
         except failures as error:
             yield line({"error": str(error)})
+        except Exception as error:
+            # The client is told where the answer ends; what it was is for the log.
+            log.exception("unexpected")
+            yield line({"error": f"internal error: {type(error).__name__}"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

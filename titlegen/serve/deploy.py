@@ -39,6 +39,8 @@ class _Names:
     final: str
     candidate: str
     previous: str
+    newer: str
+    """What answered before a rollback, while that is under way."""
 
     @classmethod
     def of(cls, model_name: str) -> "_Names":
@@ -47,7 +49,7 @@ class _Names:
             raise ConfigError(f"serve.model_name = {model_name!r} is no model name; use one such as zh-titlegen")
         base, tag = match[1], match[2] or _LATEST
         head = f"{base}:" if tag == _LATEST else f"{base}:{tag}-"
-        return cls(f"{base}:{tag}", f"{head}candidate", f"{head}previous")
+        return cls(f"{base}:{tag}", f"{head}candidate", f"{head}previous", f"{head}newer")
 
 
 class _Connection:
@@ -134,6 +136,7 @@ def deploy(
     server = ensure_server(settings, state_directory)
     say(f"deploy: {'started' if server.started else 'using'} {server.kind} {server.version} at {server.host}")
     with _connection(settings) as connection:
+        _finish_rollback(connection, names)
         before = connection.digests().get(names.final)
         answers: list[Answer] = []
         accepted = None
@@ -216,6 +219,11 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
     names = _Names.of(settings.model_name)
     server = ensure_server(settings, state_directory)
     with _connection(settings) as connection:
+        if _finish_rollback(connection, names):
+            digests = connection.digests()
+            connection.load(names.final, _FOR_EVER)
+            result = _result(server, names, digests[names.final])
+            return {**result, "previous": names.previous, "changed": True, "titles": []}
         digests = connection.digests()
         if names.previous not in digests:
             raise ServeError(f"{server.host} has no {names.previous}: nothing has been replaced yet")
@@ -223,15 +231,29 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
             raise ServeError(f"{names.previous} is the model that answers now: there is nothing to go back to")
         connection.load(names.previous, _FOR_EVER)
         if names.final in digests:
-            connection.ollama.copy(names.final, names.candidate)
+            connection.ollama.copy(names.final, names.newer)
         connection.ollama.copy(names.previous, names.final)
         if names.final in digests:
-            connection.ollama.copy(names.candidate, names.previous)
-            connection.load(names.candidate, 0)
-            connection.remove(names.candidate)
+            connection.ollama.copy(names.newer, names.previous)
+            connection.load(names.newer, 0)
+            connection.remove(names.newer)
         connection.load(names.final, _FOR_EVER)
         previous = names.previous if names.final in digests else None
     return {**_result(server, names, digests[names.previous]), "previous": previous, "changed": True, "titles": []}
+
+
+def _finish_rollback(connection: _Connection, names: _Names) -> bool:
+    """Bring a rollback that was interrupted to its end; returns whether it had changed what answers."""
+    digests = connection.digests()
+    newer = digests.get(names.newer)
+    if newer is None:
+        return False
+    changed = newer != digests.get(names.final)
+    if changed:
+        connection.ollama.copy(names.newer, names.previous)
+    connection.load(names.newer, 0)
+    connection.remove(names.newer)
+    return changed
 
 
 def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
@@ -359,8 +381,9 @@ def _switch_over(connection: _Connection, names: _Names, before: str | None) -> 
 def _give_up(connection: _Connection, names: _Names) -> None:
     """Take the candidate away; when the server is gone, the next deployment does it."""
     import httpx
+    import ollama
 
-    with contextlib.suppress(ConnectionError, httpx.TransportError):
+    with contextlib.suppress(ConnectionError, httpx.TransportError, ollama.ResponseError):
         if names.candidate in connection.digests():
             connection.load(names.candidate, 0)
             connection.remove(names.candidate)

@@ -21,7 +21,7 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[\w][\w.-]*(?::[\w][\w.-]*)?", re.ASCII)
 _HUB = re.compile(r"(?:hf://|(?:https?://)?(?:hf\.co|huggingface\.co)/)([\w.-]+/[\w.-]+(?::[\w.-]+)?)/?", re.ASCII)
 # What Ollama's importer reads of a model directory.
-_SAFETENSORS_FILES = ("*.safetensors", "*.json", "tokenizer.model")
+IMPORTED_FILES = ("*.safetensors", "*.json", "tokenizer.model")
 # The specification's name for the base model, and the one that the library has.
 _RENAMED = {"gemma3n:4b": "gemma3n:e4b"}
 
@@ -112,7 +112,7 @@ def _local_file(path: Path) -> Source:
 
 
 def _safetensors(directory: Path) -> Source:
-    files = tuple(sorted(file for pattern in _SAFETENSORS_FILES for file in directory.glob(pattern)))
+    files = tuple(sorted(file for pattern in IMPORTED_FILES for file in directory.glob(pattern)))
     names = {file.name for file in files}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ServeError(f"{directory} holds no model (config.json and *.safetensors); run `titlegen export` first")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from titlegen.daemon import find_daemon, start_daemon, stop_daemon
+from titlegen.daemon import start_daemon, stop_daemon
 from titlegen.errors import ConfigError, ServeError
 from titlegen.settings import ServeSettings
 
@@ -94,17 +94,11 @@ def ensure_server(settings: ServeSettings, state_directory: Path) -> Server:
         )
     if not settings.start_offline:
         raise ServeError(f"no server answers at {url} and serve.start_offline is off; start `ollama serve` first")
-    running = find_daemon(DAEMON, state_directory)
-    if running is not None:
-        raise ServeError(
-            f"a server that titlegen started (pid {running.pid}) should answer at {running.url}, and none answers at "
-            f"{url}; run `titlegen serve --stop`, then try again (its log: {running.log})"
-        )
-    _start(url, state_directory)
+    started = _start(url, state_directory)
     version = find_version(url)
     if version is None:
         raise ServeError(f"the server at {url} ended right after its start; see {state_directory / DAEMON}.log")
-    return Server(_kind(version), url, version, started=True)
+    return Server(_kind(version), url, version, started=started)
 
 
 def stop_server(state_directory: Path) -> bool:
@@ -140,6 +134,9 @@ def _refuse_occupied(url: str) -> None:
         socket.create_connection((host, port), timeout=_PROBE_TIMEOUT_S).close()
     except OSError:
         return
+    if find_version(url) is not None:
+        # Another command has just started one.
+        return
     raise ServeError(
         f"port {port} of {host} is in use by a program that is not an Ollama server{_owner(port)}; stop it, or choose "
         f"another port with --serve.host http://127.0.0.1:{port + 1}"
@@ -163,7 +160,8 @@ def _owner(port: int) -> str:
     return ""
 
 
-def _start(url: str, state_directory: Path) -> None:
+def _start(url: str, state_directory: Path) -> bool:
+    """Start a server, or wait for the one that another command is starting; returns whether it was us."""
     host, port = _address(url)
     program = shutil.which("ollama")
     if program is not None:
@@ -172,4 +170,9 @@ def _start(url: str, state_directory: Path) -> None:
         # By name: the layer above this one is not imported here.
         command = [sys.executable, "-m", "titlegen.offline.ollama", "--host", host, "--port", str(port)]
         command += ["--directory", str(state_directory / "models")]
-    start_daemon(DAEMON, command, url, state_directory, lambda: find_version(url) is not None)
+
+    def answers(at: str) -> bool:
+        return at == url and find_version(at) is not None
+
+    _, started = start_daemon(DAEMON, command, url, state_directory, answers, stop="titlegen serve --stop")
+    return started

@@ -6,13 +6,11 @@ from typing import Any
 from titlegen.errors import TitlegenError
 from titlegen.export import AdapterDeltas, match_targets
 from titlegen.manifest import digest_file
-from titlegen.models import END_OF_TURN_ID, EOS_ID, check_safe, read_json, text_config
+from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, check_safe, read_json, text_config
 from titlegen.tensors import INDEX, Tensors, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib"}
-# Source: Ollama's safetensors importers (design of its convert package): other names are refused.
-_IMPORTABLE = {"Gemma3ForCausalLM", "Gemma3nForConditionalGeneration"}
 # Source: llama.cpp's gemma3 architecture, which fixes the pattern in code.
 _FULL_EVERY = {"gemma3_text": 6}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
@@ -231,8 +229,8 @@ def _check_config(export: Path, base: Path | None) -> Check:
     text = text_config(config)
     wrong = []
     architectures = config.get("architectures") or []
-    if not set(architectures) <= _IMPORTABLE or not architectures:
-        wrong.append(f"architectures {architectures} is not importable; known: {sorted(_IMPORTABLE)}")
+    if not set(architectures) <= IMPORTABLE or not architectures:
+        wrong.append(f"architectures {architectures} is not importable; known: {sorted(IMPORTABLE)}")
     rope = text.get("rope_parameters") or {}
     for kind, flat in (("full_attention", "rope_theta"), ("sliding_attention", "rope_local_base_freq")):
         nested = rope.get(kind, {}).get("rope_theta")
