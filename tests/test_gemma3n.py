@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from titlegen.errors import VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.prompt import render_prompt
 from titlegen.settings import ExportSettings
@@ -122,6 +123,23 @@ def test_the_export_keeps_the_weights_that_transformers_drops(base: Path, adapte
     config = json.loads((merged / "config.json").read_bytes())
     assert (config["rope_theta"], config["rope_local_base_freq"]) == (1_000_000.0, 10_000.0)
     assert config["architectures"] == ["Gemma3nForConditionalGeneration"]
+
+
+@pytest.mark.fault
+def test_a_gguf_file_without_them_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    merged = tmp_path / "merged"
+    PeftModel.from_pretrained(load(base), adapter).merge_and_unload().save_pretrained(merged)
+    for path in base.iterdir():
+        if not (merged / path.name).exists():
+            (merged / path.name).write_bytes(path.read_bytes())
+    write_gguf(merged, "f16", tmp_path / "lacking.gguf")
+    with (
+        pytest.raises(VerifyError, match=r"llama.cpp cannot load .*lacking.gguf"),
+        llama_server(tmp_path / "lacking.gguf"),
+    ):
+        pass
 
 
 @pytest.mark.fault

@@ -56,6 +56,22 @@ def test_all_but_head_and_mixing_is_in_4_bits(base: Path) -> None:
     assert model.get_base_model().lm_head.weight.dtype == torch.float32
 
 
+def test_towers_get_no_adapter(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_plain = AutoModelForCausalLM.from_pretrained
+
+    def load_with_a_tower(*arguments: Any, **options: Any) -> Any:
+        model = load_plain(*arguments, **options)
+        # Gemma 3n's for sound; its class needs timm.
+        model.model.audio_tower = torch.nn.ModuleDict({"attn": torch.nn.ModuleDict({"q_proj": torch.nn.Linear(4, 4)})})
+        return model
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load_with_a_tower)
+    model, _ = backends.load_for_training(base, SETTINGS.model_copy(update={"load_in_4bit": False}))
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert any("self_attn.q_proj" in name for name in trained)
+    assert not any("audio_tower" in name for name in trained)
+
+
 def test_the_untuned_loss_is_that_of_the_dequantised_model(base: Path) -> None:
     settings = SETTINGS.model_copy(update={"load_in_4bit": False})
     whole, _ = backends.load_for_training(base, settings)

@@ -1,5 +1,6 @@
 """What differs between the two training back ends: how the model is loaded and where it can run."""
 
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ _CHECKED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "b
 # Kept out of the 4 bits, as patterns: the head is tied to the embeddings, and Gemma 3n's mixing of its streams has too
 # few weights to gain anything.
 _NOT_QUANTISED = ["lm_head", r".*\.altup\."]
+
+_TOWERS = r".*(audio|vision)_tower\..*"
 
 
 def check_backend(settings: TrainSettings) -> list[str]:
@@ -155,6 +158,8 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=list(settings.target_modules),
+        # Gemma 3n's tower for sound has layers of the same names.
+        exclude_modules=_TOWERS if any(re.fullmatch(_TOWERS, name) for name, _ in model.named_modules()) else None,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora), tokenizer

@@ -7,13 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from titlegen.errors import VerifyError
+
 _NUM_CTX = 4096
 _TIMEOUT_S = 600
 
 
 @contextmanager
 def llama_server(path: Path) -> Iterator[str]:
-    """Run llama.cpp's own server on a GGUF file, on a free loopback port, and yield its address."""
+    """Run llama.cpp's own server on a GGUF file, on a free loopback port, and yield its address.
+
+    Raises:
+        VerifyError: it cannot load the file.
+    """
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -24,7 +30,13 @@ def llama_server(path: Path) -> Iterator[str]:
     parameters.port = 0
     # Its log goes to standard error as it is; only errors concern a person here.
     parameters.verbosity = 0
-    server = xllamacpp.Server(parameters)
+    try:
+        server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        raise VerifyError(
+            f"llama.cpp cannot load {path}, nor will Ollama: tensors may be missing, or memory; "
+            "`llama-server --model` with this path says which"
+        ) from error
     try:
         yield server.listening_address
     finally:
