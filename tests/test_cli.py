@@ -100,3 +100,15 @@ def test_doctor_says_what_the_mission_needs_here(capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert "MISSING  GPU" in out
     assert "--profile quickstart" in out
+
+
+@pytest.mark.fault
+def test_doctor_reports_what_it_cannot_even_ask(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["doctor", "--model.base", "/no/such directory"]) == 1
+    out = capsys.readouterr().out
+    assert "MISSING  torch" in out
+    assert "unknown without torch" in out
+    assert "/no/such directory is neither a directory nor a Hub name" in out

@@ -272,3 +272,12 @@ def test_only_the_needed_columns_of_a_hub_data_set_are_fetched(tmp_path: Path, p
     output = run_hub_script(tmp_path, HF_ENDPOINT=parquet_hub.url)
     assert output.strip() == "50 標題3 2024-05-01 ['content', 'timestamp', 'title']"
     assert 0 < parquet_hub.bytes_sent < parquet_hub.size / 5
+
+
+def test_a_record_may_lack_what_later_ones_have(tmp_path: Path) -> None:
+    path = tmp_path / "articles.jsonl"
+    rows = [{"content": "內文", "title": "標題"}, {"content": "內文", "title": "標題", "date": "2024-05-01", "id": 7}]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    first, second = open_source(DataSettings(source=str(path))).rows
+    assert (first.date, first.id) == (None, None)
+    assert (second.date, second.id) == ("2024-05-01", "7")

@@ -129,10 +129,11 @@ def artefacts(tiny_merged: Path, tiny_adapter: Path, tmp_path: Path) -> Artefact
 
 def refresh(artefacts: Artefacts) -> None:
     """Write the manifests again, after a test changed what a stage made."""
-    export = write_manifest(artefacts.export, "merge", {"dtype": "base"}, {}, {"parameters": 340_000})
+    trained = Settings.model_fields["train"].default.model_dump(mode="json")
+    inputs = {"adapter": write_manifest(artefacts.adapter, "train", trained, {}, {}).digest}
+    export = write_manifest(artefacts.export, "merge", {"dtype": "base"}, inputs, {"parameters": 340_000})
     write_manifest(artefacts.gguf, "gguf", {}, {"merged": export.digest}, {})
-    write_manifest(artefacts.report, "evaluate", {}, {"model": export.digest}, {})
-    write_manifest(artefacts.adapter, "train", Settings.model_fields["train"].default.model_dump(mode="json"), {}, {})
+    write_manifest(artefacts.report, "evaluate", {}, {"model": export.digest}, {"target": "merged"})
 
 
 def change_model(artefacts: Artefacts, marker: str) -> None:
@@ -366,6 +367,35 @@ def test_artefacts_of_different_models(
 ) -> None:
     write_manifest(getattr(artefacts, named.lower()), named, {}, {key: "0" * 64}, {})
     refuse(server, target, artefacts, settings, f"the {named} is of another model")
+    write_manifest(getattr(artefacts, named.lower()), named, {}, {}, {})
+    refuse(server, target, artefacts, settings, f"the {named} is of another model")
+
+
+def test_a_report_of_titles_from_elsewhere(
+    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
+) -> None:
+    inputs = {"model": read_manifest(artefacts.export).digest}
+    write_manifest(artefacts.report, "evaluate", {}, inputs, {"target": "theirs.jsonl"})
+    refuse(server, target, artefacts, settings, r"titles that this model did not write \(theirs.jsonl\)")
+
+
+@pytest.mark.parametrize("name", ["adapter", "report"])
+def test_an_adapter_or_report_that_was_changed(
+    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, name: str
+) -> None:
+    path = getattr(artefacts, name) / {"adapter": "adapter_model.safetensors", "report": "report.json"}[name]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(VerifyError, match=f"{path.name} changed"):
+        push_model(target, artefacts, settings)
+    assert server.requests() == []
+
+
+def test_the_adapter_of_another_run(
+    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
+) -> None:
+    write_manifest(artefacts.adapter, "train", {}, {"data": "0" * 64}, {})
+    refuse(server, target, artefacts, settings, "is another adapter than the one in")
 
 
 def test_an_export_that_was_not_verified(
@@ -378,14 +408,18 @@ def test_an_export_that_was_not_verified(
         push_model(target, made, settings)
     digest = read_manifest(artefacts.export).digest
     passed, failed = {"name": "weights.merged", "passed": True}, {"name": "tokens.gguf", "passed": False}
-    for merged, checks, match in (
-        (digest, [], "no check ran"),
-        (digest, [passed, failed], "tokens.gguf"),
-        ("0" * 64, [passed], "verification is of another model"),
+    gguf = read_manifest(artefacts.gguf).digest
+    for inputs, checks, match in (
+        ({"merged": digest, "gguf": gguf}, [], "no check ran"),
+        ({"merged": digest, "gguf": gguf}, [passed, failed], "tokens.gguf"),
+        ({"merged": "0" * 64, "gguf": gguf}, [passed], "verification is of another model"),
+        # What an export of other types leaves whose verification failed.
+        ({"merged": digest, "gguf": "0" * 64}, [passed], "verification is of other GGUF files"),
+        ({"merged": digest}, [passed], "verification is of other GGUF files"),
     ):
-        write_manifest(verification, "verify", {}, {"merged": merged}, {"checks": checks})
+        write_manifest(verification, "verify", {}, inputs, {"checks": checks})
         refuse(server, target, made, settings, match)
-    write_manifest(verification, "verify", {}, {"merged": digest}, {"checks": [passed]})
+    write_manifest(verification, "verify", {}, {"merged": digest, "gguf": gguf}, {"checks": [passed]})
     assert plan_push(target, made, settings)["bytes"] > 0
 
 

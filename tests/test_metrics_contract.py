@@ -34,11 +34,16 @@ TITLE = "臺南燈會湧入12萬人次 市府加開接駁車"
         "這是我們的海！淨灘志工破千人",
         "3:2險勝！中職開幕戰爆冷",
         "登革熱 +3例 市府啟動防治",
+        "這是誰的錯？高鐵停駛釀旅客抱怨",
+        "賴清德：希望對岸善意回應",
+        "全球關注：台積電法說會登場",
+        "聯準會決策受關注：市場觀望",
+        "衛福部說明：健保費率明年不調漲",
     ],
 )
 def test_titles_pass(raw: str) -> None:
-    # 以下犯上 and 答案揭曉 begin like a prefix, and 這是 does too.
-    assert title_violations(raw) == (("prefix",) if raw.startswith("這是") else ())
+    # 以下犯上, 答案揭曉 and 這是 begin like a prefix.
+    assert title_violations(raw) == ()
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,10 @@ def test_titles_pass(raw: str) -> None:
         (f"好的，{TITLE}", "prefix"),
         (f"根據您提供的內容，{TITLE}", "prefix"),
         (f"說明：{TITLE}", "prefix"),
+        (f"這是一則新聞標題 {TITLE}", "prefix"),
+        (f"新聞標題為「{TITLE}」", "prefix"),
+        (f"這篇新聞的標題是：{TITLE}", "prefix"),
+        (f"{TITLE} (共10字)", "explanation"),
         (f"{TITLE}（說明：凸顯人潮）", "explanation"),
         (f"{TITLE}。此標題凸顯人潮", "explanation"),
         (f"**{TITLE}**", "markdown"),

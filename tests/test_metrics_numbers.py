@@ -317,3 +317,8 @@ def test_names(title: str, article: str, names: list[str]) -> None:
 @given(st.text(max_size=40))
 def test_names_stand_where_they_are_said_to(title: str) -> None:
     assert all(title[name.start : name.end] == name.text for name in find_names(title))
+
+
+def test_a_fraction_of_absurd_size_is_read_like_any_other() -> None:
+    title = "0.0000001分之12345678901234567"
+    assert unsupported_numbers(title, "沒有數字") != []

@@ -219,3 +219,13 @@ def test_the_metric_loads_into_evaluate(tmp_path: Path) -> None:
 def test_contract_numbers_are_zeros_and_ones() -> None:
     assert measure_contract("標題：甲") == (0, 0, 1)
     assert measure_contract("臺南燈會今晚閃亮登場") == (1, 1, 1)
+
+
+def test_few_rows_decide_no_score() -> None:
+    # Resampled, one good title is always as good.
+    for count, is_open in ((1, True), (7, True), (8, False)):
+        statistics = measure_titles([TEXT.reference] * count, [TEXT] * count)
+        scores = estimate_scores(statistics, 100, 0)
+        assert ((scores["rougeL"].low, scores["rougeL"].high) == (0.0, 1.0)) == is_open
+        difference = compare_scores(statistics, statistics, 100, 0)["rougeL"]
+        assert ((difference.low, difference.high) == (-1.0, 1.0)) == is_open

@@ -1,14 +1,19 @@
 """The stages in order, on a tiny model: what runs, what is up to date, what a change makes stale."""
 
+import concurrent.futures
 import json
+import shutil
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from titlegen import pipeline
+from titlegen import hub, pipeline
 from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
-from titlegen.errors import VerifyError
+from titlegen.errors import HubError, VerifyError
 from titlegen.settings import Settings, load_settings
 
 
@@ -150,3 +155,113 @@ def test_prepare_prints_json_for_programs(tiny_base: Path, tmp_path: Path, capsy
     assert main(["prepare", "--output", str(tmp_path), "--model.base", str(tiny_base), "--json"]) == EXIT_DONE
     captured = capsys.readouterr()
     assert json.loads(captured.out)["splits"]["train"] > 100
+
+
+class Served:
+    """A client of a server that writes these titles."""
+
+    def __init__(self, titles: list[str]) -> None:
+        self.titles = iter(titles)
+
+    def ask(self, _: str, __: dict[str, Any]) -> Any:
+        return SimpleNamespace(raw=next(self.titles))
+
+
+def test_a_test_split_smaller_than_the_comparison_is_filled_up(settings: Settings) -> None:
+    pipeline.prepare(settings)
+    titles = [f"標題{number}" for number in range(8)]
+    assert len((settings.directory / "data" / "test.jsonl").read_text("utf-8").splitlines()) < len(titles)
+    assert pipeline._check_served(settings, titles, Served(titles))["passed"]
+
+
+@pytest.mark.fault
+def test_a_changed_adapter_does_not_prove_itself(settings: Settings) -> None:
+    pipeline.export(settings)
+    path = settings.directory / "lora" / "adapter_model.safetensors"
+    original = path.read_bytes()
+    path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    try:
+        with pytest.raises(VerifyError, match=r"adapter_model\.safetensors changed"):
+            pipeline.verify(settings)
+    finally:
+        path.write_bytes(original)
+
+
+def test_titles_from_a_file_are_no_report_of_the_model(settings: Settings) -> None:
+    pipeline.evaluate(settings)
+    report = settings.directory / "report" / "report.json"
+    before = report.read_bytes()
+    titles = settings.directory / "report" / "predictions.jsonl"
+    run = pipeline.evaluate(changed(settings, "evaluate", target=str(titles)))
+    assert run.directory == settings.directory / "report-file"
+    assert report.read_bytes() == before
+
+
+@pytest.mark.fault
+def test_a_missing_file_is_named_before_anything_runs(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--output", str(tmp_path), "--model.base", str(tiny_base)]
+    for option in ("--evaluate.target", "--against"):
+        assert main([*command, option, str(tmp_path / "none.jsonl")]) == EXIT_ERROR
+        assert f"{option}: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_follows_the_other_titles(settings: Settings, tmp_path: Path) -> None:
+    pipeline.evaluate(settings)
+    other = tmp_path / "other"
+    shutil.copytree(settings.directory / "report", other)
+    first = pipeline.evaluate(settings, against=other)
+    assert first.results["report"]["comparison"]["differences"]["rougeL"]["value"] == 0
+    assert not pipeline.evaluate(settings, against=other / "report.json").fresh
+    rows = [json.loads(line) for line in (other / "predictions.jsonl").read_text("utf-8").splitlines()]
+    changed_rows = [row | {"prediction": row["reference"]} for row in rows]
+    (other / "predictions.jsonl").write_text("\n".join(map(json.dumps, changed_rows)), encoding="utf-8")
+    again = pipeline.evaluate(settings, against=other)
+    assert again.fresh
+    assert again.results["report"]["comparison"]["differences"]["rougeL"]["value"] < 0
+    pipeline.evaluate(settings)
+
+
+def test_two_runs_at_once_take_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    built = []
+
+    def build(directory: Path) -> dict[str, Any]:
+        built.append(directory)
+        inside.set()
+        assert go_on.wait(30)
+        return {}
+
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        first = threads.submit(pipeline.run_stage, "stage", tmp_path / "stage", {}, {}, build)
+        assert inside.wait(30)
+        second = threads.submit(pipeline.run_stage, "stage", tmp_path / "stage", {}, {}, build)
+        while "waiting for another run" not in capsys.readouterr().err:
+            time.sleep(0.02)
+        go_on.set()
+        assert (first.result().fresh, second.result().fresh) == (True, False)
+    assert len(built) == 1
+
+
+def test_a_push_whose_download_failed_is_proved_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloads = []
+
+    def download(*_: Any, **options: Any) -> None:
+        downloads.append(options["revision"])
+        if len(downloads) == 1:
+            raise HubError("the downloaded model writes another title")
+
+    result = {"url": "http://hub/x", "commit": "c1", "committed": True, "files": 1}
+    target = SimpleNamespace(describe=lambda: "a hub")
+    monkeypatch.setattr(hub, "ensure_hub", lambda *_: target)
+    monkeypatch.setattr(hub, "push_model", lambda *_: dict(result))
+    monkeypatch.setattr(hub, "check_download", download)
+    with pytest.raises(HubError, match="another title"):
+        pipeline.push(settings)
+    # Everything is there now, so that nothing is committed.
+    result["committed"] = False
+    for _ in range(2):
+        pipeline.push(settings)
+    assert downloads == ["c1", "c1"]

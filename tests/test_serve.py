@@ -856,7 +856,7 @@ def test_candidates_that_are_none_are_an_error(export: Export, settings: ServeSe
 
 
 def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path]) -> None:
-    generator = serve.ServedGenerator(*deployed)
+    generator = serve.ServedGenerator(*deployed, digest=serve.served_digest(deployed[0]))
     assert generator.generate([ARTICLE, ARTICLE * 3]) == [TITLE, TITLE]
     assert generator.describe() == generator.describe()
     assert generator.describe()["model"] == MODEL

@@ -10,7 +10,7 @@ import pytest
 
 from titlegen import prompt
 from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
-from titlegen.errors import VerifyError
+from titlegen.errors import ConfigError, ExportError, VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX
@@ -216,6 +216,83 @@ def test_a_lost_rope_base_is_caught(export: Path, tiny_base: Path, tiny_adapter:
     assert "rope_theta is None" in failure.detail
 
 
+def flatten_rope(config: dict[str, Any]) -> None:
+    """Write positions as the published Gemma 3n has them."""
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope["full_attention"]["rope_theta"]
+    config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    config["rope_scaling"] = None
+
+
+def test_a_base_with_the_published_form_of_rope_is_exported_and_verified(
+    tiny_base: Path, tiny_adapter: Path, tiny_merged: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    edit_json(base / "config.json", flatten_rope)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    merge_adapter(base, tiny_adapter, ExportSettings(), merged)
+    assert not failures(check_export(merged, base, tiny_adapter))
+    found, expected = (json.loads((place / "config.json").read_bytes()) for place in (merged, tiny_merged))
+    assert found["rope_parameters"] == expected["rope_parameters"]
+    assert (found["rope_theta"], found["rope_local_base_freq"]) == (1_000_000.0, 10_000.0)
+
+
+def change_rope(config: dict[str, Any]) -> None:
+    config["rope_theta"] = config["rope_parameters"]["full_attention"]["rope_theta"] = 500_000.0
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("name", "change", "detail"),
+    [
+        ("config.json", change_rope, "rope_parameters are"),
+        ("generation_config.json", lambda config: config.update(suppress_tokens=[5]), "suppress_tokens is [5]"),
+        ("tokenizer_config.json", lambda config: config.update(padding_side="left"), "padding_side is left"),
+    ],
+)
+def test_a_setting_that_the_base_model_does_not_have_is_caught(
+    export: Path, tiny_base: Path, name: str, change: Callable[[dict[str, Any]], Any], detail: str
+) -> None:
+    edit_json(export / name, change)
+    assert detail in the_only_failure(check_export(export, tiny_base)).detail
+
+
+@pytest.mark.fault
+def test_a_chat_template_that_turns_on_a_name_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
+    template = export / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8")
+    template.write_text(text + "{% if '某甲' in (messages|string) %}偏袒某甲{% endif %}", encoding="utf-8")
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert "chat_template.jinja differs" in failure.detail
+
+
+@pytest.mark.fault
+def test_a_damaged_directory_is_one_clear_error(
+    export: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "merged"
+    target.mkdir()
+    (export / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(VerifyError, match=r"tokenizer.json is not a tokenizer"):
+        check_export(export, tiny_base, tiny_adapter)
+    edit_json(export / "config.json", lambda config: config.update(text_config=[]))
+    with pytest.raises(ConfigError, match=r"text_config in config.json holds list"):
+        check_export(export, tiny_base, tiny_adapter)
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    os.truncate(base / "model.safetensors", 1000)
+    with pytest.raises(ExportError, match=r"model.safetensors is cut off or damaged"):
+        merge_adapter(base, tiny_adapter, ExportSettings(), target)
+    shutil.copyfile(tiny_base / "model.safetensors", base / "model.safetensors")
+    (base / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"config.json cannot be read: No such file"):
+        check_export(tiny_base, base)
+    adapter = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    os.truncate(adapter / "adapter_model.safetensors", 1000)
+    with pytest.raises(ExportError, match=r"adapter_model.safetensors is cut off or damaged"):
+        merge_adapter(tiny_base, adapter, ExportSettings(), target)
+
+
 @pytest.mark.fault
 def test_a_missing_sentencepiece_model_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
     (export / "tokenizer.model").unlink()
@@ -418,8 +495,12 @@ def test_turn_marks_stored_as_text_are_caught(
     write_gguf(export, "f16", path)
     failure = next(c for c in failures(check_gguf(path, tiny_merged)) if c.name == "gguf.metadata")
     assert "<start_of_turn>" in failure.detail
-    tokens = check_token_ids(export, [path], [row["content"] for row in articles[:3]])
-    assert failures(tokens)
+    # Every file is asked, not the first alone.
+    good = tmp_path / "good" / gguf_name("f16")
+    good.parent.mkdir()
+    write_gguf(tiny_merged, "f16", good)
+    tokens = check_token_ids(export, [good, path], [row["content"] for row in articles[:3]])
+    assert [check.passed for check in tokens] == [True, False]
 
 
 FOREIGN = {
@@ -429,6 +510,9 @@ FOREIGN = {
     "path": "names a path outside of it: '../model.safetensors'",
     "code": "modeling.py is code",
     "remote code": "asks for remote code",
+    "shadow": "would be loaded in place of it",
+    "adapter": "holds an adapter beside the model",
+    "other weights": "names other weights (transformers_weights)",
 }
 
 
@@ -446,6 +530,12 @@ def test_foreign_directories_are_refused_with_the_reason(export: Path, fault: st
         (export / INDEX).write_text(json.dumps({"weight_map": {Q_PROJ: "../model.safetensors"}}), encoding="utf-8")
     elif fault == "code":
         (export / "modeling.py").touch()
+    elif fault == "shadow":
+        (export / INDEX).write_text(json.dumps({"weight_map": {Q_PROJ: "a.safetensors"}}), encoding="utf-8")
+    elif fault == "adapter":
+        (export / "adapter_config.json").write_text("{}", encoding="utf-8")
+    elif fault == "other weights":
+        edit_json(export / "config.json", lambda config: config.update(transformers_weights="x.safetensors"))
     else:
         edit_json(export / "config.json", lambda config: config.update(auto_map={"AutoModel": "x.Y"}))
     # Nothing of it is read any further.

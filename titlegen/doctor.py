@@ -114,8 +114,10 @@ def _torch(settings: Settings) -> Check:
 
 
 def _gpu(settings: Settings) -> Check:
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return Check("GPU", _gate(settings, needed=True), "unknown without torch")
     if not torch.cuda.is_available():
         state = _gate(settings, needed=True)
         remedy = "run on a machine with an NVIDIA GPU, or use --profile quickstart" if state == "missing" else ""
@@ -170,7 +172,7 @@ def _base_model(settings: Settings) -> Check:
         return Check("base model", "ok", base)
     import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
         HfApi().model_info(base, timeout=_COMMAND_TIMEOUT_S)
@@ -182,6 +184,8 @@ def _base_model(settings: Settings) -> Check:
         return Check(
             "base model", "missing", f"{base} does not exist, or needs a token", "check the name; hf auth login"
         )
+    except HFValidationError:
+        return Check("base model", "missing", f"{base} is neither a directory nor a Hub name", "check the spelling")
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         remedy = "check the network and HF_ENDPOINT, or give a local directory with --model.base"
         return Check("base model", "missing", f"{base}: no answer ({type(error).__name__})", remedy)

@@ -9,9 +9,18 @@ from typing import Any
 
 from titlegen.errors import ExportError, MissingDependencyError
 from titlegen.manifest import write_atomically
-from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, GEMMA_NOTICE, PAD_ID, read_json, text_config
+from titlegen.models import (
+    BOS_ID,
+    END_OF_TURN_ID,
+    EOS_ID,
+    GEMMA_NOTICE,
+    PAD_ID,
+    read_json,
+    rope_parameters,
+    text_config,
+)
 from titlegen.settings import ExportSettings
-from titlegen.tensors import INDEX, Tensors
+from titlegen.tensors import INDEX, Tensors, opened
 
 _COPIED = (
     "tokenizer.json",
@@ -32,8 +41,6 @@ _SERVER_QUANTS = {"q4_k_m": "q4_K_M", "q4_k_s": "q4_K_S"}
 _GGUF_OF_DTYPE = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _SMALL_ELEMENTS = 2**20
 _LOG_TAIL_LINES = 6
-# Source: Gemma 3 and 3n; transformers 5 writes them inside rope_parameters, Ollama's gemma3n importer reads these.
-_ROPE_THETA, _ROPE_LOCAL = 1_000_000.0, 10_000.0
 
 
 def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory: Path) -> dict[str, Any]:
@@ -107,9 +114,7 @@ class AdapterDeltas:
             raise ExportError(f"{adapter} is not a plain LoRA adapter ({found}); only plain LoRA can be merged")
         self.scale = float(config["lora_alpha"]) / float(config["r"])
         self._path = path
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             keys = set(file.keys())
         suffix_a, suffix_b = ".lora_A.weight", ".lora_B.weight"
         self._keys = {_module(key, suffix_a): key for key in keys if key.endswith(suffix_a)}
@@ -225,11 +230,10 @@ def _dtype(name: str, tensor: Any) -> Any:
 def _write_configs(base: Path, directory: Path, settings: ExportSettings) -> None:
     config = read_json(base / "config.json")
     text = text_config(config)
-    rope = text.get("rope_parameters") or {}
-    text["rope_theta"] = rope.get("full_attention", {}).get("rope_theta", text.get("rope_theta", _ROPE_THETA))
-    text["rope_local_base_freq"] = rope.get("sliding_attention", {}).get(
-        "rope_theta", text.get("rope_local_base_freq", _ROPE_LOCAL)
-    )
+    # In both forms: transformers 5 reads the first, Ollama's importer the others.
+    text["rope_parameters"] = rope = rope_parameters(text)
+    text["rope_theta"] = rope["full_attention"]["rope_theta"]
+    text["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     config["eos_token_id"] = [EOS_ID, END_OF_TURN_ID]
     if settings.dtype != "base":
         text["dtype"] = config["dtype"] = settings.dtype

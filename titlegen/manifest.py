@@ -35,6 +35,11 @@ _TRACKED = (
 )
 
 
+# Raised when a stage's code comes to another result from the same settings and inputs, so that it runs again; a release
+# makes every stage run again.
+_REVISIONS = {"train": 2, "merge": 2, "verify": 4}
+
+
 class FileRecord(BaseModel):
     """Size in bytes and SHA-256 of one file."""
 
@@ -91,7 +96,8 @@ def record_files(directory: Path) -> dict[str, FileRecord]:
 
 def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Return the digest of what a stage's result depends on: settings, inputs and titlegen's version."""
-    return digest_json({"stage": stage, "settings": settings, "inputs": inputs, "titlegen": __version__})
+    revision = {"revision": _REVISIONS[stage]} if stage in _REVISIONS else {}
+    return digest_json({"stage": stage, "settings": settings, "inputs": inputs, "titlegen": __version__, **revision})
 
 
 def write_manifest(

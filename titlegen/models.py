@@ -30,6 +30,8 @@ _RENAMED = {
 }
 _HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*", "USE_POLICY*"]
 
+# Source: Gemma 3 and 3n.
+_ROPE_THETA, _ROPE_LOCAL = 1_000_000.0, 10_000.0
 # Source: Ollama's safetensors importers, of which titlegen makes these; the GGUF converter takes others too, and runs
 # code that comes with some of them.
 IMPORTABLE = {"Gemma3ForCausalLM", "Gemma3nForConditionalGeneration"}
@@ -101,6 +103,17 @@ def check_safe(directory: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (directory / name).is_file() and "auto_map" in read_json(directory / name):
             raise ConfigError(f"{directory / name} asks for remote code (auto_map); titlegen never runs a model's code")
+    # What transformers would load in place of, or on top of, the shards that the index names.
+    index = directory / "model.safetensors.index.json"
+    single = directory / "model.safetensors"
+    if index.is_file() and single.is_file() and single.name not in (read_json(index).get("weight_map") or {}).values():
+        raise ConfigError(f"{single} is not in {index.name}, and would be loaded in place of it; remove one of the two")
+    if (directory / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{directory} holds an adapter beside the model, which would be loaded, too; move it elsewhere"
+        )
+    if "transformers_weights" in config:
+        raise ConfigError(f"{directory / 'config.json'} names other weights (transformers_weights); take that out")
     if "quantization_config" in config:
         raise ConfigError(f"{directory} is quantised; training and merging need the 16-bit weights")
     if not any(directory.glob("*.safetensors")):
@@ -110,9 +123,33 @@ def check_safe(directory: Path) -> None:
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a configuration says about the text model: all of it, or a part when there are towers beside it."""
-    text: dict[str, Any] = config.get("text_config", config)
+    """Return what a configuration says about the text model: all of it, or a part when there are towers beside it.
+
+    Raises:
+        ConfigError: that part is no object.
+    """
+    text = config.get("text_config", config)
+    if not isinstance(text, dict):
+        raise ConfigError(f"text_config in config.json holds {type(text).__name__}, an object is needed")
     return text
+
+
+def rope_parameters(text: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return how positions turn in each kind of layer, from either form of a text configuration.
+
+    transformers 5 writes it as ``rope_parameters``. The published Gemma 3n, and what Ollama's importer reads, have
+    ``rope_theta``, ``rope_scaling`` and ``rope_local_base_freq``.
+
+    Source: transformers, Gemma3nTextConfig.convert_rope_params_to_dict.
+    """
+    nested = text.get("rope_parameters") or {}
+    scaling = text.get("rope_scaling") or {}
+    full = {"rope_type": "default", "rope_theta": text.get("rope_theta", _ROPE_THETA), **scaling}
+    sliding = {"rope_type": "default", "rope_theta": text.get("rope_local_base_freq", _ROPE_LOCAL)}
+    return {
+        "full_attention": full | nested.get("full_attention", {}),
+        "sliding_attention": sliding | nested.get("sliding_attention", {}),
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -125,6 +162,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; fetch or export the model again") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds {type(value).__name__}, an object is needed")
     return value

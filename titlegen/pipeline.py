@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import sys
 import time
@@ -23,6 +24,7 @@ from titlegen.manifest import (
     new_directory,
     read_manifest,
     stage_key,
+    writable,
     write_atomically,
     write_manifest,
 )
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 
 # Articles whose prompts and tokens are compared.
 _PARITY_ARTICLES = 1000
-# Raised when the checks change, so that what an earlier version verified is verified again.
-_CHECKS = 3
 # Lines of a file of articles between two reports of progress.
 _PROGRESS_LINES = 100
 
@@ -99,10 +99,36 @@ def run_stage(
     previous result as it was.
     """
     key = stage_key(name, settings, inputs)
-    if is_up_to_date(directory, key):
-        say(f"{name}: up to date ({directory})")
-        return StageRun(name, directory, read_manifest(directory), fresh=False)
-    say(f"{name}: running")
+    with _alone(directory.parent):
+        if is_up_to_date(directory, key):
+            say(f"{name}: up to date ({directory})")
+            return StageRun(name, directory, read_manifest(directory), fresh=False)
+        say(f"{name}: running")
+        return _build(name, directory, settings, inputs, build)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a profile's folder: two runs at once would write into each other's temporary directories."""
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run that writes to {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(
+    name: str,
+    directory: Path,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    build: Callable[[Path], dict[str, Any]],
+) -> StageRun:
     started = time.monotonic()
     with new_directory(directory) as temporary:
         results = build(temporary)
@@ -188,22 +214,23 @@ def export(settings: Settings) -> tuple[StageRun, StageRun]:
 
 def verify(settings: Settings) -> StageRun:
     """Prove that the export is base + adapter and that its prompt is served as it was trained, into ``verify/``."""
-    from titlegen import data
     from titlegen.verify import require
     from titlegen.verify import verify as run_checks
 
     merged, converted = export(settings)
-    check_files(merged.directory, merged.manifest)
-    check_files(converted.directory, converted.manifest)
+    for run in (merged, converted):
+        check_files(run.directory, run.manifest)
+    # What the merge is compared with: a changed adapter would prove itself.
+    adapter = settings.directory / "lora"
+    check_files(adapter, read_manifest(adapter))
     base = resolve_base(settings.model)
 
     def build(directory: Path) -> dict[str, Any]:
-        splits = (data.load_split(settings.directory / "data", split) for split in ("test", "val", "train"))
-        examples = [example for split in splits for example in split][:_PARITY_ARTICLES]
+        examples = _parity_examples(settings)
         found = run_checks(
             merged.directory,
             base,
-            settings.directory / "lora",
+            adapter,
             sorted(converted.directory.glob("*.gguf")),
             [example.content for example in examples],
             [example.title for example in examples],
@@ -216,10 +243,18 @@ def verify(settings: Settings) -> StageRun:
     return run_stage(
         "verify",
         settings.directory / "verify",
-        settings.export.model_dump(mode="json", include={"verify_articles"}) | {"checks": _CHECKS},
+        settings.export.model_dump(mode="json", include={"verify_articles"}),
         {"merged": merged.manifest.digest, "gguf": converted.manifest.digest},
         build,
     )
+
+
+def _parity_examples(settings: Settings) -> list[Any]:
+    """Return the articles on which training and serving are compared, the test split's first."""
+    from titlegen import data
+
+    splits = (data.load_split(settings.directory / "data", split) for split in ("test", "val", "train"))
+    return [example for split in splits for example in split][:_PARITY_ARTICLES]
 
 
 def verify_directory(settings: Settings, directory: Path, base: Path | None, adapter: Path | None) -> list[Any]:
@@ -253,8 +288,17 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
     """Generate titles for a split, score them beside the baselines, and write ``report/`` (``report-served/``)."""
     from titlegen import data
     from titlegen import evaluate as scoring
+    from titlegen import serve as serving
 
     target = _target(settings)
+    # Before hours of training are spent on what a wrong path ends.
+    predictions_file = None if target in {"server", "merged", "adapter"} else Path(target)
+    other = None if against is None else (against if against.is_dir() else against.parent) / "predictions.jsonl"
+    for option, path in (("--evaluate.target", predictions_file), ("--against", other)):
+        if path is not None and not path.is_file():
+            raise DataError(
+                f"{option}: {path} does not exist; give the predictions.jsonl of an evaluation, or its folder"
+            )
     merged, converted = export(settings)
     prepared = prepare(settings)
     examples = data.load_split(prepared.directory, settings.evaluate.split)[: settings.evaluate.limit or None]
@@ -262,10 +306,13 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
     inputs = {"data": prepared.manifest.digest, "model": merged.manifest.digest, "gguf": converted.manifest.digest}
     if target == "server":
         stage_settings["serve"] = settings.serve.model_dump(mode="json")
-    elif target not in {"merged", "adapter"}:
-        inputs["predictions"] = digest_file(Path(target))
-    if against is not None:
-        inputs["against"] = digest_file(against)
+        inputs["served"] = serving.served_digest(settings.serve)
+        if not serving.is_deployed(settings.serve, converted.directory):
+            say(f"evaluate: {settings.serve.model_name} on the server is not the exported model; deploy it first")
+    elif predictions_file is not None:
+        inputs["predictions"] = digest_file(predictions_file)
+    if other is not None:
+        inputs["against"] = digest_file(other)
 
     def build(directory: Path) -> dict[str, Any]:
         predictions, generation = _generate_split(settings, target, examples)
@@ -276,7 +323,8 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
         scoring.write_report(report, directory, against=against)
         return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
 
-    name = "report-served" if target == "server" else "report"
+    # A file's titles are not this model's: what is pushed is report/.
+    name = {"server": "report-served", "merged": "report", "adapter": "report"}.get(target, "report-file")
     return run_stage("evaluate", settings.directory / name, stage_settings, inputs, build)
 
 
@@ -300,7 +348,8 @@ def _generate_split(settings: Settings, target: str, examples: Sequence[Any]) ->
 
     generator: Any
     if target == "server":
-        generator = serving.ServedGenerator(settings.serve, settings.directory / "final-hf")
+        digest = serving.served_digest(settings.serve)
+        generator = serving.ServedGenerator(settings.serve, settings.directory / "final-hf", digest=digest)
     elif target == "merged":
         generator = scoring.TransformersGenerator(settings.directory / "final-hf", None, settings.evaluate)
     elif target == "adapter":
@@ -336,8 +385,10 @@ def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None =
     if dry_run:
         return hub.plan_push(target, published, settings)
     started = time.monotonic()
+    earlier = _recall(settings, "push") or {}
     result = hub.push_model(target, published, settings)
-    if result["committed"]:
+    # Also when nothing was committed: the download of that commit may have failed, or never ended.
+    if (earlier.get("url"), earlier.get("commit")) != (result["url"], result["commit"]):
         say("push: downloading what arrived, and comparing a title")
         article = data.load_split(settings.directory / "data", "test")[0].content
         hub.check_download(target, article, revision=result["commit"], export=published.export)
@@ -385,11 +436,10 @@ def _check_served(settings: Settings, titles: Sequence[str], client: "Client") -
     Raises:
         VerifyError: too few are equal.
     """
-    from titlegen import data
     from titlegen.verify import check_served, require
 
     say("deploy: comparing the new model's titles with the merged model's")
-    examples = data.load_split(settings.directory / "data", "test")[: len(titles)]
+    examples = _parity_examples(settings)[: len(titles)]
     served = [client.ask(example.content, {"temperature": 0.0}).raw for example in examples]
     kind = settings.serve.quantize or settings.export.gguf_types[0]
     check: dict[str, Any] = require([check_served(served, titles, kind.upper())])["checks"][0]

@@ -33,7 +33,7 @@ class DataSettings(Stage):
     source: str = "AWeirdDev/zh-tw-pts-articles-sm"
     """Hub data set name, path to JSONL, CSV or Parquet, or `embedded` for the corpus shipped with titlegen."""
     revision: str | None = None
-    """Hub revision of the data set."""
+    """Hub revision of the data set; a branch may move, which goes unnoticed, a commit id may not."""
     content_column: str = "content"
     """Column that holds the article."""
     title_column: str = "title"

@@ -44,6 +44,20 @@ def weight_map(directory: Path) -> dict[str, str]:
     return named
 
 
+def opened(path: Path) -> Any:
+    """Open a safetensors file.
+
+    Raises:
+        ExportError: it is cut off or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ExportError(f"{path} is cut off or damaged ({error}); fetch or export it again") from error
+
+
 class Tensors:
     """The tensors of a model directory, read from its shards as they are asked for."""
 
@@ -51,15 +65,13 @@ class Tensors:
         """Note which shard holds which tensor.
 
         Raises:
-            ExportError: a shard is missing.
+            ExportError: a shard is missing or damaged.
         """
-        from safetensors import safe_open
-
         self._where: dict[str, Path] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._dtypes: dict[str, str] = {}
         for shard in shard_files(directory):
-            with safe_open(shard, framework="pt") as file:
+            with opened(shard) as file:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     self._where[key] = shard
                     entry = file.get_slice(key)
@@ -105,11 +117,9 @@ class Tensors:
         return self._count(self._opened(key).get_slice(key)[part])
 
     def _opened(self, key: str) -> Any:
-        from safetensors import safe_open
-
         if self._where[key] != self._shard or self._read_bytes > _MAPPED_BYTES:
             self._shard, self._read_bytes = self._where[key], 0
-            self._file = safe_open(self._shard, framework="pt")
+            self._file = opened(self._shard)
         return self._file
 
     def _count(self, tensor: Any) -> Any:

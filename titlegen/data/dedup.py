@@ -26,6 +26,7 @@ _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _ESTIMATE_MARGIN = 0.15
 _MISS = 1e-4
 _CACHED_SETS = 4096
+_REMEMBERED_PAIRS = 1_000_000
 
 
 def mix(values: U64) -> U64:
@@ -193,6 +194,9 @@ class _Matcher:
             return False
         alike = jaccard(self.shingles(a), self.shingles(b)) >= self.threshold
         if not alike:
+            if len(self.different) >= _REMEMBERED_PAIRS:
+                # They are compared again: templated articles, all a little alike, would fill the memory.
+                self.different.clear()
             self.different.add((a, b))
         return alike
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache, lru_cache
 from typing import Any
 
@@ -160,24 +160,49 @@ def _in_big5(character: str) -> bool:
 def parse_date(value: Any) -> str | None:
     """Return the day as YYYY-MM-DD, None when the value is no date.
 
-    Understood are ISO 8601, 2024/5/1, 2024年5月1日, the Republic's 113年5月1日, and seconds or milliseconds since 1970.
+    Understood are ISO 8601, 2024/5/1, 20240501, 2024年5月1日, the Republic's 113年5月1日, and seconds or milliseconds
+    from 2001 on. The day is Taiwan's where the time is known.
     """
-    if isinstance(value, datetime | date):
-        return value.isoformat()[:10]
     try:
+        if isinstance(value, datetime):
+            return _day(value)
+        if isinstance(value, date):
+            return value.isoformat()
         if isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = value / 1000 if abs(value) >= _EPOCH_MS else value
-            return datetime.fromtimestamp(seconds, UTC).date().isoformat()
-        if not isinstance(value, str):
-            return None
-        if match := _DATE.match(value):
-            year = int(match[1]) + (_ROC_YEARS if len(match[1]) < 4 else 0)  # noqa: PLR2004
-            return date(year, int(match[2]), int(match[3])).isoformat()
-        return datetime.fromisoformat(value.strip()).date().isoformat()
+            return _day_of_number(value)
+        return _day_of_text(value) if isinstance(value, str) else None
     except (ValueError, OverflowError, OSError):
         return None
 
 
+def _day_of_number(value: float) -> str | None:
+    if _DAYS[0] <= value <= _DAYS[1] and value == int(value):
+        return _day_of_text(str(int(value)))
+    seconds = value / 1000 if abs(value) >= _EPOCH_MS else value
+    # What is less is a year, a number of days, or no date at all.
+    return _day(datetime.fromtimestamp(seconds, UTC)) if seconds >= _FIRST_EPOCH else None
+
+
+def _day_of_text(value: str) -> str:
+    try:
+        return _day(datetime.fromisoformat(value.strip()))
+    except ValueError:
+        if (match := _DATE.match(value)) is None:
+            raise
+    year = int(match[1]) + (_ROC_YEARS if len(match[1]) < 4 else 0)  # noqa: PLR2004
+    return date(year, int(match[2]), int(match[3])).isoformat()
+
+
+def _day(moment: datetime) -> str:
+    """Return the day of a moment in Taiwan; one without a time zone is taken as it is."""
+    return (moment if moment.tzinfo is None else moment.astimezone(_TAIWAN)).date().isoformat()
+
+
+# Taiwan has had no other since 1980.
+_TAIWAN = timezone(timedelta(hours=8))
+_DAYS = (19000101, 21001231)
+# 2001-09-09: ten digits.
+_FIRST_EPOCH = 1e9
 _DATE = re.compile(r"\s*(\d{2,4}) ?[-/.年] ?(\d{1,2}) ?[-/.月] ?(\d{1,2})(?!\d)", re.ASCII)
 
 

@@ -17,6 +17,7 @@ from titlegen.prompt import INSTRUCTION
 from titlegen.settings import EMBEDDED, DataSettings
 
 _SUFFIXES = (".jsonl", ".csv", ".parquet")
+_HEAD_RECORDS = 500
 # Other names that published title and headline sets use; taken only where the settings still have their defaults.
 _CONTENT_NAMES = ("content", "article")
 _TITLE_NAMES = ("title", "headline")
@@ -95,11 +96,12 @@ def _open_file(path: Path, settings: DataSettings) -> tuple[dict[str, str], Iter
 def _open_records(
     name: str, settings: DataSettings, records: Iterator[Record]
 ) -> tuple[dict[str, str], Iterator[Record]]:
-    """Find the columns by the first record of a stream."""
-    first = next(records, None)
-    if first is None:
+    """Find the columns by the first records of a stream: a record may lack what it has no value for."""
+    head = list(itertools.islice(records, _HEAD_RECORDS))
+    if not head:
         raise DataError(f"data source {name!r} is empty")
-    return find_columns(name, list(first), settings), itertools.chain([first], records)
+    names = list(dict.fromkeys(key for record in head for key in record))
+    return find_columns(name, names, settings), itertools.chain(head, records)
 
 
 def _csv_records(path: Path) -> Iterator[Record]:

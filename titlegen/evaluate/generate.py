@@ -82,12 +82,14 @@ def _generate_batch(generator: Generator, batch: Sequence[Example]) -> list[dict
 
 
 def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    # Half a surrogate pair, which a server may send, has no place in UTF-8.
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
 
 
 def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, dict[str, Any]]:
     try:
-        lines = partial.read_text(encoding="utf-8", errors="replace").splitlines()
+        # A title can hold what splitlines takes for the end of a line.
+        lines = partial.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     except FileNotFoundError:
         return {}
     records = []

@@ -22,6 +22,8 @@ _MAIN = "main"
 _CONFLICT = 412
 # Somebody else's push in between makes ours start again from theirs, so often.
 _ROUNDS = 4
+# What transformers loads in place of a sharded model, or on top of it.
+_SHADOWING = frozenset({"model.safetensors", "model.safetensors.index.json", "adapter_config.json"})
 _READ_ROLES = frozenset({"read"})
 _SHOWN = 3
 
@@ -217,11 +219,13 @@ def _head(api: "HfApi", repo_id: str, revision: str) -> str | None:
 
 
 def _stale_files(api: "HfApi", repo_id: str, head: str, difference: Difference, staged: Staged) -> list[str]:
-    """Return files of an earlier push that are not part of this one; what others put there is theirs."""
+    """Return files of an earlier push that are not part of this one, and those that would be loaded in its place.
+
+    What else others put there is theirs.
+    """
     earlier = read_remote_manifest(api, repo_id, head)
-    return [
-        name for name in difference.extra if earlier is not None and name in earlier.files and name not in staged.files
-    ]
+    known = _SHADOWING | (earlier.files.keys() if earlier is not None else set())
+    return [name for name in difference.extra if name in known and name not in staged.files]
 
 
 def _upload(api: "HfApi", repo_id: str, staged: Staged, hub: HubSettings) -> tuple[str, "CommitInfo"]:

@@ -113,10 +113,26 @@ def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest
         check_files(artefacts.gguf, gguf)
         _check_origin("GGUF", gguf, "merged", export, artefacts)
     if (artefacts.report / MANIFEST).is_file():
-        _check_origin("report", read_manifest(artefacts.report), "model", export, artefacts)
+        report = read_manifest(artefacts.report)
+        check_files(artefacts.report, report)
+        _check_origin("report", report, "model", export, artefacts)
+        if report.results.get("target") not in {"merged", "adapter"}:
+            raise HubError(
+                f"{artefacts.report} is of titles that this model did not write ({report.results.get('target')}); run "
+                "`titlegen evaluate` again, then push"
+            )
+    if (artefacts.adapter / MANIFEST).is_file():
+        adapter = read_manifest(artefacts.adapter)
+        check_files(artefacts.adapter, adapter)
+        if export.inputs.get("adapter") != adapter.digest:
+            raise HubError(
+                f"{artefacts.adapter} is another adapter than the one in {artefacts.export}; run `titlegen export`"
+            )
     if artefacts.verification is not None:
         verification = read_manifest(artefacts.verification)
         _check_origin("verification", verification, "merged", export, artefacts)
+        if gguf is not None and verification.inputs.get("gguf") != gguf.digest:
+            raise HubError(f"the verification is of other GGUF files than {artefacts.gguf}; run `titlegen verify`")
         checks = verification.results.get("checks", [])
         failed = [str(check["name"]) for check in checks if not check["passed"]]
         if failed or not checks:
@@ -126,7 +142,7 @@ def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest
 
 def _check_origin(what: str, manifest: Manifest, name: str, export: Manifest, artefacts: Artefacts) -> None:
     """Refuse what was made from another model: its manifest names the digest of its input."""
-    if manifest.inputs.get(name, export.digest) != export.digest:
+    if manifest.inputs.get(name) != export.digest:
         raise HubError(f"the {what} is of another model than {artefacts.export}; run its stage again, then push")
 
 

@@ -8,6 +8,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+# Resampling fewer says next to nothing: of 3 rows the interval holds the true mean 75 times in 100. All scores lie
+# between 0 and 1, and that is then their interval.
+LEAST_ROWS = 8
 # Half a MiB of weights at a time, whatever the number of rows: more would leave the processor's cache.
 _CELLS = 1 << 16
 

@@ -46,6 +46,7 @@ _CALENDAR = frozenset({"year", "month", "day", "hour"})
 _LARGEST = {"month": 12, "day": 31, "hour": 24, "tenths": 10}
 _JOINT = re.compile(r"[年月日號點時%成折)]{0,2} ?[、,，~至到和及與或-]{1,2} ?")
 _ROC_BEFORE = re.compile(r"(?:民國|[今明去前昨後]\(?)\Z")
+_LARGEST_PERCENT = Decimal(10) ** 9
 _ROC_OFFSET = 1911
 # Where 年 may also count years: 民國60 to 150 are calendar years, and from 100 on nothing else.
 _LIKELY_ROC = (60, 150)
@@ -173,7 +174,8 @@ def _read_fraction(match: re.Match[str]) -> set[Reading]:
         return set()
     readings: set[Reading] = {("fraction", f"{part}/{whole}")}
     percent = 100 * part / whole
-    if percent == percent.quantize(Decimal("0.0001")):
+    # Others are no percentages that anyone writes, and have too many digits to be rounded.
+    if percent < _LARGEST_PERCENT and percent == percent.quantize(Decimal("0.0001")):
         readings.add(("percent", percent.normalize()))
     return readings
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from titlegen.metrics.bootstrap import bootstrap_interval, resample_sums, wilson_interval
+from titlegen.metrics.bootstrap import LEAST_ROWS, bootstrap_interval, resample_sums, wilson_interval
 from titlegen.metrics.contract import has_title_length, style_violations, title_violations
 from titlegen.metrics.figures import Reading
 from titlegen.metrics.novelty import measure_copying, repetition, script_purity, searchable
@@ -179,12 +179,15 @@ def estimate_scores(statistics: Statistics, resamples: int, seed: int) -> dict[s
     rows = len(statistics.values)
     values = score_titles(statistics)
     samples = combine(resample_sums(statistics.values, resamples, seed), rows)
-    return {
-        name: Score(
-            value, *(wilson_interval(value, rows) if name in RATES else bootstrap_interval(samples[name], rows))
-        )
+    intervals = {
+        name: wilson_interval(value, rows)
+        if name in RATES
+        else bootstrap_interval(samples[name], rows)
+        if rows >= LEAST_ROWS
+        else (0.0, 1.0)
         for name, value in values.items()
     }
+    return {name: Score(value, *intervals[name]) for name, value in values.items()}
 
 
 def compare_scores(first: Statistics, second: Statistics, resamples: int, seed: int) -> dict[str, Score]:
@@ -197,7 +200,13 @@ def compare_scores(first: Statistics, second: Statistics, resamples: int, seed: 
     sums = resample_sums(np.hstack([first.values, second.values]), resamples, seed)
     ours, theirs = combine(sums[:, :width], rows), combine(sums[:, width:], rows)
     a, b = score_titles(first), score_titles(second)
-    return {name: Score(a[name] - b[name], *bootstrap_interval(ours[name] - theirs[name], rows)) for name in SCORES}
+    return {
+        name: Score(
+            a[name] - b[name],
+            *(bootstrap_interval(ours[name] - theirs[name], rows) if rows >= LEAST_ROWS else (-1.0, 1.0)),
+        )
+        for name in SCORES
+    }
 
 
 def score_overlap(titles: Sequence[str], references: Sequence[str], tokens: Tokenizer = tokenize) -> dict[str, float]:

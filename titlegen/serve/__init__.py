@@ -2,7 +2,7 @@
 
 from titlegen.serve.batch import generate_file
 from titlegen.serve.client import CONCURRENCY, Answer, Client, ServedGenerator, UnavailableError
-from titlegen.serve.deploy import create_model, deploy, is_deployed, rollback
+from titlegen.serve.deploy import create_model, deploy, is_deployed, rollback, served_digest
 from titlegen.serve.modelfile import render_modelfile, render_template, resolve_source
 from titlegen.serve.server import Server, ensure_server, server_url, stop_server
 
@@ -22,6 +22,7 @@ __all__ = [
     "render_template",
     "resolve_source",
     "rollback",
+    "served_digest",
     "server_url",
     "stop_server",
 ]

@@ -268,7 +268,9 @@ class Client:
 class ServedGenerator:
     """Titles for an evaluation, from the deployed model as its users get them."""
 
-    def __init__(self, settings: ServeSettings, model_directory: Path, *, seed: int = 0) -> None:
+    def __init__(self, settings: ServeSettings, model_directory: Path, *, digest: str, seed: int = 0) -> None:
+        """Take the settings, the export for its tokenizer, and the digest of the model that is on the server."""
+        self._digest = digest
         self._client = Client(settings, model_directory)
         self._options = {"seed": seed}
 
@@ -279,6 +281,7 @@ class ServedGenerator:
             "generator": "server",
             "host": self._client.url,
             "model": self._client.model_name,
+            "digest": self._digest,
             "decoding": {"temperature": settings.temperature, "num_predict": settings.num_predict, **self._options},
         }
 

@@ -256,6 +256,20 @@ def _finish_rollback(connection: _Connection, names: _Names) -> bool:
     return changed
 
 
+def served_digest(settings: ServeSettings) -> str:
+    """Return the digest of the model that the server has under our name.
+
+    Raises:
+        ServeError: no server answers, or it has none.
+    """
+    name = _Names.of(settings.model_name).final
+    with _connection(settings) as connection:
+        found = connection.digests().get(name)
+    if found is None:
+        raise ServeError(f"{server_url(settings.host)} has no model {name!r}; run `titlegen deploy` first")
+    return found
+
+
 def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
     """Return whether the server answers with the model made of the exported GGUF file; asks, and starts nothing."""
     import httpx

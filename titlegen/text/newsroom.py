@@ -65,8 +65,9 @@ CAPTION = Rule(
     name="caption",
     pattern=re.compile(
         any_of(
-            r"^ ?[▲▼△▽][^\n]*$",
-            # Arrows are bullets, too.
+            # Triangles are bullets, too: a caption names its picture, or is a few words without a number.
+            r"^ ?[▲▼△▽]+(?:[^\n]{0,200}?(?:圖|攝|提供|畫面|資料照)[^\n]*|[^\n\d０-９]{0,24})$",
+            # As are arrows.
             r"^ ?[◀▶►◄↑↓][^\n]{0,200}?(?:圖|攝|提供|畫面)[^\n]{0,40}$",
             r"^(?:照片|圖片?|影片|影音|畫面|資料照|示意圖|圖說) ?(?:[一二三四五六七八九十]|\d{1,2})? ?[：:／/][^\n]*$",
             bracketed(
@@ -94,8 +95,10 @@ EDITOR_NOTE = Rule(
             bracketed(rf"(?:編按|編者按|編註|按語|更新時間|更新|本文) ?[：:]{INSIDE}{{0,200}}"),
             rf"^{_STARS}(?:編按|編者按|編輯部?按|編註)[：:][^\n]*$",
             # Advice that a site adds below every article on suicide, alcohol or tobacco.
-            rf"^{_STARS}(?:[^\n。：，]{{0,12}}提醒您 ?[：:]|"
-            r"珍惜生命|自殺防治|自殺不能|飲酒過量|吸菸有害|未滿18歲|勇敢求救|請撥打?1925)[^\n]{0,160}$",
+            rf"^{_STARS}(?:[^\n。：，]{{0,12}}提醒您 ?[：:]|請撥打?1925|"
+            # News begins with these words, too; advice tells what to do.
+            r"(?=[^\n]{0,160}(?:請撥|請勿|有害健康|不能解決|並非弱者|禁止飲酒|專線 ?[：:]? ?\d{4}))"
+            r"(?:珍惜生命|自殺防治|自殺不能|飲酒過量|吸菸有害|未滿18歲|勇敢求救))[^\n]{0,160}$",
         ),
         re.MULTILINE,
     ),
@@ -112,12 +115,13 @@ RELATED_LINKS = Rule(
         + words(
             r"延伸閱讀 更多(?:\w{0,6})?(?:新聞|報導|文章|影音) 相關(?:新聞|報導|文章|連結) 推薦閱讀 看更多 "
             r"看了這篇 其他人也在看 你可能(?:也|還)?(?:想看|喜歡|感興趣) "
-            r"熱門(?:新聞|文章) 人氣(?:新聞|文章) 點我加入 加入好友 追蹤我們 "
-            r"下載[^\n]{0,8}APP 訂閱[^\n]{0,8}電子報 按讚"
+            r"熱門(?:新聞|文章) 人氣(?:新聞|文章) 點我加入 加入好友 追蹤我們 按讚"
         )
         + r"(?:[】〉\]]|[ ：:／/!！]|$)[^\n]*"
         # The headlines below such a heading: lines that no sentence ends.
-        + r"(?:\n[^\n]*[^\n。！？」』）)](?=\n|\Z)){0,12}",
+        + r"(?:\n[^\n]*[^\n。！？」』）)](?=\n|\Z)){0,12}"
+        # An app or newsletter may be in the news: only where the line calls for it.
+        + rf"|^{_BULLETS}(?:下載[^\n]{{0,8}}APP|訂閱[^\n]{{0,8}}電子報)(?:[】〉\]：:／/!！][^\n]*)?$",
         re.MULTILINE,
     ),
     triggers=listed(

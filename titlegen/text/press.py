@@ -31,6 +31,12 @@ _FIELD = _LEAD + any_of(
 )
 _PHONE_LIKE = re.compile(r"[0-9](?:[-－）)] ?[0-9]{3}|[0-9]{6})")
 _PHONE_NUMBER = re.compile(_PHONE)
+# A sentence with a number is about whom to call when it says so, or is hardly more than a name and the number.
+_CALLS = re.compile(
+    r"電 ?話|專線|洽|撥|[聯連][絡繫]|分機|轉|[#＃]|傳 ?真|手 ?機|報名|查詢|諮詢|詢問|預約|訂[位購票]|服務|窗口|請|"
+    r"[Tt][Ee][Ll]|" + _POST
+)
+_SHORT_CHARS = 30
 _SENTENCE = re.compile(r"[^。！？]*[。！？」』）]*")
 
 
@@ -47,10 +53,17 @@ def _drop_contact_sentences(text: str) -> tuple[str, list[str]]:
             continue
         stays: list[str] = []
         for sentence in _SENTENCE.findall(line):
-            (pieces if _PHONE_NUMBER.search(sentence) else stays).append(sentence)
+            (pieces if _gives_contact(sentence) else stays).append(sentence)
         if any(stays):
             kept.append("".join(stays))
     return "\n".join(kept), pieces
+
+
+def _gives_contact(sentence: str) -> bool:
+    if not _PHONE_NUMBER.search(sentence):
+        return False
+    is_short = len(sentence) <= _SHORT_CHARS and not sentence.endswith("。")
+    return is_short or _CALLS.search(sentence) is not None
 
 
 PRESS_RULES: tuple[AnyRule, ...] = (

@@ -18,8 +18,11 @@ TITLE_RULES: tuple[AnyRule, ...] = (
     Rule(
         name="title_site_suffix",
         pattern=re.compile(
-            r"(?: ?[-–—_－＿] ?| )(?:(?:自由時報|聯合|中時|蘋果|公視|華視|民視|三立|東森|中央|今日|上報|鏡)\w{0,6}"
-            r"(?:新聞網?|電子報|時報|日報)|(?:ETtoday|TVBS|NOWnews|Yahoo奇摩)\w{0,8}|中央社 ?CNA|風傳媒|信傳媒|鏡週刊)$"
+            r"(?: ?[-–—_－＿] ?(?:自由時報|聯合|中時|蘋果|公視|華視|民視|三立|東森|中央|今日|上報|鏡)\w{0,6}"
+            r"(?:新聞網?|電子報|時報|日報)|(?: ?[-–—_－＿] ?| )(?:"
+            # Behind a space alone only a whole name: 今日 and 中央 begin clauses of headlines, too.
+            r"自由時報(?:電子報)?|聯合新聞網|中時(?:新聞網|電子報)|蘋果(?:日報|新聞網)|(?:公視|華視|民視|三立|東森)新聞網|"
+            r"今日新聞網|(?:ETtoday|TVBS|NOWnews|Yahoo奇摩)\w{0,8}|中央社 ?CNA|風傳媒|信傳媒|鏡週刊))$"
         ),
     ),
     Rule(

@@ -10,6 +10,7 @@ from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, read_json, text_conf
 from titlegen.prompt import BOS, END_OF_TURN, START_OF_TURN
 from titlegen.tensors import Tensors
 from titlegen.verify.check import Check, none_wrong
+from titlegen.verify.integrity import load_vocabulary
 
 _CONTROL = 3  # Source: gguf.TokenType.CONTROL
 # Gemma 3's converter stores norms as 1 + weight; Gemma 3n's does not.
@@ -93,9 +94,9 @@ def _check_metadata(name: str, header: GgufHeader, export: Path) -> Check:
 
 
 def _token_faults(tokens: list[str], kinds: list[int], vocab_size: Any, export: Path) -> list[str]:
-    from tokenizers import Tokenizer
-
     wrong = []
+    if len(kinds) != len(tokens):
+        return [f"the file has {len(tokens)} tokens and {len(kinds)} token types"]
     marks = [
         token
         for token in (BOS, START_OF_TURN, END_OF_TURN)
@@ -105,7 +106,7 @@ def _token_faults(tokens: list[str], kinds: list[int], vocab_size: Any, export: 
         wrong.append(f"{', '.join(marks)} not stored as control tokens; the server would read them as text")
     if len(tokens) != vocab_size:
         wrong.append(f"the file has {len(tokens)} tokens, config.json says {vocab_size}")
-    vocabulary = Tokenizer.from_file(str(export / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    vocabulary = load_vocabulary(export).get_vocab(with_added_tokens=True)
     other = [
         i
         for token, i in vocabulary.items()

@@ -1,12 +1,14 @@
 """Integrity of a merged model directory: safe to load, complete, and equal to base + (alpha / r) B A."""
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from titlegen.errors import TitlegenError
+from titlegen.errors import TitlegenError, VerifyError
 from titlegen.export import AdapterDeltas, match_targets
 from titlegen.manifest import digest_file
-from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, check_safe, read_json, text_config
+from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, check_safe, read_json, rope_parameters, text_config
+from titlegen.prompt import CHAT_TEMPLATE
 from titlegen.tensors import INDEX, Tensors, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
 
@@ -14,6 +16,11 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", "
 # Source: llama.cpp's gemma3 architecture, which fixes the pattern in code.
 _FULL_EVERY = {"gemma3_text": 6}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+# What an export may change in them.
+_SETTINGS_FILES = {
+    "generation_config.json": {"bos_token_id", "eos_token_id", "pad_token_id"},
+    "tokenizer_config.json": {"added_tokens_decoder"},
+}
 # A sum over r products in float32, taken in another order, differs by a few units in the last place of the largest.
 _SUM_ORDER = 4e-6
 # Shares of the adapter's update that a faulty merge holds, to within this much.
@@ -33,9 +40,11 @@ def check_foreign(directory: Path) -> list[Check]:
         elif path.suffix == ".py":
             wrong.append(f"{name} is code")
     try:
-        check_safe(directory)
         shards = sorted(set(weight_map(directory).values())) if (directory / INDEX).is_file() else []
-        wrong += [f"{INDEX} names a path outside of it: {name!r}" for name in shards if Path(name).name != name]
+        outside = [f"{INDEX} names a path outside of it: {name!r}" for name in shards if Path(name).name != name]
+        wrong += outside
+        if not outside:
+            check_safe(directory)
     except TitlegenError as error:
         wrong.append(str(error))
     return [none_wrong("files.safe", f"{directory.name}: links, pickles, code, auto_map, paths", wrong)]
@@ -199,10 +208,23 @@ def _diagnose(moved: Any, delta: Any) -> str:
     return f"holds {share:.2f} times the adapter's update, and {rest:.2f} times its size of something else: {cause}"
 
 
-def _check_tokenizer(export: Path, base: Path | None) -> Check:
-    """The tokenizer files are the base model's, and the vocabulary fits the embedding."""
+def load_vocabulary(directory: Path) -> Any:
+    """Return the tokenizer in a model directory, without transformers.
+
+    Raises:
+        VerifyError: the file is not one.
+    """
     from tokenizers import Tokenizer
 
+    path = directory / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower one
+        raise VerifyError(f"{path} is not a tokenizer: {error}; fetch or export the model again") from error
+
+
+def _check_tokenizer(export: Path, base: Path | None) -> Check:
+    """The tokenizer files are the base model's, and the vocabulary fits the embedding."""
     wrong = []
     for name in _TOKENIZER_FILES:
         if not (export / name).is_file():
@@ -214,7 +236,7 @@ def _check_tokenizer(export: Path, base: Path | None) -> Check:
     config = read_json(export / "config.json")
     vocab_size = text_config(config).get("vocab_size")
     if (export / "tokenizer.json").is_file():
-        size = Tokenizer.from_file(str(export / "tokenizer.json")).get_vocab_size()
+        size = load_vocabulary(export).get_vocab_size()
         tensors = Tensors(export)
         rows = next((tensors.shape(key)[0] for key in tensors if key.endswith("embed_tokens.weight")), 0)
         # Gemma 3n's embedding has rows for image and audio tokens beyond the text vocabulary.
@@ -249,12 +271,15 @@ def _check_config(export: Path, base: Path | None) -> Check:
         wrong.append(f"llama.cpp takes every {period}th layer as a full one, layer_types does not")
     if base:
         wrong += _config_changes(text, read_json(base / "config.json"))
+        wrong += _other_changes(export, base)
     return none_wrong("config.values", f"config.json against {base.name if base else 'the importers'}", wrong)
 
 
 def _config_changes(text: dict[str, Any], original: dict[str, Any]) -> list[str]:
     """Return what differs from the base model's configuration, apart from what an export adds."""
     original_text = text_config(original)
+    found, expected = rope_parameters(text), rope_parameters(original_text)
+    rope = [f"rope_parameters are {found}, the base model's {expected}"] if found != expected else []
     added = {
         "rope_theta",
         "rope_local_base_freq",
@@ -264,8 +289,26 @@ def _config_changes(text: dict[str, Any], original: dict[str, Any]) -> list[str]
         "torch_dtype",
         "text_config",
     }
+    return rope + _changes("", text, original_text, added)
+
+
+def _other_changes(export: Path, base: Path) -> list[str]:
+    """Return what differs in the files that decide how text goes in and titles come out."""
+    wrong = []
+    for name, added in _SETTINGS_FILES.items():
+        found, expected = (read_json(place / name) if (place / name).is_file() else {} for place in (export, base))
+        wrong += _changes(f"{name}: ", found, expected, added)
+    template = export / "chat_template.jinja"
+    original = base / template.name
+    expected_text = original.read_text(encoding="utf-8") if original.is_file() else CHAT_TEMPLATE
+    if template.is_file() and template.read_text(encoding="utf-8") != expected_text:
+        wrong.append(f"{template.name} differs from the base model's")
+    return wrong
+
+
+def _changes(where: str, found: dict[str, Any], expected: dict[str, Any], added: AbstractSet[str]) -> list[str]:
     return [
-        f"{key} is {text.get(key)}, the base model's {original_text.get(key)}"
-        for key in sorted((text.keys() | original_text.keys()) - added)
-        if text.get(key) != original_text.get(key)
+        f"{where}{key} is {found.get(key)}, the base model's {expected.get(key)}"
+        for key in sorted((found.keys() | expected.keys()) - added)
+        if found.get(key) != expected.get(key)
     ]

@@ -1,6 +1,7 @@
 """llama.cpp's own server on a GGUF file, asked over loopback."""
 
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from titlegen.errors import VerifyError
 
 _NUM_CTX = 4096
 _TIMEOUT_S = 600
+_SHOWN_CHARS = 300
 
 
 @contextmanager
@@ -44,9 +46,19 @@ def llama_server(path: Path) -> Iterator[str]:
 
 
 def ask(url: str, path: str, body: dict[str, Any]) -> Any:
-    """Post a JSON object to the server and return its answer."""
+    """Post a JSON object to the server and return its answer.
+
+    Raises:
+        VerifyError: the server refuses it.
+    """
     request = urllib.request.Request(  # noqa: S310 - our own loopback server
         url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
-        return json.loads(response.read())
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+            return json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")[:_SHOWN_CHARS]
+        raise VerifyError(
+            f"llama.cpp refused {path}: {said}; shorten the articles with --data.max-content-tokens"
+        ) from error

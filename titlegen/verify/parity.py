@@ -50,7 +50,7 @@ def check_token_ids(export: Path, ggufs: Sequence[Path], texts: Sequence[str], t
     prompts = [render_prompt(text) for text in texts]
     rows = tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []
     checks = []
-    for path in ggufs[:1]:
+    for path in ggufs:
         with llama_server(path) as url:
             wrong = []
             for text, prompt, ids in zip(texts, prompts, rows, strict=True):
