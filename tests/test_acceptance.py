@@ -50,7 +50,8 @@ base = "{base}"
 backend = "peft"
 load_in_4bit = false
 max_length = 192
-num_train_epochs = 16
+# Long enough that the titles of articles unlike these are titles, too, whatever the order in which a processor adds.
+num_train_epochs = 24
 per_device_train_batch_size = 16
 gradient_accumulation_steps = 1
 learning_rate = 5e-3

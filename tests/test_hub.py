@@ -394,7 +394,10 @@ def test_an_adapter_or_report_that_was_changed(
 def test_the_adapter_of_another_run(
     server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
 ) -> None:
-    write_manifest(artefacts.adapter, "train", {}, {"data": "0" * 64}, {})
+    path = artefacts.adapter / "adapter_model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    write_manifest(artefacts.adapter, "train", {}, {}, {})
     refuse(server, target, artefacts, settings, "is another adapter than the one in")
 
 
@@ -423,10 +426,23 @@ def test_an_export_that_was_not_verified(
     assert plan_push(target, made, settings)["bytes"] > 0
 
 
+def test_what_would_be_loaded_beside_the_model_is_removed(
+    target: HubTarget, artefacts: Artefacts, settings: Settings
+) -> None:
+    push_model(target, artefacts, settings)
+    with connect(target) as api:
+        for name in ("adapter_config.json", "notes.txt"):
+            api.upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id=target.repo_id)
+    assert plan_push(target, artefacts, settings)["changes"]["delete"] == ["adapter_config.json"]
+    # What else others put there is theirs.
+    assert push_model(target, artefacts, settings)["extra_files"] == ["notes.txt"]
+
+
 def test_a_failed_gate_needs_consent_and_is_written_into_the_card(
     server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
 ) -> None:
     (artefacts.report / "report.json").write_text(json.dumps(report_content("fail")), encoding="utf-8")
+    refresh(artefacts)
     refuse(server, target, artefacts, settings, "gates failed: rougeL")
     result = push_model(target, artefacts, with_hub(settings, allow_failed_gates=True))
     assert result["failed_gates"] == ["rougeL"]
@@ -434,6 +450,7 @@ def test_a_failed_gate_needs_consent_and_is_written_into_the_card(
         card = Path(api.hf_hub_download(target.repo_id, "README.md")).read_text(encoding="utf-8")
     assert "failed the gate rougeL" in card
     (artefacts.report / "report.json").write_text(json.dumps(report_content("undecided")), encoding="utf-8")
+    refresh(artefacts)
     assert push_model(target, artefacts, settings)["failed_gates"] == []
 
 
@@ -450,6 +467,7 @@ def test_a_report_that_is_none(
     server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, content: str
 ) -> None:
     (artefacts.report / "report.json").write_text(content, encoding="utf-8")
+    refresh(artefacts)
     refuse(server, target, artefacts, settings, "is not a report")
 
 

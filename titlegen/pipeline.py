@@ -112,7 +112,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold a profile's folder: two runs at once would write into each other's temporary directories."""
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / "run.lock").open("w")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
