@@ -880,23 +880,30 @@ def test_instruction_is_in_the_template_once() -> None:
     assert TEMPLATE.count(INSTRUCTION) == 1
 
 
-@pytest.mark.fault
-@pytest.mark.parametrize("copies", [1, 2, 3])
-def test_an_interrupted_rollback_loses_no_version(
-    export: Export, settings: ServeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: int
+def interrupt_rollback(
+    settings: ServeSettings, state: Path, monkeypatch: pytest.MonkeyPatch, *, before_copy: int
 ) -> None:
-    first = export.deploy(settings, tmp_path)
-    second = export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path)
+    """Roll back, and be interrupted before one of the three copies."""
     copy, number = ollama.Client.copy, itertools.count(1)
 
     def interrupted(self: ollama.Client, source: str, destination: str) -> Any:
-        if next(number) == copies:
+        if next(number) == before_copy:
             raise KeyboardInterrupt
         return copy(self, source, destination)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ollama.Client, "copy", interrupted)
-        serve.rollback(settings, tmp_path)
+        serve.rollback(settings, state)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("before_copy", [1, 2, 3])
+def test_an_interrupted_rollback_loses_no_version(
+    export: Export, settings: ServeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_copy: int
+) -> None:
+    first = export.deploy(settings, tmp_path)
+    second = export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path)
+    interrupt_rollback(settings, tmp_path, monkeypatch, before_copy=before_copy)
     # Whether it had come to the change or not, the same command ends it.
     assert serve.rollback(settings, tmp_path)["digest"] == first["digest"]
     assert names(settings) == {"latest": first["digest"], "previous": second["digest"]}
@@ -908,15 +915,6 @@ def test_a_deployment_after_an_interrupted_rollback_keeps_what_answered(
 ) -> None:
     first = export.deploy(settings, tmp_path)
     second = export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path)
-    copy, number = ollama.Client.copy, itertools.count(1)
-
-    def interrupted(self: ollama.Client, source: str, destination: str) -> Any:
-        if next(number) == 3:
-            raise KeyboardInterrupt
-        return copy(self, source, destination)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ollama.Client, "copy", interrupted)
-        serve.rollback(settings, tmp_path)
+    interrupt_rollback(settings, tmp_path, monkeypatch, before_copy=3)
     assert export.deploy(settings, tmp_path)["digest"] == second["digest"]
     assert names(settings) == {"latest": second["digest"], "previous": first["digest"]}

@@ -99,12 +99,20 @@ def run_stage(
     previous result as it was.
     """
     key = stage_key(name, settings, inputs)
-    with _alone(directory.parent):
+    # What is there can be used where nothing can be written.
+    with contextlib.nullcontext() if is_up_to_date(directory, key) else _alone(directory.parent):
+        # Asked again: another run may have made it while this one waited.
         if is_up_to_date(directory, key):
             say(f"{name}: up to date ({directory})")
             return StageRun(name, directory, read_manifest(directory), fresh=False)
         say(f"{name}: running")
-        return _build(name, directory, settings, inputs, build)
+        started = time.monotonic()
+        with new_directory(directory) as temporary:
+            results = build(temporary)
+            elapsed = round(time.monotonic() - started, 2)
+            manifest = write_manifest(temporary, name, settings, inputs, {**results, "elapsed_s": elapsed})
+        say(f"{name}: done in {elapsed:.1f} s ({directory})")
+        return StageRun(name, directory, manifest, fresh=True)
 
 
 @contextlib.contextmanager
@@ -120,22 +128,6 @@ def _alone(folder: Path) -> Iterator[None]:
             say(f"waiting for another run that writes to {folder}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _build(
-    name: str,
-    directory: Path,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    build: Callable[[Path], dict[str, Any]],
-) -> StageRun:
-    started = time.monotonic()
-    with new_directory(directory) as temporary:
-        results = build(temporary)
-        elapsed = round(time.monotonic() - started, 2)
-        manifest = write_manifest(temporary, name, settings, inputs, {**results, "elapsed_s": elapsed})
-    say(f"{name}: done in {elapsed:.1f} s ({directory})")
-    return StageRun(name, directory, manifest, fresh=True)
 
 
 def prepare(settings: Settings) -> StageRun:
