@@ -191,7 +191,8 @@ def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         random_state=settings.seed,
     )
     _allow_quantised_coefficients(model)
-    return model, tokenizer
+    # A multimodal model comes with a processor around it, for which TRL would prepare pictures.
+    return model, getattr(tokenizer, "tokenizer", tokenizer)
 
 
 def _allow_quantised_coefficients(model: Any) -> None:

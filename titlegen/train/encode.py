@@ -53,6 +53,6 @@ def _encode(example: Example, tokenizer: Any, max_length: int) -> dict[str, Any]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    # The prompt carries its own <bos>. A multimodal processor wraps the text tokenizer.
-    ids: list[int] = getattr(tokenizer, "tokenizer", tokenizer)(text, add_special_tokens=False)["input_ids"]
+    # The prompt carries its own <bos>.
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids

@@ -32,7 +32,7 @@ def build_trainer(
 
     Args:
         model: the PEFT model.
-        tokenizer: its tokenizer or processor.
+        tokenizer: its tokenizer.
         rows: encoded rows to learn from.
         val_rows: encoded rows of the validation loss; may be empty.
         settings: hyper-parameters; batch size and checkpointing come from ``plan``.
@@ -67,7 +67,7 @@ def build_trainer(
 
 def collator(tokenizer: Any) -> Any:
     """Return what makes a padded batch of encoded rows."""
-    return _collator_class()(pad_token_id=getattr(tokenizer, "tokenizer", tokenizer).pad_token_id)
+    return _collator_class()(pad_token_id=tokenizer.pad_token_id)
 
 
 def as_record(row: dict[str, Any], number: int) -> dict[str, Any]:
