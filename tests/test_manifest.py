@@ -119,4 +119,4 @@ def test_a_stage_whose_code_changed_its_results_runs_again(monkeypatch: pytest.M
     before = stage_key("train", {"x": 1}, {})
     monkeypatch.setitem(manifest._REVISIONS, "train", 99)
     assert stage_key("train", {"x": 1}, {}) != before
-    assert stage_key("prepare", {"x": 1}, {}) == stage_key("prepare", {"x": 1}, {})
+    assert stage_key("gguf", {"x": 1}, {}) == stage_key("gguf", {"x": 1}, {})
