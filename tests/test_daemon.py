@@ -89,7 +89,9 @@ def test_a_server_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
 
 def start_in_another_process(url: str, folder: Path, command: list[str]) -> "subprocess.Popen[str]":
     code = (
-        "import sys, urllib.request\n"
+        "import signal, sys, urllib.request\n"
+        # A job in the background is started with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
         "from titlegen.daemon import start_daemon\n"
         "def answers(url):\n"

@@ -1,7 +1,9 @@
 """The stages in order, on a tiny model: what runs, what is up to date, what a change makes stale."""
 
 import concurrent.futures
+import errno
 import json
+import os
 import shutil
 import threading
 import time
@@ -265,3 +267,15 @@ def test_a_push_whose_download_failed_is_proved_again(settings: Settings, monkey
     for _ in range(2):
         pipeline.push(settings)
     assert downloads == ["c1", "c1"]
+
+
+@pytest.mark.fault
+def test_a_file_system_without_locks_is_no_obstacle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(pipeline.fcntl, "flock", refuse)
+    assert pipeline.run_stage("stage", tmp_path / "stage", {}, {}, lambda _: {}).fresh
+    assert "cannot be locked (No locks available)" in capsys.readouterr().err

@@ -258,6 +258,11 @@ def test_a_setting_that_the_base_model_does_not_have_is_caught(
     assert detail in the_only_failure(check_export(export, tiny_base)).detail
 
 
+def test_a_version_stamp_makes_no_other_model(export: Path, tiny_base: Path) -> None:
+    edit_json(export / "generation_config.json", lambda config: config.update(transformers_version="9.9.9"))
+    assert not failures(check_export(export, tiny_base))
+
+
 @pytest.mark.fault
 def test_a_chat_template_that_turns_on_a_name_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
     template = export / "chat_template.jinja"

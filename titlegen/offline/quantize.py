@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from titlegen.export import quantize_command
+from titlegen.export import CONVERTER_REMEDY, NO_CONVERTER, quantize_command
 
 # Source: Ollama's server/quantization.go, in the order of its message.
 SUPPORTED = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
@@ -58,8 +58,10 @@ async def run(command: Sequence[str], what: str) -> None:
         await process.wait()
         raise
     if process.returncode != 0:
-        tail = output.decode(errors="replace").strip()[-_LOG_TAIL_CHARS:]
-        raise ConversionError(f"{what} failed with code {process.returncode}: {tail}")
+        text = output.decode(errors="replace").strip()
+        if NO_CONVERTER in text:
+            raise ConversionError(CONVERTER_REMEDY)
+        raise ConversionError(f"{what} failed with code {process.returncode}: {text[-_LOG_TAIL_CHARS:]}")
 
 
 def write_q8_0(source: Path, target: Path) -> None:

@@ -66,7 +66,8 @@ CAPTION = Rule(
     pattern=re.compile(
         any_of(
             # Triangles are bullets, too: a caption names its picture, or is a few words without a number.
-            r"^ ?[▲▼△▽]+(?:[^\n]{0,200}?(?:圖|攝|提供|畫面|資料照)[^\n]*|[^\n\d０-９]{0,24})$",
+            r"^ ?[▲▼△▽]+(?:[^\n]{0,200}?(?:[（(][^\n（）()]{0,40}(?:圖|照|攝|提供|畫面)[^\n（）()]{0,40}[）)]|"
+            r"(?:圖|照片|影片|畫面|攝影?) ?[／/：:]|(?:攝|提供)[）)。]?$|翻攝|資料照)[^\n]*|[^\n\d０-９]{0,24})$",
             # As are arrows.
             r"^ ?[◀▶►◄↑↓][^\n]{0,200}?(?:圖|攝|提供|畫面)[^\n]{0,40}$",
             r"^(?:照片|圖片?|影片|影音|畫面|資料照|示意圖|圖說) ?(?:[一二三四五六七八九十]|\d{1,2})? ?[：:／/][^\n]*$",
@@ -97,7 +98,8 @@ EDITOR_NOTE = Rule(
             # Advice that a site adds below every article on suicide, alcohol or tobacco.
             rf"^{_STARS}(?:[^\n。：，]{{0,12}}提醒您 ?[：:]|請撥打?1925|"
             # News begins with these words, too; advice tells what to do.
-            r"(?=[^\n]{0,160}(?:請撥|請勿|有害健康|不能解決|並非弱者|禁止飲酒|專線 ?[：:]? ?\d{4}))"
+            r"(?=[^\n]{0,160}(?:請撥|18歲(?:者|人士)?[，,]?(?:請勿|禁止|不得)|有害健康|"
+            r"不能解決|並非弱者|禁止飲酒|專線 ?[：:]? ?\d{4}))"
             r"(?:珍惜生命|自殺防治|自殺不能|飲酒過量|吸菸有害|未滿18歲|勇敢求救))[^\n]{0,160}$",
         ),
         re.MULTILINE,
@@ -121,7 +123,8 @@ RELATED_LINKS = Rule(
         # The headlines below such a heading: lines that no sentence ends.
         + r"(?:\n[^\n]*[^\n。！？」』）)](?=\n|\Z)){0,12}"
         # An app or newsletter may be in the news: only where the line calls for it.
-        + rf"|^{_BULLETS}(?:下載[^\n]{{0,8}}APP|訂閱[^\n]{{0,8}}電子報)(?:[】〉\]：:／/!！][^\n]*)?$",
+        + rf"|^{_BULLETS}(?:下載[^\n]{{0,8}}APP|訂閱[^\n]{{0,8}}電子報)"
+        + r"(?:[】〉\]：:／/!！][^\n]*| [^\n。，\d]{0,14})?$",
         re.MULTILINE,
     ),
     triggers=listed(

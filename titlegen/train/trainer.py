@@ -42,6 +42,7 @@ def build_trainer(
     """
     from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
+    adapter = {parameter: parameter.data for parameter in model.parameters() if parameter.requires_grad}
     trainer = _trainer_class()(
         model=model,
         args=_arguments(settings, len(rows), bool(val_rows), work, plan, trimmed=loss is not None),
@@ -50,6 +51,9 @@ def build_trainer(
         eval_dataset=_dataset(val_rows) if val_rows else None,
         processing_class=tokenizer,
     )
+    # TRL rounds the adapter of a 4-bit model to bfloat16, which Unsloth does not let it.
+    for parameter, values in adapter.items():
+        parameter.data = values
     # Gemma 3n's multimodal class says that it takes no count of labels; our loss does.
     trainer.model_accepts_loss_kwargs = True
     trainer.row_ids = [row["id"] for row in rows]

@@ -18,7 +18,7 @@ _FULL_EVERY = {"gemma3_text": 6}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 # What an export may change in them.
 _SETTINGS_FILES = {
-    "generation_config.json": {"bos_token_id", "eos_token_id", "pad_token_id"},
+    "generation_config.json": {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"},
     "tokenizer_config.json": {"added_tokens_decoder"},
 }
 # A sum over r products in float32, taken in another order, differs by a few units in the last place of the largest.
