@@ -129,10 +129,8 @@ class AdapterDeltas:
 
     def delta(self, module: str) -> Any:
         """Return (alpha / r) B A of a module: (out_features, in_features) float32."""
-        from safetensors import safe_open
-
         key = self._keys[module]
-        with safe_open(self._path, framework="pt") as file:
+        with opened(self._path) as file:
             a = file.get_tensor(key).float()
             b = file.get_tensor(key.replace(".lora_A.", ".lora_B.")).float()
         return self.scale * (b @ a)

@@ -179,15 +179,15 @@ def estimate_scores(statistics: Statistics, resamples: int, seed: int) -> dict[s
     rows = len(statistics.values)
     values = score_titles(statistics)
     samples = combine(resample_sums(statistics.values, resamples, seed), rows)
-    intervals = {
-        name: wilson_interval(value, rows)
-        if name in RATES
-        else bootstrap_interval(samples[name], rows)
-        if rows >= LEAST_ROWS
-        else (0.0, 1.0)
+    return {
+        name: Score(value, *(wilson_interval(value, rows) if name in RATES else _interval(samples[name], rows, 0.0)))
         for name, value in values.items()
     }
-    return {name: Score(value, *intervals[name]) for name, value in values.items()}
+
+
+def _interval(samples: Floats, rows: int, lowest: float) -> tuple[float, float]:
+    """Return the bootstrap's interval, or all of ``lowest`` to 1 where too few rows were drawn from."""
+    return bootstrap_interval(samples, rows) if rows >= LEAST_ROWS else (lowest, 1.0)
 
 
 def compare_scores(first: Statistics, second: Statistics, resamples: int, seed: int) -> dict[str, Score]:
@@ -200,13 +200,7 @@ def compare_scores(first: Statistics, second: Statistics, resamples: int, seed: 
     sums = resample_sums(np.hstack([first.values, second.values]), resamples, seed)
     ours, theirs = combine(sums[:, :width], rows), combine(sums[:, width:], rows)
     a, b = score_titles(first), score_titles(second)
-    return {
-        name: Score(
-            a[name] - b[name],
-            *(bootstrap_interval(ours[name] - theirs[name], rows) if rows >= LEAST_ROWS else (-1.0, 1.0)),
-        )
-        for name in SCORES
-    }
+    return {name: Score(a[name] - b[name], *_interval(ours[name] - theirs[name], rows, -1.0)) for name in SCORES}
 
 
 def score_overlap(titles: Sequence[str], references: Sequence[str], tokens: Tokenizer = tokenize) -> dict[str, float]:

@@ -215,9 +215,8 @@ def check_format(form: Any) -> None:
     """
     if not form or form == "json":
         return
-    text = json.dumps(form, ensure_ascii=False)
     if not isinstance(form, dict):
-        shown = json.dumps(text, ensure_ascii=False)
+        shown = json.dumps(json.dumps(form, ensure_ascii=False), ensure_ascii=False)
         raise ApiError(500, f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
     try:
         json.dumps(form, allow_nan=False)

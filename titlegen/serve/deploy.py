@@ -219,31 +219,27 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
     names = _Names.of(settings.model_name)
     server = ensure_server(settings, state_directory)
     with _connection(settings) as connection:
-        if _finish_rollback(connection, names):
+        if not _finish_rollback(connection, names):
             digests = connection.digests()
-            connection.load(names.final, _FOR_EVER)
-            result = _result(server, names, digests[names.final])
-            return {**result, "previous": names.previous, "changed": True, "titles": []}
-        digests = connection.digests()
-        if names.previous not in digests:
-            raise ServeError(f"{server.host} has no {names.previous}: nothing has been replaced yet")
-        if digests[names.previous] == digests.get(names.final):
-            raise ServeError(f"{names.previous} is the model that answers now: there is nothing to go back to")
-        connection.load(names.previous, _FOR_EVER)
-        if names.final in digests:
-            connection.ollama.copy(names.final, names.newer)
-        connection.ollama.copy(names.previous, names.final)
-        if names.final in digests:
-            connection.ollama.copy(names.newer, names.previous)
-            connection.load(names.newer, 0)
-            connection.remove(names.newer)
+            if names.previous not in digests:
+                raise ServeError(f"{server.host} has no {names.previous}: nothing has been replaced yet")
+            if digests[names.previous] == digests.get(names.final):
+                raise ServeError(f"{names.previous} is the model that answers now: there is nothing to go back to")
+            connection.load(names.previous, _FOR_EVER)
+            if names.final in digests:
+                connection.ollama.copy(names.final, names.newer)
+            connection.ollama.copy(names.previous, names.final)
+            _finish_rollback(connection, names)
         connection.load(names.final, _FOR_EVER)
-        previous = names.previous if names.final in digests else None
-    return {**_result(server, names, digests[names.previous]), "previous": previous, "changed": True, "titles": []}
+        digests = connection.digests()
+        digest = digests[names.final]
+        # Equal where nothing answered before.
+        previous = names.previous if digests[names.previous] != digest else None
+    return {**_result(server, names, digest), "previous": previous, "changed": True, "titles": []}
 
 
 def _finish_rollback(connection: _Connection, names: _Names) -> bool:
-    """Bring a rollback that was interrupted to its end; returns whether it had changed what answers."""
+    """Bring a rollback, interrupted or not, to its end; returns whether it has changed what answers."""
     digests = connection.digests()
     newer = digests.get(names.newer)
     if newer is None:

@@ -9,7 +9,7 @@ from titlegen.export import AdapterDeltas, match_targets
 from titlegen.manifest import digest_file
 from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, check_safe, read_json, rope_parameters, text_config
 from titlegen.prompt import CHAT_TEMPLATE
-from titlegen.tensors import INDEX, Tensors, shard_files, weight_map
+from titlegen.tensors import INDEX, Tensors, opened, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib"}
@@ -69,8 +69,6 @@ def check_export(export: Path, base: Path | None = None, adapter: Path | None = 
 
 def _check_shards(export: Path) -> Check:
     """Every shard can be opened to its end, and the index names each tensor in the shard that holds it."""
-    from safetensors import SafetensorError, safe_open
-
     wrong: list[str] = []
     found: dict[str, str] = {}
     try:
@@ -79,13 +77,13 @@ def _check_shards(export: Path) -> Check:
         return none_wrong("weights.shards", export.name, [str(error)])
     for shard in shards:
         try:
-            with safe_open(shard, framework="pt") as file:
+            with opened(shard) as file:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     if key in found:
                         wrong.append(f"{key} stands in {found[key]} and in {shard.name}")
                     found[key] = shard.name
-        except SafetensorError as error:
-            wrong.append(f"{shard.name} is cut off or damaged ({error})")
+        except TitlegenError as error:
+            wrong.append(str(error))
     if (export / INDEX).is_file() and not wrong:
         named = weight_map(export)
         wrong += [
