@@ -1,9 +1,9 @@
-import contextlib
 import datetime as dt
 import hashlib
 import itertools
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -307,17 +307,30 @@ def test_lone_surrogates_of_a_source_do_not_reach_the_splits(run: Run) -> None:
     assert {(example.source, example.date) for example in all_examples(directory)} == {("市府", None)}
 
 
+def cleaning_processes() -> list[psutil.Process]:
+    # A resource tracker is a child, too.
+    return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def wait_until_idle(processes: list[psutil.Process]) -> None:
+    before: list[float] = []
+    while (used := [process.cpu_times().user for process in processes]) != before:
+        before = used
+        time.sleep(0.5)
+
+
 @pytest.mark.fault
-def test_a_killed_worker_is_a_clear_error() -> None:
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_worker_killed_in_the_middle_of_a_write_is_a_clear_error(killed: int) -> None:
     def rows() -> Iterator[Row]:
         for number in itertools.count():
-            yield row()
+            yield row(content=f"第{number}篇：" + "臺南市政府今日舉辦記者會，說明新的公園何時啟用。" * 40)
             if number == 6000:
-                for child in psutil.Process().children():
-                    # Its resource tracker is a child, too, and a worker of an earlier test can just be ending.
-                    with contextlib.suppress(psutil.Error):
-                        if "spawn_main" in " ".join(child.cmdline()):
-                            child.kill()
+                # Its chunk is far larger than a pipe holds, and nobody reads it now: it sleeps in its write.
+                workers = cleaning_processes()
+                wait_until_idle(workers)
+                for worker in workers[:killed]:
+                    worker.kill()
 
     with pytest.raises(DataError, match="a process that cleans articles died: for lack of memory"):
         list(clean_chunks(rows(), DataSettings(workers=2), None))

@@ -5,11 +5,12 @@ import itertools
 import json
 import multiprocessing
 import os
-from collections import Counter, deque
+import signal
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -193,24 +194,73 @@ def clean_chunks(rows: Iterable[Row], settings: DataSettings, tokenizer_file: Pa
         for chunk in chunks:
             yield clean_chunk(chunk, settings, tokenizer_file)
         return
-    # spawn, not fork: the parent may have started threads (tokenizers, pyarrow, torch).
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    waiting: deque[Future[Chunk]] = deque()
-    try:
+    with ExitStack() as stack:
+        pipes = [_start_worker(stack, settings, tokenizer_file) for _ in range(workers)]
+        sent = received = 0
+        # Each process has one chunk at a time, in turn: so neither side ever writes while the other does, too.
         for chunk in chunks:
-            waiting.append(executor.submit(clean_chunk, chunk, settings, tokenizer_file))
-            # A few chunks ahead keep every process busy; more would only fill the memory.
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a process that cleans articles died: for lack of memory, or because the calling script has no "
-            'if __name__ == "__main__"; try again with --data.workers 1'
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
+            pipe = pipes[sent % workers]
+            result = _receive(pipe) if sent >= workers else None
+            _send(pipe, chunk)
+            sent += 1
+            if result:
+                received += 1
+                yield result
+        while received < sent:
+            yield _receive(pipes[received % workers])
+            received += 1
+
+
+# Not concurrent.futures: its processes share one pipe for results, and where one is killed in the middle of a
+# write (the kernel does so for lack of memory), the reader waits for the rest for ever.
+def _start_worker(stack: ExitStack, settings: DataSettings, tokenizer_file: Path | None) -> Connection:
+    # spawn, not fork: the parent may have started threads (tokenizers, pyarrow, torch).
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve_chunks, args=(theirs, settings, tokenizer_file), daemon=True)
+    with theirs:  # The process has its own by then; the last one closed is what tells us that it died.
+        process.start()
+    stack.callback(process.join)
+    stack.callback(process.terminate)
+    return stack.enter_context(ours)
+
+
+def _serve_chunks(pipe: Connection, settings: DataSettings, tokenizer_file: Path | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one.
+    while True:
+        try:
+            rows = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result: Chunk | Exception = clean_chunk(rows, settings, tokenizer_file)
+        except Exception as error:  # noqa: BLE001 - raised again by the parent
+            result = error
+        pipe.send(result)
+
+
+def _send(pipe: Connection, rows: list[Row]) -> None:
+    try:
+        pipe.send(rows)
+    except OSError as error:
+        raise _died() from error
+
+
+def _receive(pipe: Connection) -> Chunk:
+    try:
+        result: Chunk | Exception = pipe.recv()
+    except (EOFError, OSError) as error:
+        raise _died() from error
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _died() -> DataError:
+    return DataError(
+        "a process that cleans articles died: for lack of memory, or because the calling script has no "
+        'if __name__ == "__main__"; try again with --data.workers 1'
+    )
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
