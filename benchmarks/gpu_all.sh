@@ -14,7 +14,7 @@ out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
 [ $# -gt 0 ] || set -- speed small curves generate export latency
 root=$(cd "$(dirname "$0")/.." && pwd)
-work=${TITLEGEN_BENCHMARK_WORK:-$out/work}
+work=${BENCHMARK_WORK:-$out/work}
 python=${PYTHON:-python3}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" TQDM_DISABLE=1
 started=$SECONDS failed=0

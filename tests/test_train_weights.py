@@ -9,6 +9,7 @@ import torch
 from training_models import KINDS, gradients, random_batch, relative, tiny_model, trace_instead_of_compiling
 from transformers import AutoModelForCausalLM
 
+from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
 from titlegen.train import backends, weights
 from titlegen.train.loss import completion_loss
@@ -100,6 +101,20 @@ def test_unpacked_or_not_nothing_changes(base: Path, low_memory: bool, held: str
     assert trimmed.item() == pytest.approx(loss.item(), rel=1e-5)
     assert relative(gradients(model, trimmed), expected) < 1e-4
     check_trim(CompletionTrim(model), model, BATCH)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_the_check_knows_the_rounding_of_the_computation(base: Path, low_memory: bool) -> None:
+    model = load(base)
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and "lora_" not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    weights.settle_weights(model, low_memory=low_memory)
+    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
+    full = completion_loss(model.eval(), BATCH)
+    check_trim(lambda _: full * 1.01, model, BATCH)  # type: ignore[arg-type]
+    with pytest.raises(TrainError, match="more than rounding in bfloat16 explains"):
+        check_trim(lambda _: full * 1.03, model, BATCH)  # type: ignore[arg-type]
 
 
 def test_a_weight_in_4_bits_takes_half_a_byte_and_its_scale(base: Path) -> None:

@@ -137,18 +137,23 @@ class Answer:
         return (await engine.detokenize(history) if history else "") + self._template.render(self._messages)
 
     async def _complete(self, engine: Engine, prompt: str, load_s: float) -> AsyncGenerator[dict[str, Any]]:
-        request = self._request(engine, prompt)
+        # Once: llama.cpp takes milliseconds for the tokens of an article.
+        bos = self._model.config.get("bos", "")
+        tokens = await engine.tokenize(prompt.removeprefix(bos) if bos else prompt, complete=True)
+        body = tokens[len(engine.head) :]
+        known = tokens if bos and prompt.startswith(bos) else body
+        request = self._request(engine, tokens)
         try:
             async with aclosing(self._events(engine, request)) as parts:
                 async for part in parts:
-                    yield part if "done_reason" not in part else await self._finish(engine, prompt, part, load_s)
+                    yield part if "done_reason" not in part else await self._finish(engine, known, part, load_s)
         except PromptTooLongError as error:
             if not self._body.get("truncate", True):
                 raise ApiError(400, str(error)) from error
-            request["prompt"] = await self._shorten(engine, prompt)
+            request["prompt"] = engine.head + self._shorten(engine, body)
             async with aclosing(self._events(engine, request)) as parts:
                 async for part in parts:
-                    yield part if "done_reason" not in part else await self._finish(engine, prompt, part, load_s)
+                    yield part if "done_reason" not in part else await self._finish(engine, known, part, load_s)
 
     async def _events(self, engine: Engine, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         repeated, repeats = "", 0
@@ -169,22 +174,20 @@ class Answer:
                     yield _counts(event)
                     return
 
-    async def _finish(self, engine: Engine, prompt: str, counts: dict[str, Any], load_s: float) -> dict[str, Any]:
+    async def _finish(self, engine: Engine, known: list[int], counts: dict[str, Any], load_s: float) -> dict[str, Any]:
         last = self._part("", done=True, done_reason=counts.pop("done_reason"))
         if self._route == "generate" and not self._body.get("raw"):
-            last["context"] = await engine.tokenize(prompt + self._said)
+            last["context"] = known + await engine.tokenize(self._said)
         elapsed = time.monotonic() - self._started
         last |= {"total_duration": int(elapsed * 1e9), "load_duration": int(load_s * 1e9)}
         return last | counts
 
-    def _request(self, engine: Engine, prompt: str) -> dict[str, Any]:
+    def _request(self, engine: Engine, prompt: list[int]) -> dict[str, Any]:
         options = _SAMPLING | self._options
-        bos = self._model.config.get("bos", "")
         most = _MOST_CONTEXTS * engine.num_ctx
         wanted = options.get("num_predict", -1)
         request = {
-            # The engine puts one in front; a second one would make another prompt of it.
-            "prompt": prompt.removeprefix(bos) if bos else prompt,
+            "prompt": prompt,
             "stream": True,
             "cache_prompt": True,
             "n_predict": wanted if 0 < wanted < most else most,
@@ -198,13 +201,10 @@ class Answer:
             request["json_schema"] = {"type": "object"} if form == "json" else form
         return request
 
-    async def _shorten(self, engine: Engine, prompt: str) -> list[int]:
+    def _shorten(self, engine: Engine, prompt: list[int]) -> list[int]:
         """Return the beginning and the last half window of a prompt, as Ollama cuts it without saying so."""
-        bos = self._model.config.get("bos", "")
-        tokens = await engine.tokenize(prompt.removeprefix(bos) if bos else prompt)
         keep = min(self._options.get("num_keep", _DEFAULT_NUM_KEEP), engine.num_ctx // 2)
-        head = await engine.tokenize(bos) if bos else []
-        return head + tokens[:keep] + tokens[-((engine.num_ctx - keep) // 2) :]
+        return prompt[:keep] + prompt[-((engine.num_ctx - keep) // 2) :]
 
     def _part(self, text: str, *, done: bool, **fields: Any) -> dict[str, Any]:
         content = {"message": {"role": "assistant", "content": text}} if self._route == "chat" else {"response": text}

@@ -93,6 +93,8 @@ class Engine:
         # The engine's own queue knows neither order nor cancelling, so that requests wait here.
         self._slots = asyncio.Semaphore(settings.parallel)
         self._process: asyncio.subprocess.Process | None = None
+        self.head: list[int] = []
+        """What every complete prompt begins with: the model's BOS, where it has one."""
         self._said: bytearray | None = None
         self._listener: asyncio.Task[None] | None = None
         self._client: Any = None
@@ -148,6 +150,7 @@ class Engine:
             if await self._is_ready():
                 # From here on it may quote what it is asked, which belongs into no log.
                 self._said = None
+                self.head = await self.tokenize("", complete=True)
                 return
             # Between the choice of a port and its use another program may have taken it: try once more.
             code = self._process.returncode
@@ -193,9 +196,10 @@ class Engine:
             except httpx.TransportError as error:
                 raise await self._terminated(error) from error
 
-    async def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of a rendered prompt, without the one that the engine puts in front."""
-        return list((await self._post("/tokenize", {"content": text, "parse_special": True}))["tokens"])
+    async def tokenize(self, text: str, *, complete: bool = False) -> list[int]:
+        """Return the token ids of a rendered prompt; a complete one begins with the head."""
+        body = {"content": text, "parse_special": True, "add_special": complete}
+        return list((await self._post("/tokenize", body))["tokens"])
 
     async def detokenize(self, tokens: list[int]) -> str:
         """Return the text of token ids."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _QUIET = 1
+_PASS_TOKENS = 2048
 
 
 def main() -> None:
@@ -43,6 +44,8 @@ def _command(arguments: argparse.Namespace) -> list[str]:
         "--ctx-size": arguments.num_ctx * arguments.parallel,
         "--parallel": arguments.parallel,
         "--threads": arguments.threads,
+        # On a GPU each pass launches every operation anew: an article is read in one, not in parts of 512 tokens.
+        "--ubatch-size": min(arguments.num_ctx, _PASS_TOKENS),
         "--host": "127.0.0.1",
         "--port": arguments.port,
         "--api-key-file": arguments.key_file,
