@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +24,18 @@ from titlegen.data import Example
 from titlegen.errors import MissingDependencyError, TrainError
 from titlegen.prompt import render_completion
 from titlegen.settings import TrainSettings, prepare_training_environment
-from titlegen.train import backends, fit
+from titlegen.train import backends, fit, memory
 from titlegen.train.encode import IGNORED, encode_examples
 from titlegen.train.loss import completion_loss
-from titlegen.train.memory import Activations, Plan, candidates, first_that_fits, gpu_memory, with_activations
+from titlegen.train.memory import (
+    Activations,
+    Plan,
+    candidates,
+    first_that_fits,
+    gpu_memory,
+    measure_activations,
+    with_activations,
+)
 from titlegen.train.planning import PLAN
 from titlegen.train.trainer import as_record, collator
 from titlegen.train.trim import CompletionTrim
@@ -377,6 +386,8 @@ def test_every_plan_keeps_the_effective_batch() -> None:
     assert [(plan.batch, plan.accumulation) for plan in plans] == [(32, 1), (16, 2), (8, 4), (4, 8), (2, 16), (1, 32)]
     assert candidates(TrainSettings(gradient_checkpointing=False)) == [Plan(4, 8, checkpointing=False)]
     assert candidates(TrainSettings(low_memory=True, gradient_checkpointing=False)) == [Plan(4, 8, checkpointing=True)]
+    # Little memory is asked for: a large card is not filled.
+    assert [plan.batch for plan in candidates(TrainSettings(low_memory=True, auto_batch=True))] == [4, 2, 1]
 
 
 def test_the_largest_batch_that_fits_is_found() -> None:
@@ -405,8 +416,34 @@ def test_only_what_does_not_fit_is_recomputed() -> None:
     assert plans[0] == Plan(32, 1, checkpointing=True, activations=activations)
     long = with_activations(candidates(TrainSettings(auto_batch=True)), activations, [2048])
     assert long[0].batch == 8
+    # Few tokens take as long to launch as many take to run: rather recompute more of a larger batch.
+    short = with_activations(
+        candidates(TrainSettings(auto_batch=True)), dataclasses.replace(activations, budget=10e9), [500]
+    )
+    assert [plan.batch for plan in short] == [32, 16, 8, 4, 2, 1]
     assert Plan(4, 8, checkpointing=False).kept_share(10**6) == 1.0
     assert Plan(4, 8, checkpointing=True).kept_share(1) == 0.0
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("fails_with", [0.0, 1.0])
+def test_activations_that_cannot_be_kept_are_recomputed(fails_with: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("memory_reserved", "memory_allocated", "max_memory_allocated", "current_device"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda: 0)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr("torch.random.fork_rng", lambda **_: nullcontext())
+    monkeypatch.setattr(memory, "gpu_memory", lambda: (2**30, 2**30))
+
+    def step(tokens: int, share: float) -> int:
+        if share == fails_with:
+            raise torch.OutOfMemoryError
+        return tokens
+
+    if fails_with:
+        assert measure_activations(step) is None
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            measure_activations(step)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,11 @@ from titlegen.settings import TrainSettings
 _BUDGET_SHARE = 0.82
 # Memory in use beyond this share leaves nothing for the optimizer.
 _FULL = 0.96
-# A batch that keeps less than this share of its activations is slower than two batches of half the size.
-_LEAST_KEPT = 0.6
+# What recomputing every activation adds to a pass, and how many tokens a pass takes to run longer than to be launched.
+# Source: benchmarks/results/train_e4b.json and train_e4b_24gib.json (H100; 36 us a token with nothing recomputed, 68 us
+# in passes of 4,300 tokens).
+_RECOMPUTING = 1 / 3
+_LAUNCH_TOKENS = 10_000
 # Tokens of the trial passes for each GiB that this process can have: enough that one layer's own needs do not stand for
 # all layers'.
 _TRIAL_TOKENS_PER_GIB = 50
@@ -77,26 +80,33 @@ def candidates(settings: TrainSettings) -> list[Plan]:
     effective = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     sizes = [settings.per_device_train_batch_size]
     if settings.auto_batch:
-        sizes = [size for size in range(effective, 0, -1) if effective % size == 0]
+        # Little memory is what is asked for, whatever the card has.
+        most = sizes[0] if settings.low_memory else effective
+        sizes = [size for size in range(most, 0, -1) if effective % size == 0]
     checkpointing = settings.gradient_checkpointing is not False or settings.low_memory
     return [Plan(size, effective // size, checkpointing) for size in sizes]
 
 
 def with_activations(plans: Sequence[Plan], activations: Activations, lengths: Sequence[int]) -> list[Plan]:
-    """Return the plans with partial recomputing, without those that would recompute too much of a usual batch.
+    """Return the plans with partial recomputing, the fastest first: the more rows, the more is to be recomputed.
 
     Args:
-        plans: with falling batch size.
+        plans: what is allowed.
         activations: what was measured.
         lengths: tokens of each row.
     """
     mean = sum(lengths) / len(lengths)
-    quick = [plan for plan in plans if activations.kept_share(int(mean * plan.batch)) >= _LEAST_KEPT]
-    return [replace(plan, activations=activations) for plan in quick or plans[-1:]]
+
+    def time_a_token(plan: Plan) -> float:
+        tokens = mean * plan.batch
+        recomputed = 1 - activations.kept_share(int(tokens))
+        return (1 + _RECOMPUTING * recomputed) * max(1.0, _LAUNCH_TOKENS / tokens)
+
+    return [replace(plan, activations=activations) for plan in sorted(plans, key=time_a_token)]
 
 
-def measure_activations(step: Callable[[int, float], int]) -> Activations:
-    """Measure what activations need in two passes forward and backward.
+def measure_activations(step: Callable[[int, float], int]) -> Activations | None:
+    """Measure what activations need in two passes forward and backward; None: too much to keep any.
 
     Args:
         step: runs a pass over about so many tokens keeping a share of the activations; returns the tokens it had.
@@ -104,13 +114,18 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations:
     import torch
 
     available = gpu_memory()[0] + torch.cuda.memory_reserved()
-    needs = []
+    needs: list[float] = []
     for share in (0.0, 1.0):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
-            tokens = step(int(available / 2**30 * _TRIAL_TOKENS_PER_GIB), share)
+        try:
+            with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
+                tokens = step(int(available / 2**30 * _TRIAL_TOKENS_PER_GIB), share)
+        except torch.OutOfMemoryError:
+            if not needs:
+                raise
+            return None
         needs.append((torch.cuda.max_memory_allocated() - before) / tokens)
     budget = _BUDGET_SHARE * (available - torch.cuda.memory_allocated())
     return Activations(budget, kept=needs[1], recomputed=needs[0])

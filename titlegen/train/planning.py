@@ -56,7 +56,8 @@ def plan_batches(
         model.train()
         if trim is not None and settings.gradient_checkpointing == "auto" and not settings.low_memory:
             activations = measure_activations(partial(_pass, model, longest, trim, make_batch))
-            plans = with_activations(plans, activations, [len(row["input_ids"]) for row in rows])
+            if activations is not None:
+                plans = with_activations(plans, activations, [len(row["input_ids"]) for row in rows])
         plan = plans[0]
         if len(plans) > 1 or plan.activations:
             plan = first_that_fits(plans, measured(partial(_try, model, longest, trim, make_batch)))

@@ -77,6 +77,7 @@ class CompletionTrim:
         packed = pack(inputs)
         # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
         with torch.autocast(packed.ids.device.type, enabled=False):
+            hidden = None
             try:
                 hidden = self.hidden(packed)
             except (dynamo.Unsupported, dynamo.BackendCompilerFailed) as error:
@@ -85,6 +86,9 @@ class CompletionTrim:
                 # match what it kept.
                 _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
                 self.compiled = False
+            if hidden is None:
+                # Not while the error is handled: its traceback holds the broken layer's checkpoint, into which torch
+                # (2.11) would save what this pass keeps.
                 hidden = self.hidden(packed)
             total = self._cross_entropy(hidden, packed.targets)
         return total / (packed.targets.numel() if num_items is None else num_items)
