@@ -64,6 +64,7 @@ measure_speed() {
 measure_small() {
   titlegen low_memory --shape pts --rows 160 --set low_memory=true
   titlegen limit_24 --shape pts --rows 640 --limit-gib 24
+  titlegen limit_13 --shape fixed --rows 320 --limit-gib 13
 }
 
 measure_curves() { train curves curves --shape pts --rows 100 --steps 50; }

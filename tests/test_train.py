@@ -412,17 +412,25 @@ def test_only_what_does_not_fit_is_recomputed() -> None:
         needed = tokens * (activations.recomputed + share * (activations.kept - activations.recomputed))
         assert needed == pytest.approx(activations.budget)
     assert activations.kept_share(200_000) == 0.0
-    plans = with_activations(candidates(TrainSettings(auto_batch=True)), activations, [500, 700, 300])
-    assert plans[0] == Plan(32, 1, checkpointing=True, activations=activations)
-    long = with_activations(candidates(TrainSettings(auto_batch=True)), activations, [2048])
-    assert long[0].batch == 8
-    # Few tokens take as long to launch as many take to run: rather recompute more of a larger batch.
-    short = with_activations(
-        candidates(TrainSettings(auto_batch=True)), dataclasses.replace(activations, budget=10e9), [500]
-    )
-    assert [plan.batch for plan in short] == [32, 16, 8, 4, 2, 1]
     assert Plan(4, 8, checkpointing=False).kept_share(10**6) == 1.0
     assert Plan(4, 8, checkpointing=True).kept_share(1) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "length", "order"),
+    [
+        # A large card: enough tokens to be worth a launch, nothing recomputed.
+        (60e9, 500, [16, 32, 8, 4, 2, 1]),
+        (60e9, 2048, [4, 8, 16, 32, 2, 1]),
+        # A small one: rather recompute nearly all of a large batch than launch many small ones.
+        (10e9, 500, [32, 16, 8, 4, 2, 1]),
+    ],
+)
+def test_the_batch_is_the_fastest_to_launch_and_run(budget: float, length: int, order: list[int]) -> None:
+    activations = Activations(budget, kept=5e6, recomputed=0.5e6)
+    plans = with_activations(candidates(TrainSettings(auto_batch=True)), activations, [length - 200, length + 200])
+    assert [plan.batch for plan in plans] == order
+    assert all(plan.batch * plan.accumulation == 32 and plan.activations == activations for plan in plans)
 
 
 @pytest.mark.fault

@@ -11,11 +11,10 @@ from titlegen.settings import TrainSettings
 _BUDGET_SHARE = 0.82
 # Memory in use beyond this share leaves nothing for the optimizer.
 _FULL = 0.96
-# What recomputing every activation adds to a pass, and how many tokens a pass takes to run longer than to be launched.
-# Source: benchmarks/results/train_e4b.json and train_e4b_24gib.json (H100; 36 us a token with nothing recomputed, 68 us
-# in passes of 4,300 tokens).
-_RECOMPUTING = 1 / 3
-_LAUNCH_TOKENS = 10_000
+# A pass takes as long as the slower of launching and running it. In tokens that a GPU could run meanwhile: launching
+# with every activation kept, and what recomputing them all adds; it adds this share to running, too.
+# Source: docs/performance.md, "Smaller cards" (H100, Gemma 3n E4B).
+_LAUNCHING, _RELAUNCHING, _RERUNNING = 8_000, 12_000, 0.4
 # Tokens of the trial passes for each GiB that this process can have: enough that one layer's own needs do not stand for
 # all layers'.
 _TRIAL_TOKENS_PER_GIB = 50
@@ -100,7 +99,7 @@ def with_activations(plans: Sequence[Plan], activations: Activations, lengths: S
     def time_a_token(plan: Plan) -> float:
         tokens = mean * plan.batch
         recomputed = 1 - activations.kept_share(int(tokens))
-        return (1 + _RECOMPUTING * recomputed) * max(1.0, _LAUNCH_TOKENS / tokens)
+        return max(_LAUNCHING + _RELAUNCHING * recomputed, tokens * (1 + _RERUNNING * recomputed)) / tokens
 
     return [replace(plan, activations=activations) for plan in sorted(plans, key=time_a_token)]
 
