@@ -1,8 +1,11 @@
+import contextlib
 import datetime as dt
 import hashlib
 import itertools
 import json
+import pickle
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +25,7 @@ from titlegen.data.dedup import Clusters, jaccard, join_similar, rows_per_band, 
 from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS, is_simplified, parse_date
 from titlegen.data.shorten import STRATEGIES, load_counter, sentence_ranks, shorten, title_coverage
 from titlegen.data.sources import Row
-from titlegen.data.stream import clean_chunk, clean_chunks
+from titlegen.data.stream import _portable, clean_chunk, clean_chunks
 from titlegen.errors import ConfigError, DataError
 from titlegen.settings import DataSettings
 from titlegen.text import clean_content, split_sentences
@@ -308,8 +311,13 @@ def test_lone_surrogates_of_a_source_do_not_reach_the_splits(run: Run) -> None:
 
 
 def cleaning_processes() -> list[psutil.Process]:
-    # A resource tracker is a child, too.
-    return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    # Its resource tracker is a child, too, and another test's process can just be ending.
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def wait_until_idle(processes: list[psutil.Process]) -> None:
@@ -334,6 +342,28 @@ def test_a_worker_killed_in_the_middle_of_a_write_is_a_clear_error(killed: int) 
 
     with pytest.raises(DataError, match="a process that cleans articles died: for lack of memory"):
         list(clean_chunks(rows(), DataSettings(workers=2), None))
+
+
+class UnreadableError(Exception):
+    """An error that pickle writes but cannot read."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (DataError("no title"), DataError, "no title"),
+        (UnreadableError(1, 2), DataError, r"articles cannot be cleaned: UnreadableError\('1 and 2'\)"),
+        (ValueError(lambda: 0), DataError, "articles cannot be cleaned: ValueError"),
+    ],
+)
+def test_an_error_of_a_worker_arrives(error: Exception, kind: type[Exception], text: str) -> None:
+    arrived = pickle.loads(pickle.dumps(_portable(error)))  # noqa: S301 - our own
+    assert type(arrived) is kind
+    assert re.search(text, str(arrived))
 
 
 # Near-duplicates.

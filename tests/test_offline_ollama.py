@@ -1,5 +1,6 @@
 """What the offline server does when things go wrong, and its own parts; the API itself is in tests/contract."""
 
+import asyncio
 import concurrent.futures
 import hashlib
 import json
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -27,6 +29,8 @@ from safetensors.numpy import save
 from scripted_model import write_scripted_gguf
 
 from titlegen.gguf_reader import GgufError, read_header
+from titlegen.offline.answer import Answer
+from titlegen.offline.engine import Engine
 from titlegen.offline.requests import CHAT, COPY, CREATE, GENERATE, NAMED, parse_body
 from titlegen.offline.store import BadNameError, ModelName
 from titlegen.offline.template import Template, TemplateError
@@ -441,7 +445,9 @@ def test_llama_server_program_is_used(tmp_path: Path, scripted: Path) -> None:
 import argparse, pathlib, threading
 import xllamacpp
 parser = argparse.ArgumentParser()
-for name in ("model", "ctx-size", "parallel", "threads", "host", "port", "api-key-file", "log-verbosity", "cache-ram"):
+for name in ("model", "ctx-size", "parallel", "threads", "ubatch-size", "host", "port", "api-key-file"):
+    parser.add_argument("--" + name, required=True)
+for name in ("log-verbosity", "cache-ram"):
     parser.add_argument("--" + name, required=True)
 parser.add_argument("--context-shift", action="store_true")
 parser.add_argument("--swa-full", action="store_true")
@@ -462,6 +468,33 @@ threading.Event().wait()
         assert is_answered(server)
         assert (tmp_path / "used").exists()
         assert not list(server.directory.glob(".key-*"))
+
+
+class FakeEngine(Engine):
+    """One whose model writes BOS 2 and EOS 1 around a prompt; a token is a letter's code."""
+
+    def __init__(self) -> None:
+        asyncio.run(self._find_surroundings())
+
+    async def tokenize(self, text: str, *, complete: bool = False) -> list[int]:
+        tokens = [2 if letter == "<" else ord(letter) for letter in text]
+        return [2, *tokens, 1] if complete else tokens
+
+
+def test_what_a_model_puts_around_a_prompt_is_found() -> None:
+    engine = FakeEngine()
+    assert (engine.head, engine.tail) == ([2], [1])
+
+
+@pytest.mark.parametrize("config", [{"bos": "<", "space_prefix": False}, {"bos": "<", "space_prefix": True}, {}])
+@pytest.mark.parametrize("prompt", ["ab", "<ab", ""])
+def test_the_context_is_prompt_and_answer(config: dict[str, Any], prompt: str) -> None:
+    answer = object.__new__(Answer)
+    answer._model, answer._said = SimpleNamespace(config=config), "c"  # type: ignore[assignment]
+    engine = FakeEngine()
+    tokens = asyncio.run(engine.tokenize(prompt.removeprefix("<")))
+    expected = asyncio.run(engine.tokenize(prompt + "c"))
+    assert asyncio.run(answer._context(engine, prompt, tokens)) == expected
 
 
 @pytest.mark.slow

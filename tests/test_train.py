@@ -423,7 +423,9 @@ def test_only_what_does_not_fit_is_recomputed() -> None:
         (60e9, 500, [16, 32, 8, 4, 2, 1]),
         (60e9, 2048, [4, 8, 16, 32, 2, 1]),
         # A small one: rather recompute nearly all of a large batch than launch many small ones.
-        (10e9, 500, [32, 16, 8, 4, 2, 1]),
+        (12e9, 500, [32, 16, 8, 4, 2, 1]),
+        # A smaller one: 32 rows, and 16, do not fit even when everything is recomputed.
+        (4e9, 500, [8, 4, 2, 1, 16, 32]),
     ],
 )
 def test_the_batch_is_the_fastest_to_launch_and_run(budget: float, length: int, order: list[int]) -> None:

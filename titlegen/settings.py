@@ -123,7 +123,7 @@ class TrainSettings(Stage):
     )
     """Linear layers that get an adapter."""
     auto_batch: bool = False
-    """Find the largest batch size that fits the GPU; the effective batch stays."""
+    """Find the batch size that is fastest on the GPU; the effective batch stays."""
     completion_trim: bool = True
     """Leave out all work that the loss on titles does not need (Gemma 3 and Gemma 3n); exact, and checked at start."""
     compile: bool | Literal["auto"] = "auto"

@@ -5,10 +5,12 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import signal
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -195,6 +197,8 @@ def clean_chunks(rows: Iterable[Row], settings: DataSettings, tokenizer_file: Pa
             yield clean_chunk(chunk, settings, tokenizer_file)
         return
     with ExitStack() as stack:
+        first = list(itertools.islice(chunks, workers))
+        workers, chunks = len(first), itertools.chain(first, chunks)
         pipes = [_start_worker(stack, settings, tokenizer_file) for _ in range(workers)]
         sent = received = 0
         # Each process has one chunk at a time, in turn: so neither side ever writes while the other does, too.
@@ -227,16 +231,24 @@ def _start_worker(stack: ExitStack, settings: DataSettings, tokenizer_file: Path
 
 def _serve_chunks(pipe: Connection, settings: DataSettings, tokenizer_file: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one.
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # The parent has gone.
+        while True:
             rows = pipe.recv()
-        except EOFError:
-            return
-        try:
-            result: Chunk | Exception = clean_chunk(rows, settings, tokenizer_file)
-        except Exception as error:  # noqa: BLE001 - raised again by the parent
-            result = error
-        pipe.send(result)
+            try:
+                result: Chunk | Exception = clean_chunk(rows, settings, tokenizer_file)
+            except Exception as error:  # noqa: BLE001 - raised again by the parent
+                result = _portable(error)
+            pipe.send(result)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can read, with where it was raised."""
+    error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - a class may raise anything there
+        return DataError(f"articles cannot be cleaned: {error!r}")
+    return error
 
 
 def _send(pipe: Connection, rows: list[Row]) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from titlegen.offline.engine import Engine, EnginePool, PromptTooLongError
@@ -139,21 +140,20 @@ class Answer:
     async def _complete(self, engine: Engine, prompt: str, load_s: float) -> AsyncGenerator[dict[str, Any]]:
         # Once: llama.cpp takes milliseconds for the tokens of an article.
         bos = self._model.config.get("bos", "")
-        tokens = await engine.tokenize(prompt.removeprefix(bos) if bos else prompt, complete=True)
-        body = tokens[len(engine.head) :]
-        known = tokens if bos and prompt.startswith(bos) else body
+        tokens = await engine.tokenize(prompt.removeprefix(bos) if bos else prompt)
         request = self._request(engine, tokens)
+        finish = partial(self._finish, engine, prompt, tokens, load_s)
         try:
             async with aclosing(self._events(engine, request)) as parts:
                 async for part in parts:
-                    yield part if "done_reason" not in part else await self._finish(engine, known, part, load_s)
+                    yield part if "done_reason" not in part else await finish(part)
         except PromptTooLongError as error:
             if not self._body.get("truncate", True):
                 raise ApiError(400, str(error)) from error
-            request["prompt"] = engine.head + self._shorten(engine, body)
+            request["prompt"] = engine.head + self._shorten(engine, tokens)
             async with aclosing(self._events(engine, request)) as parts:
                 async for part in parts:
-                    yield part if "done_reason" not in part else await self._finish(engine, known, part, load_s)
+                    yield part if "done_reason" not in part else await finish(part)
 
     async def _events(self, engine: Engine, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         repeated, repeats = "", 0
@@ -174,20 +174,30 @@ class Answer:
                     yield _counts(event)
                     return
 
-    async def _finish(self, engine: Engine, known: list[int], counts: dict[str, Any], load_s: float) -> dict[str, Any]:
+    async def _finish(
+        self, engine: Engine, prompt: str, tokens: list[int], load_s: float, counts: dict[str, Any]
+    ) -> dict[str, Any]:
         last = self._part("", done=True, done_reason=counts.pop("done_reason"))
         if self._route == "generate" and not self._body.get("raw"):
-            last["context"] = known + await engine.tokenize(self._said)
+            last["context"] = await self._context(engine, prompt, tokens)
         elapsed = time.monotonic() - self._started
         last |= {"total_duration": int(elapsed * 1e9), "load_duration": int(load_s * 1e9)}
         return last | counts
 
-    def _request(self, engine: Engine, prompt: list[int]) -> dict[str, Any]:
+    async def _context(self, engine: Engine, prompt: str, tokens: list[int]) -> list[int]:
+        if self._model.config.get("space_prefix", True):
+            # The answer alone would begin with a space that the model did not write.
+            return await engine.tokenize(prompt + self._said)
+        bos = self._model.config.get("bos", "")
+        return [*(engine.head if bos and prompt.startswith(bos) else []), *tokens, *await engine.tokenize(self._said)]
+
+    def _request(self, engine: Engine, tokens: list[int]) -> dict[str, Any]:
         options = _SAMPLING | self._options
         most = _MOST_CONTEXTS * engine.num_ctx
         wanted = options.get("num_predict", -1)
         request = {
-            "prompt": prompt,
+            # An empty text is a prompt to the engine, and an empty list is none.
+            "prompt": [*engine.head, *tokens, *engine.tail] or "",
             "stream": True,
             "cache_prompt": True,
             "n_predict": wanted if 0 < wanted < most else most,

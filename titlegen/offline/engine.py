@@ -94,7 +94,8 @@ class Engine:
         self._slots = asyncio.Semaphore(settings.parallel)
         self._process: asyncio.subprocess.Process | None = None
         self.head: list[int] = []
-        """What every complete prompt begins with: the model's BOS, where it has one."""
+        self.tail: list[int] = []
+        """What the model puts around every prompt: its BOS, and for a few models its EOS."""
         self._said: bytearray | None = None
         self._listener: asyncio.Task[None] | None = None
         self._client: Any = None
@@ -150,7 +151,7 @@ class Engine:
             if await self._is_ready():
                 # From here on it may quote what it is asked, which belongs into no log.
                 self._said = None
-                self.head = await self.tokenize("", complete=True)
+                await self._find_surroundings()
                 return
             # Between the choice of a port and its use another program may have taken it: try once more.
             code = self._process.returncode
@@ -197,9 +198,14 @@ class Engine:
                 raise await self._terminated(error) from error
 
     async def tokenize(self, text: str, *, complete: bool = False) -> list[int]:
-        """Return the token ids of a rendered prompt; a complete one begins with the head."""
+        """Return the token ids of a rendered prompt; ``complete``: between what the model puts around every one."""
         body = {"content": text, "parse_special": True, "add_special": complete}
         return list((await self._post("/tokenize", body))["tokens"])
+
+    async def _find_surroundings(self) -> None:
+        complete, plain = await self.tokenize("a", complete=True), await self.tokenize("a")
+        start = complete.index(plain[0])
+        self.head, self.tail = complete[:start], complete[start + len(plain) :]
 
     async def detokenize(self, tokens: list[int]) -> str:
         """Return the text of token ids."""

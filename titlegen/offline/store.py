@@ -139,6 +139,7 @@ def describe(header: GgufHeader) -> dict[str, Any]:
         "context_length": header.number("context_length"),
         "embedding_length": header.number("embedding_length"),
         "bos": header.bos,
+        "space_prefix": bool(header.fields.get("tokenizer.ggml.add_space_prefix", True)),
     }
 
 

@@ -126,9 +126,11 @@ class Estimator:
             peak = "train_e4b.peak_gib_titlegen"
             origin = f"docs/performance.md: {UNCOMPILED_TOK_S:,.0f} tokens/s not compiled; {cite(peak, start)}"
             return UNCOMPILED_TOK_S, MEASURED[peak], MEASURED[start], origin
-        names = (f"train_e4b.tok_s_{pace}", f"train_e4b.peak_gib_{pace}", start)
+        # The fewest GiB are those of loading.
+        peak = "train_e4b_small.load_peak_gib" if train.low_memory else f"train_e4b.peak_gib_{pace}"
+        names = (f"train_e4b.tok_s_{pace}", peak, start)
         speed, gpu, seconds = (MEASURED[name] for name in names)
-        fills = "; rows are added until the card is full, a smaller one takes fewer (--train.low-memory the fewest)"
+        fills = "; a smaller card takes fewer rows at a time or recomputes more (--train.low-memory needs the least)"
         return speed, gpu, seconds, cite(*names) + (fills if train.auto_batch and not train.low_memory else "")
 
     def merge(self) -> Stage:

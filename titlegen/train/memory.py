@@ -89,6 +89,8 @@ def candidates(settings: TrainSettings) -> list[Plan]:
 def with_activations(plans: Sequence[Plan], activations: Activations, lengths: Sequence[int]) -> list[Plan]:
     """Return the plans with partial recomputing, the fastest first: the more rows, the more is to be recomputed.
 
+    Those that would leave the budget with everything recomputed come last, the smallest of them first.
+
     Args:
         plans: what is allowed.
         activations: what was measured.
@@ -96,12 +98,14 @@ def with_activations(plans: Sequence[Plan], activations: Activations, lengths: S
     """
     mean = sum(lengths) / len(lengths)
 
-    def time_a_token(plan: Plan) -> float:
+    def rank(plan: Plan) -> tuple[bool, float]:
+        if activations.recomputed * max(lengths) * plan.batch > activations.budget:
+            return True, plan.batch
         tokens = mean * plan.batch
         recomputed = 1 - activations.kept_share(int(tokens))
-        return max(_LAUNCHING + _RELAUNCHING * recomputed, tokens * (1 + _RERUNNING * recomputed)) / tokens
+        return False, max(_LAUNCHING + _RELAUNCHING * recomputed, tokens * (1 + _RERUNNING * recomputed)) / tokens
 
-    return [replace(plan, activations=activations) for plan in sorted(plans, key=time_a_token)]
+    return [replace(plan, activations=activations) for plan in sorted(plans, key=rank)]
 
 
 def measure_activations(step: Callable[[int, float], int]) -> Activations | None:
@@ -138,15 +142,16 @@ def first_that_fits(plans: Iterable[Plan], attempt: Callable[[Plan], None]) -> P
     """
     import torch
 
-    plan = None
+    tried: list[int] = []
     for plan in plans:
+        tried.append(plan.batch)
         try:
             attempt(plan)
         except torch.OutOfMemoryError:
             continue
         return plan
     raise TrainError(
-        f"out of memory even with {plan.batch if plan else 0} rows at a time and recomputed activations; lower "
+        f"out of memory even with {min(tried, default=0)} rows at a time and recomputed activations; lower "
         "--train.max-length, or set --train.low-memory"
     )
 
