@@ -732,7 +732,7 @@ def test_a_client_that_leaves_during_a_conversion_leaves_nothing(tmp_path: Path,
         # The converter is a child of the server, too.
         wait_until(lambda: not server.engines)
         wait_until(lambda: not list((server.directory / "blobs").glob(".upload-*")))
-        assert not [path for path in server.directory.iterdir() if path.name.startswith("tmp")]
+        wait_until(lambda: not [path for path in server.directory.iterdir() if path.name.startswith("tmp")])
         assert server.http.get("/api/tags").json() == {"models": []}
 
 
