@@ -37,11 +37,8 @@ NOTES = (
     f"throughput_ratio_8_flash: the same with articles of {FLASH_CHARS} characters. Writing goes faster together, as "
     "weights are read once for all; reading an article keeps the cores busy alone, so that the ratio falls with its "
     "length. reading_share: share of a lone client's time that goes into reading, server's own timings; were writing "
-    "free, the ratio would be 1 / reading_share. Counted in CPU seconds of one thread, a title of a long article costs "
-    "1.09 to read and 0.71 to write alone, 0.44 to write eight at a time; at the rate at which it reads, 42 GFLOP/s, "
-    "the 0.54 GFLOP a token of this model, two thirds of them for its vocabulary of 262,144, take 0.31, a ratio of "
-    "1.29. No setting of llama.cpp lifts it: in the same count it is 1.17 as set, 1.05 to 1.18 with micro-batches of "
-    "128 and 256 tokens, one cache for all slots, no flash attention, sampling in the graph, or Q8_0 weights. "
+    "free, the ratio would be 1 / reading_share. While the server asked the engine for an article's tokens twice, "
+    "on a busier machine, the ratios were 1.17 and 1.73. "
     "load_1min: what else the machine had to do."
 )
 
