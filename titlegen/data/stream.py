@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -198,21 +198,18 @@ def clean_chunks(rows: Iterable[Row], settings: DataSettings, tokenizer_file: Pa
         return
     with ExitStack() as stack:
         first = list(itertools.islice(chunks, workers))
-        workers, chunks = len(first), itertools.chain(first, chunks)
-        pipes = [_start_worker(stack, settings, tokenizer_file) for _ in range(workers)]
-        sent = received = 0
+        busy = deque(_start_worker(stack, settings, tokenizer_file) for _ in first)
+        for pipe, chunk in zip(busy, first, strict=True):
+            _send(pipe, chunk)
         # Each process has one chunk at a time, in turn: so neither side ever writes while the other does, too.
         for chunk in chunks:
-            pipe = pipes[sent % workers]
-            result = _receive(pipe) if sent >= workers else None
+            pipe = busy.popleft()
+            result = _receive(pipe)
             _send(pipe, chunk)
-            sent += 1
-            if result:
-                received += 1
-                yield result
-        while received < sent:
-            yield _receive(pipes[received % workers])
-            received += 1
+            busy.append(pipe)
+            yield result
+        for pipe in busy:
+            yield _receive(pipe)
 
 
 # Not concurrent.futures: its processes share one pipe for results, and where one is killed in the middle of a

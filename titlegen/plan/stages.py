@@ -130,8 +130,8 @@ class Estimator:
         peak = "train_e4b_small.load_peak_gib" if train.low_memory else f"train_e4b.peak_gib_{pace}"
         names = (f"train_e4b.tok_s_{pace}", peak, start)
         speed, gpu, seconds = (MEASURED[name] for name in names)
-        fills = "; a smaller card takes fewer rows at a time or recomputes more (--train.low-memory needs the least)"
-        return speed, gpu, seconds, cite(*names) + (fills if train.auto_batch and not train.low_memory else "")
+        smaller = "; a smaller card takes fewer rows at a time or recomputes more (--train.low-memory needs the least)"
+        return speed, gpu, seconds, cite(*names) + (smaller if train.auto_batch and not train.low_memory else "")
 
     def merge(self) -> Stage:
         """Return base + (alpha / r) B A, written as a Hugging Face directory."""
