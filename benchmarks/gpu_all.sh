@@ -4,7 +4,7 @@
 #     benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
 #
 # OUT is a folder for results and logs, TOKENIZER one with Gemma's tokenizer files, ARTICLES a JSONL file with content
-# and title. PART is speed, small, curves, generate, export or latency; all of them when none is named. A part that
+# and title. PART is speed, back, small, curves, generate, export or latency; all of them when none is named. A part that
 # fails leaves its log and does not stop the others. latency needs export before it, and llama-server and
 # llama-quantize on PATH, built for the card.
 set -uo pipefail
@@ -12,7 +12,7 @@ set -uo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 OUT TOKENIZER ARTICLES [PART ...]" >&2; exit 2; }
 out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
-[ $# -gt 0 ] || set -- speed small curves generate export latency
+[ $# -gt 0 ] || set -- speed back small curves generate export latency
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${BENCHMARK_WORK:-$out/work}
 python=${PYTHON:-python3}
@@ -51,14 +51,19 @@ titlegen() {
   train "$name" titlegen --set logging_steps=1 --set compile=true --set num_train_epochs=1 "$@"
 }
 
+# In turn, then once more the other way round: what the machine does meanwhile meets all of them alike.
 measure_speed() {
-  # In turn, twice: what the machine does meanwhile meets all of them.
-  for round in 1 2; do
-    train "plain_$round" plain --steps 10
-    train "unsloth_$round" unsloth --steps 6
-    titlegen "titlegen_$round" --shape fixed --rows 320
-    titlegen "titlegen_pts_$round" --shape pts --rows 960
-  done
+  train plain_1 plain --steps 10
+  train unsloth_1 unsloth --steps 6
+  titlegen titlegen_1 --shape fixed --rows 320
+  titlegen titlegen_pts_1 --shape pts --rows 960
+}
+
+measure_back() {
+  titlegen titlegen_pts_2 --shape pts --rows 960
+  titlegen titlegen_2 --shape fixed --rows 320
+  train unsloth_2 unsloth --steps 6
+  train plain_2 plain --steps 10
 }
 
 measure_small() {

@@ -204,6 +204,27 @@ def test_sampling_is_recorded_and_repeatable(tiny_base: Path, short: list[str]) 
     assert generator.describe()["decoding"]["temperature"] == 1.0
 
 
+def test_the_best_of_several_candidates_is_taken(
+    tiny_base: Path, short: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def last(titles: Sequence[str], article: str) -> list[int]:
+        assert article == short[len(seen)]
+        seen.append(tuple(titles))
+        return list(range(len(titles)))[::-1]
+
+    settings = EvaluateSettings(max_new_tokens=6, candidates=3)
+    generator = TransformersGenerator(tiny_base, None, settings)
+    assert generator.describe()["decoding"]["candidates"] == 3
+    greedy = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=6)).generate(short)
+    monkeypatch.setattr("titlegen.evaluate.transformers_generator.rank_titles", last)
+    assert generator.generate(short) == [titles[2] for titles in seen]
+    # The first is greedy, the others are drawn, each with its own seed.
+    assert [titles[0] for titles in seen] == greedy
+    assert len({title for titles in seen for title in titles}) > 2 * len(short)
+
+
 @pytest.mark.parametrize("which", ["model", "adapter"])
 def test_a_missing_model_is_an_error(tiny_base: Path, tmp_path: Path, which: str) -> None:
     paths = (tmp_path, None) if which == "model" else (tiny_base, tmp_path)

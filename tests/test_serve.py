@@ -862,6 +862,18 @@ def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path
     assert generator.describe()["model"] == MODEL
 
 
+def test_served_generator_takes_the_best_candidate(
+    export: Export, settings: ServeSettings, server: OfflineServer
+) -> None:
+    export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("鐵", "市")})
+    server.create(settings.model_name, export.file, template=TEMPLATE, system=SYSTEM)
+    with contextlib.closing(serve.Client(settings, export.merged)) as client:
+        assert {answer.raw for answer in client.ask_candidates(ARTICLE, 16)} == {TITLE, WRONG_NUMBER}
+    generator = serve.ServedGenerator(settings, export.merged, digest="", candidates=16)
+    assert generator.generate([ARTICLE]) == [TITLE]
+    assert generator.describe()["decoding"]["candidates"] == 16
+
+
 @pytest.mark.fault
 def test_two_hundred_clients_at_once(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
     """None is lost and none is mixed up: each article has an answer and a length of its own."""

@@ -65,6 +65,31 @@ def test_tokens_without_a_per_layer_row_are_read_like_the_first(prompts: list[li
     assert decoder.generate(prompts, {1}, TOKENS) == expected
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_titles_are_drawn_as_often_as_they_are_likely(kind: str, prompts: list[list[int]]) -> None:
+    model, draws, temperature = model_of(kind, torch.float64), 4000, 0.2
+    torch.manual_seed(0)
+    rows = torch.tensor(TitleDecoder(model).generate([prompts[0]] * draws, {-1}, 2, temperature))
+    likely = int(rows[:, 0].mode().values)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompts[0], likely]]), use_cache=False).logits[0, -2:]
+    for expected, drawn in zip(logits, (rows[:, 0], rows[rows[:, 0] == likely, 1]), strict=True):
+        shares = torch.bincount(drawn, minlength=VOCABULARY) / len(drawn)
+        chances = (expected / temperature).softmax(-1)
+        assert 0.02 < float(chances.max()) < 0.98
+        # Five standard deviations of a share.
+        assert bool(((shares - chances).abs() <= 5 * (chances / len(drawn)).sqrt() + 1 / len(drawn)).all())
+
+
+def test_a_draw_can_be_repeated(prompts: list[list[int]]) -> None:
+    decoder = TitleDecoder(model_of("gemma3n", torch.float32))
+    titles = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        titles.append(decoder.generate(prompts, {1}, TOKENS, 1.0))
+    assert titles[0] == titles[1] != titles[2]
+
+
 def test_it_ends_when_every_row_has_ended(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gemma3", torch.float32)
     steps: list[int] = []

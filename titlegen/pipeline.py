@@ -345,7 +345,9 @@ def _generate_split(settings: Settings, target: str, examples: Sequence[Any]) ->
     generator: Any
     if target == "server":
         digest = serving.served_digest(settings.serve)
-        generator = serving.ServedGenerator(settings.serve, settings.directory / "final-hf", digest=digest)
+        generator = serving.ServedGenerator(
+            settings.serve, settings.directory / "final-hf", digest=digest, candidates=settings.evaluate.candidates
+        )
     elif target == "merged":
         generator = scoring.TransformersGenerator(settings.directory / "final-hf", None, settings.evaluate)
     elif target == "adapter":

@@ -195,6 +195,8 @@ class EvaluateSettings(Stage):
     """Longest title, tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
+    candidates: Annotated[int, Field(ge=1, le=64)] = 1
+    """Titles written for each article, of which the best is scored, as `generate --n` ranks them."""
     base_model: bool = True
     """Score the untuned base model on the same rows, for the calibration card."""
     resamples: Annotated[int, Field(ge=100)] = 1000

@@ -1,11 +1,12 @@
 """Titles from a Hugging Face directory, with or without an adapter, in this process."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError, ExportError
+from titlegen.metrics.ranking import CANDIDATE_TEMPERATURE, rank_titles
 from titlegen.models import fingerprint
 from titlegen.prompt import STOP, render_prompt
 from titlegen.settings import EvaluateSettings
@@ -57,7 +58,7 @@ class TransformersGenerator:
 
     @cached_property
     def decoder(self) -> TitleDecoder | None:
-        """What writes greedy titles without the work that they do not need; None for an unknown architecture."""
+        """What writes titles without the work that they do not need; None for an unknown architecture."""
         return TitleDecoder(self.model) if can_trim(self.model) else None
 
     @property
@@ -78,20 +79,30 @@ class TransformersGenerator:
         }
 
     def generate(self, contents: Sequence[str]) -> list[str]:
-        """Return the raw output for each article, in order; batches hold articles of like length.
+        """Return the raw output for each article, in order: the best of its candidates, where there are several.
 
         Raises:
             ConfigError: the GPU has too little memory for the batch.
         """
+        drafts = list(zip(*map(partial(self._draft, contents), range(self.settings.candidates)), strict=True))
+        if self.settings.candidates == 1:
+            return [draft for (draft,) in drafts]
+        return [draft[rank_titles(draft, content)[0]] for draft, content in zip(drafts, contents, strict=True)]
+
+    def _draft(self, contents: Sequence[str], candidate: int) -> list[str]:
+        """Return one candidate for each article, in order; batches hold articles of like length."""
         import torch
 
+        settings = self.settings
+        temperature = settings.temperature if candidate == 0 else max(settings.temperature, CANDIDATE_TEMPERATURE)
         prompts = [render_prompt(content) for content in contents]
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         outputs: dict[int, str] = {}
-        for start in range(0, len(order), self.settings.batch_size):
-            batch = order[start : start + self.settings.batch_size]
+        for start in range(0, len(order), settings.batch_size):
+            batch = order[start : start + settings.batch_size]
+            torch.manual_seed(settings.seed + candidate)
             try:
-                titles = self._generate_batch([prompts[index] for index in batch])
+                titles = self._generate_batch([prompts[index] for index in batch], temperature)
             except torch.OutOfMemoryError as error:
                 raise ConfigError(
                     f"the GPU has too little memory for {len(batch)} articles at a time; lower --evaluate.batch-size"
@@ -99,18 +110,18 @@ class TransformersGenerator:
             outputs |= zip(batch, titles, strict=True)
         return [outputs[index] for index in range(len(prompts))]
 
-    def _generate_batch(self, prompts: Sequence[str]) -> list[str]:
+    def _generate_batch(self, prompts: Sequence[str], temperature: float) -> list[str]:
         import torch
 
-        if self.settings.temperature == 0 and self.decoder is not None:
+        if self.decoder is not None:
             rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-            return list(map(self._decode, self.decoder.generate(rows, self.stop, self.settings.max_new_tokens)))
+            titles = self.decoder.generate(rows, self.stop, self.settings.max_new_tokens, temperature)
+            return list(map(self._decode, titles))
         # The prompt has its <bos>.
         inputs = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if self.settings.temperature > 0:
-            torch.manual_seed(self.settings.seed)
-            sampling = {"do_sample": True, "temperature": self.settings.temperature, "top_p": 1.0, "top_k": 0}
+        if temperature > 0:
+            sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs.to(self.device),
@@ -129,11 +140,12 @@ class TransformersGenerator:
 
 
 def _decoding(settings: EvaluateSettings) -> dict[str, Any]:
-    if settings.temperature == 0:
+    if settings.temperature == 0 and settings.candidates == 1:
         return {"strategy": "greedy", "max_new_tokens": settings.max_new_tokens}
     return {
         "strategy": "sampling",
         "temperature": settings.temperature,
+        "candidates": settings.candidates,
         "seed": settings.seed,
         "max_new_tokens": settings.max_new_tokens,
         # Rows of a batch share one stream of random numbers.

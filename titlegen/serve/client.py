@@ -25,8 +25,6 @@ _MAX_CHARS = 2_000_000
 # Bytes that no text holds, and what decoding puts where it failed.
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
 _MAX_BINARY_SHARE = 0.05
-# Candidates after the first are drawn hotter, or they would all be the same.
-_CANDIDATE_TEMPERATURE = 0.8
 # Requests under way at a time for many articles.
 CONCURRENCY = 4
 _ABORTED = "aborted"
@@ -115,30 +113,31 @@ class Client:
         return self._titles([self.ask(article)])[0]
 
     def generate_candidates(self, article: str, number: int) -> list[Answer]:
-        """Return up to ``number`` different titles, the best first: by output contract, numbers, length, style.
+        """Return up to ``number`` different titles, the best first (:func:`titlegen.metrics.ranking.rank_titles`).
 
         Raises:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server, the model or all of its answers cannot be used.
         """
-        from titlegen.metrics.contract import has_title_length, style_violations, title_violations
-        from titlegen.metrics.numbers import unsupported_numbers
-
-        def rank(answer: Answer) -> tuple[int, int, int, bool, int]:
-            return (
-                answer.done_reason != "stop",
-                len(title_violations(answer.raw)),
-                len(unsupported_numbers(answer.title, article)),
-                not has_title_length(answer.title),
-                len(style_violations(answer.title)),
-            )
-
-        hot = {"temperature": max(self.settings.temperature, _CANDIDATE_TEMPERATURE)}
-        options = [{} if seed == 0 else hot | {"seed": seed} for seed in range(number)]
         different: dict[str, Answer] = {}
-        for answer in self._titles([self.ask(article, option) for option in options]):
+        for answer in self._titles(self.ask_candidates(article, number)):
             different.setdefault(answer.title, answer)
-        return sorted(different.values(), key=rank)
+        return list(different.values())
+
+    def ask_candidates(self, article: str, number: int) -> list[Answer]:
+        """Return whatever the model writes for an article in ``number`` tries, the best first, titles or not.
+
+        Raises:
+            DataError: nothing of the article is left after cleaning.
+            ServeError: the server or the model cannot be used, or the server cut the prompt.
+        """
+        from titlegen.metrics.ranking import CANDIDATE_TEMPERATURE, rank_titles
+
+        hot = {"temperature": max(self.settings.temperature, CANDIDATE_TEMPERATURE)}
+        answers = [self.ask(article, {} if seed == 0 else hot | {"seed": seed}) for seed in range(number)]
+        ranked = [answers[index] for index in rank_titles([answer.raw for answer in answers], article)]
+        # A title that was cut off comes after every whole one.
+        return sorted(ranked, key=lambda answer: answer.done_reason != "stop")
 
     def generate_many(
         self, articles: Iterable[str], concurrency: int = CONCURRENCY, *, number: int = 1
@@ -268,11 +267,14 @@ class Client:
 class ServedGenerator:
     """Titles for an evaluation, from the deployed model as its users get them."""
 
-    def __init__(self, settings: ServeSettings, model_directory: Path, *, digest: str, seed: int = 0) -> None:
-        """Take the settings, the export for its tokenizer, and the digest of the model that is on the server."""
+    def __init__(self, settings: ServeSettings, model_directory: Path, *, digest: str, candidates: int = 1) -> None:
+        """Take the settings, the export for its tokenizer, and the digest of the model that is on the server.
+
+        Of several candidates the best is taken (:func:`titlegen.metrics.ranking.rank_titles`).
+        """
         self._digest = digest
         self._client = Client(settings, model_directory)
-        self._options = {"seed": seed}
+        self._candidates = candidates
 
     def describe(self) -> dict[str, Any]:
         """Return server, model and decoding."""
@@ -282,7 +284,12 @@ class ServedGenerator:
             "host": self._client.url,
             "model": self._client.model_name,
             "digest": self._digest,
-            "decoding": {"temperature": settings.temperature, "num_predict": settings.num_predict, **self._options},
+            "decoding": {
+                "temperature": settings.temperature,
+                "num_predict": settings.num_predict,
+                "seed": 0,
+                "candidates": self._candidates,
+            },
         }
 
     def generate(self, contents: Sequence[str]) -> list[str]:
@@ -294,7 +301,9 @@ class ServedGenerator:
         return [answer.raw for answer in _in_order(self._ask, contents, CONCURRENCY)]
 
     def _ask(self, content: str) -> Answer:
-        return self._client.ask(content, self._options)
+        if self._candidates > 1:
+            return self._client.ask_candidates(content, self._candidates)[0]
+        return self._client.ask(content, {"seed": 0})
 
 
 def is_passing(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Greedy titles with the trimmed computation: prompts without padding, and upper layers for the title alone."""
+"""Titles with the trimmed computation: prompts without padding, and upper layers for the title alone."""
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from titlegen.train.trim import CompletionTrim
 
 
 class TitleDecoder:
-    """Writes a model's likeliest titles, many at a time; the same as ``generate`` of transformers, up to rounding.
+    """Writes a model's titles, many at a time; greedy ones as ``generate`` of transformers does, up to rounding.
 
     Prompts are read as one sequence without padding, their common beginning once. Of their tokens only the last enters
     the layers that share others' keys, and the head (:mod:`titlegen.train.trim`); those layers keep no keys of their
@@ -21,28 +21,39 @@ class TitleDecoder:
         """Take a Gemma 3 or Gemma 3n causal LM, or a PEFT model around one, in evaluation mode."""
         self._trim = CompletionTrim(model, clamp=False)
 
-    def generate(self, prompts: Sequence[Sequence[int]], stop: Collection[int], max_new_tokens: int) -> list[list[int]]:
-        """Return the tokens of each title, without the one that ended it."""
+    def generate(
+        self, prompts: Sequence[Sequence[int]], stop: Collection[int], max_new_tokens: int, temperature: float = 0.0
+    ) -> list[list[int]]:
+        """Return the tokens of each title, without the one that ended it.
+
+        At temperature 0 they are the likeliest; at any other they are drawn, with torch's own generator.
+        """
         import torch
 
         with torch.inference_mode():
-            written = self._write(prompts, stop, max_new_tokens)
+            written = self._write(prompts, stop, max_new_tokens, partial(_choose, temperature=temperature))
         ends = [next((i for i, token in enumerate(row) if token in stop), len(row)) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
 
-    def _write(self, prompts: Sequence[Sequence[int]], stop: Collection[int], max_new_tokens: int) -> list[list[int]]:
+    def _write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        stop: Collection[int],
+        max_new_tokens: int,
+        choose: Callable[[Any], Any],
+    ) -> list[list[int]]:
         import torch
 
         trim = self._trim
         device = trim.model.embed_tokens.weight.device
         packed = _pack_prompts(prompts, device)
         keys: list[tuple[Any, Any]] = []
-        token = trim.logits(trim.hidden(packed, keys)).argmax(-1)
+        token = choose(trim.logits(trim.hidden(packed, keys)))
         cache = _Cache(keys, packed, [layer.self_attn.sliding_window for layer in trim.model.layers], max_new_tokens)
         del keys
         stops = torch.tensor(sorted(stop), device=device)
         written, ended = [token], torch.isin(token, stops)
-        follow: Callable[[Any], Any] = partial(self._follow, cache)
+        follow: Callable[[Any], Any] = partial(self._follow, cache, choose)
         for step in range(max_new_tokens - 1):
             if bool(ended.all()):
                 break
@@ -56,7 +67,7 @@ class TitleDecoder:
         rows: list[list[int]] = torch.stack(written, 1).tolist()
         return rows
 
-    def _follow(self, cache: "_Cache", token: Any) -> Any:
+    def _follow(self, cache: "_Cache", choose: Callable[[Any], Any], token: Any) -> Any:
         """Return the token that each row writes behind ``token``; both (rows,)."""
         trim = self._trim
         config = trim.model.config
@@ -76,7 +87,7 @@ class TitleDecoder:
             own = None if per_layer is None else per_layer[:, index]
             streams = trim.architecture.write(layer, state, attended, own, trim.thresholds[index])
         cache.step += 1
-        return trim.logits(trim.architecture.leave(trim.model, streams)).argmax(-1)
+        return choose(trim.logits(trim.architecture.leave(trim.model, streams)))
 
 
 class _Cache:
@@ -138,6 +149,17 @@ class _Cache:
         # The heads that share a key stand beside each other: they are its queries, and no key is copied for them.
         grouped = query.unflatten(1, (key.shape[1], -1))
         return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale).flatten(1)
+
+
+def _choose(logits: Any, temperature: float) -> Any:
+    """Return a token for each row of logits: the likeliest, or one drawn at a temperature."""
+    import torch
+
+    if temperature == 0:
+        return logits.argmax(-1)
+    # The first of events with these rates to happen: a draw in one pass, which can be recorded.
+    waits = torch.empty_like(logits, dtype=torch.float32).exponential_()
+    return ((logits.float() / temperature).softmax(-1) / waits).argmax(-1)
 
 
 def _can_record(device: Any) -> bool:

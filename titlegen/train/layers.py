@@ -29,12 +29,19 @@ def _is_writing() -> bool:
 
 
 def _norm(norm: Any, inputs: Any) -> Any:
-    """Apply a norm over the last dimension, in one pass over memory where no compiler makes one of its seven."""
+    """Apply a norm over the last dimension."""
+    import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-    # Gemma 3 adds one to its weights in float32, for which there is no kernel.
-    if not (_is_writing() and hasattr(norm, "with_scale")):
+    if not hasattr(norm, "with_scale"):
+        # Gemma 3's own, written out: Unsloth compiles it by itself, so that it fits into no larger graph, and where the
+        # compiler gives up it is recomputed otherwise than it was computed.
+        wide = inputs.float()
+        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + norm.eps)
+        return (scaled * (1.0 + norm.weight.float())).type_as(inputs)
+    if not _is_writing():
         return norm(inputs)
+    # One pass over memory in place of seven, which a compiler would make of it in training.
     weight = norm.weight if norm.with_scale else None
     return F.rms_norm(inputs, inputs.shape[-1:], weight, norm.eps).type_as(inputs)
 
@@ -80,7 +87,7 @@ class Gemma3:
     def read(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, ...]:
         """Return what ``write`` needs, then query, key and value."""
         attention = layer.self_attn
-        inputs = layer.input_layernorm(streams[0])
+        inputs = _norm(layer.input_layernorm, streams[0])
         value = _heads(attention, project(attention.v_proj, inputs))
         return streams, _query(attention, inputs, cos, sin), _key(attention, inputs, cos, sin), value
 
@@ -88,25 +95,25 @@ class Gemma3:
     def read_keys(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         """Return key and value alone."""
         attention = layer.self_attn
-        inputs = layer.input_layernorm(streams[0])
+        inputs = _norm(layer.input_layernorm, streams[0])
         return _key(attention, inputs, cos, sin), _heads(attention, project(attention.v_proj, inputs))
 
     @staticmethod
     def read_query(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         """Return what ``write`` needs, and the query."""
-        return streams, _query(layer.self_attn, layer.input_layernorm(streams[0]), cos, sin)
+        return streams, _query(layer.self_attn, _norm(layer.input_layernorm, streams[0]), cos, sin)
 
     @staticmethod
     def write(layer: Any, state: Any, attended: Any, _per_layer_input: Any, _threshold: Any) -> tuple[Any, ...]:
         """Return the streams behind the layer."""
-        hidden = state[0] + layer.post_attention_layernorm(project(layer.self_attn.o_proj, attended))
-        inputs = layer.pre_feedforward_layernorm(hidden)
-        return (hidden + layer.post_feedforward_layernorm(_gated(layer.mlp, inputs)),)
+        hidden = state[0] + _norm(layer.post_attention_layernorm, project(layer.self_attn.o_proj, attended))
+        inputs = _norm(layer.pre_feedforward_layernorm, hidden)
+        return (hidden + _norm(layer.post_feedforward_layernorm, _gated(layer.mlp, inputs)),)
 
     @staticmethod
     def leave(model: Any, streams: Any) -> Any:
         """Return the final hidden states, (T, hidden)."""
-        return model.norm(streams[0])
+        return _norm(model.norm, streams[0])
 
 
 class Gemma3n:

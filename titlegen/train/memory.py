@@ -129,7 +129,9 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations | None
             if not needs:
                 raise
             return None
-        needs.append((torch.cuda.max_memory_allocated() - before) / tokens)
+        # What loading left behind may be freed in the first pass, and would make it look smaller.
+        held = min(before, torch.cuda.memory_allocated())
+        needs.append((torch.cuda.max_memory_allocated() - held) / tokens)
     budget = _BUDGET_SHARE * (available - torch.cuda.memory_allocated())
     return Activations(budget, kept=needs[1], recomputed=needs[0])
 

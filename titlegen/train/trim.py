@@ -77,7 +77,6 @@ class CompletionTrim:
         packed = pack(inputs)
         # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
         with torch.autocast(packed.ids.device.type, enabled=False):
-            hidden = None
             try:
                 hidden = self.hidden(packed)
             except (dynamo.Unsupported, dynamo.BackendCompilerFailed) as error:
@@ -86,9 +85,6 @@ class CompletionTrim:
                 # match what it kept.
                 _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
                 self.compiled = False
-            if hidden is None:
-                # Not while the error is handled: its traceback holds the broken layer's checkpoint, into which torch
-                # (2.11) would save what this pass keeps.
                 hidden = self.hidden(packed)
             total = self._cross_entropy(hidden, packed.targets)
         return total / (packed.targets.numel() if num_items is None else num_items)
@@ -162,9 +158,22 @@ class CompletionTrim:
         import torch
         from torch.utils.checkpoint import checkpoint
 
-        if recomputed and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False)
-        return function(*arguments)
+        if not (recomputed and torch.is_grad_enabled()):
+            return function(*arguments)
+        errors: list[Exception] = []
+
+        def run(*given: Any) -> Any:
+            try:
+                return function(*given)
+            except Exception as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+
+        # Before torch 2.13 an error that leaves a checkpoint leaves it open while anything holds its traceback,
+        # and what later layers keep is saved into it.
+        result = checkpoint(run, *arguments, use_reentrant=False)
+        if errors:
+            raise errors.pop()
+        return result
 
     def _run(self, name: str, layer: Any, *arguments: Any) -> Any:
         """Call one half of a layer, compiled when that is on and gradients are."""

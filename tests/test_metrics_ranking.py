@@ -1,0 +1,31 @@
+import pytest
+
+from titlegen.metrics.overlap import rouge_l
+from titlegen.metrics.ranking import agreement, rank_titles
+from titlegen.metrics.tokens import tokenize
+
+ARTICLE = "台南市政府今日宣布，市區公車即日起增開3班次，並延長夜間服務到23時，方便市民搭乘。"
+USUAL = "台南公車增開3班次 夜間服務延長"
+ALIKE = "台南市區公車增開3班次 延長夜間服務"
+ODD = "市長出席新書發表會 盼市民多閱讀"
+
+
+def test_the_title_that_the_others_agree_with_comes_first() -> None:
+    titles = [ODD, USUAL, ALIKE, USUAL]
+    assert rank_titles(titles, ARTICLE) == [1, 3, 2, 0]
+    expected = [sum(rouge_l(tokenize(a), tokenize(b)).f1 for b in titles) - 1 for a in titles]
+    assert agreement(titles) == pytest.approx([total / 3 for total in expected])
+
+
+@pytest.mark.parametrize("worse", ["標題：" + USUAL, USUAL.replace("3", "8"), "台南公車", USUAL + "！！"])
+def test_agreement_decides_last(worse: str) -> None:
+    assert rank_titles([worse, worse, worse, ODD], ARTICLE)[0] == 3
+    # What is wrong is what the title adds: without it the majority would win.
+    assert rank_titles([USUAL, USUAL, USUAL, ODD], ARTICLE)[0] == 0
+
+
+def test_one_title_and_none() -> None:
+    assert rank_titles([USUAL], ARTICLE) == [0]
+    assert agreement([USUAL]) == [0.0]
+    assert rank_titles([], ARTICLE) == []
+    assert agreement(["", ""]) == [0.0, 0.0]
