@@ -26,6 +26,12 @@ _COMPILE_OPTIONS: dict[str, Any] = {"shape_padding": False}
 _ARCHITECTURES: dict[str, Any] = {"gemma3_text": Gemma3, "gemma3n_text": Gemma3n}
 
 
+def _compile_errors() -> tuple[type[Exception], ...]:
+    from torch._dynamo import exc  # torch exports them nowhere else
+
+    return exc.Unsupported, exc.BackendCompilerFailed
+
+
 def text_model(model: Any) -> Any:
     """Return the decoder inside a causal LM, a multimodal model, or a PEFT model around either."""
     causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -72,14 +78,13 @@ class CompletionTrim:
     def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
         """Return the loss of a padded batch, a scalar; arguments as for :func:`completion_loss`."""
         import torch
-        from torch._dynamo import exc as dynamo  # torch exports them nowhere else
 
         packed = pack(inputs)
         # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
         with torch.autocast(packed.ids.device.type, enabled=False):
             try:
                 hidden = self.hidden(packed)
-            except (dynamo.Unsupported, dynamo.BackendCompilerFailed) as error:
+            except _compile_errors() as error:
                 # Unsloth puts functions into Gemma 3 that are closed to the compiler, and a machine may have no C
                 # compiler. The whole pass begins anew: a layer that ran compiled and is recomputed otherwise would not
                 # match what it kept.
@@ -165,7 +170,7 @@ class CompletionTrim:
         def run(*given: Any) -> Any:
             try:
                 return function(*given)
-            except Exception as error:  # noqa: BLE001 - raised below
+            except _compile_errors() as error:
                 errors.append(error)
 
         # Before torch 2.13 an error that leaves a checkpoint leaves it open while anything holds its traceback,
