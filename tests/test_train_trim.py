@@ -275,6 +275,7 @@ def test_what_is_recomputed_is_freed_at_once(kept: float, monkeypatch: pytest.Mo
         gc.enable()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("kept", [0.0, 1.0])
 def test_norms_that_unsloth_closes_to_the_compiler_are_no_hindrance(
     kept: float, monkeypatch: pytest.MonkeyPatch
