@@ -682,6 +682,14 @@ def test_a_setting_cannot_leave_its_place_in_the_card(text: str) -> None:
     assert line.endswith("` |")
 
 
+def test_the_card_says_that_titles_were_chosen(tmp_path: Path) -> None:
+    content = report_content()
+    for decoding, said in (({"strategy": "greedy"}, False), ({"candidates": 1}, False), ({"candidates": 16}, True)):
+        (tmp_path / "report.json").write_text(json.dumps(content | {"generation": {"decoding": decoding}}))
+        text = render_card(Facts("club/x", SETTINGS, {}, read_report(tmp_path), None, {}, ()))
+        assert ("the best of 16 that the model wrote" in text) is said
+
+
 def test_staging_the_same_twice_gives_the_same_bytes(artefacts: Artefacts, settings: Settings) -> None:
     with stage_files(artefacts, settings, "club/x") as one, stage_files(artefacts, settings, "club/x") as two:
         assert one.files == two.files

@@ -62,6 +62,18 @@ class Gate(_Part):
     verdict: Literal["pass", "fail", "undecided"]
 
 
+class Decoding(_Part):
+    """How the titles were written."""
+
+    candidates: Annotated[int, Field(ge=1)] = 1
+
+
+class Generation(_Part):
+    """How the titles came to be."""
+
+    decoding: Decoding = Decoding()
+
+
 class EvaluationReport(_Part):
     """The part of report.json that the card shows."""
 
@@ -70,6 +82,7 @@ class EvaluationReport(_Part):
     scores: dict[_Name, Score]
     baselines: dict[_Name, dict[_Name, float]] = {}
     gates: list[Gate]
+    generation: Generation = Generation()
 
 
 class DataCard(_Part):
