@@ -435,6 +435,27 @@ def test_the_batch_is_the_fastest_to_launch_and_run(budget: float, length: int, 
     assert all(plan.batch * plan.accumulation == 32 and plan.activations == activations for plan in plans)
 
 
+def test_what_the_first_pass_frees_does_not_make_it_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of 1,000 bytes 300 are left over from loading; a token needs 1 byte, or 4 with everything kept.
+    held, peak = [1000], [0]
+    for name in ("memory_reserved", "current_device"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda: 0)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda: held[0])
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: peak[0])
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr("torch.random.fork_rng", lambda **_: nullcontext())
+    monkeypatch.setattr(memory, "gpu_memory", lambda: (10 * 2**30, 10 * 2**30))
+
+    def step(tokens: int, share: float) -> int:
+        held[0] = 700
+        peak[0] = max(held[0] + tokens * (4 if share else 1), 1000)
+        return tokens
+
+    activations = measure_activations(step)
+    assert activations is not None
+    assert (activations.recomputed, activations.kept) == (1.0, 4.0)
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("fails_with", [0.0, 1.0])
 def test_activations_that_cannot_be_kept_are_recomputed(fails_with: float, monkeypatch: pytest.MonkeyPatch) -> None:
