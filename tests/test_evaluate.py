@@ -103,6 +103,20 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert again.batches == []
 
 
+@pytest.mark.fault
+def test_a_batch_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
+    partial = tmp_path / "partial.jsonl"
+    first = Rule()
+    generate_predictions(first, EXAMPLES, partial, batch_size=4)
+    lines = partial.read_text(encoding="utf-8").splitlines(keepends=True)
+    # The key, one batch, and two lines of the next.
+    partial.write_text("".join(lines[:7]), encoding="utf-8")
+    again = Rule()
+    assert generate_predictions(again, EXAMPLES, partial, batch_size=4).predictions == LEADS
+    # Titles that are drawn depend on which stand beside them: the batches are those of the first run.
+    assert again.batches == first.batches[1:]
+
+
 def test_titles_of_another_model_or_split_are_not_taken_over(tmp_path: Path) -> None:
     partial = tmp_path / "partial.jsonl"
     generate_predictions(Rule(), EXAMPLES, partial)
@@ -216,7 +230,8 @@ def test_the_best_of_several_candidates_is_taken(
 
     settings = EvaluateSettings(max_new_tokens=6, candidates=3)
     generator = TransformersGenerator(tiny_base, None, settings)
-    assert generator.describe()["decoding"]["candidates"] == 3
+    decoding = generator.describe()["decoding"]
+    assert (decoding["candidates"], decoding["candidate_temperature"]) == (3, 0.8)
     greedy = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=6)).generate(short)
     monkeypatch.setattr("titlegen.evaluate.transformers_generator.rank_titles", last)
     assert generator.generate(short) == [titles[2] for titles in seen]

@@ -1,5 +1,7 @@
 import pytest
 
+from titlegen.metrics import ranking
+from titlegen.metrics.contract import title_violations
 from titlegen.metrics.overlap import rouge_l
 from titlegen.metrics.ranking import agreement, rank_titles
 from titlegen.metrics.tokens import tokenize
@@ -22,6 +24,21 @@ def test_agreement_decides_last(worse: str) -> None:
     assert rank_titles([worse, worse, worse, ODD], ARTICLE)[0] == 3
     # What is wrong is what the title adds: without it the majority would win.
     assert rank_titles([USUAL, USUAL, USUAL, ODD], ARTICLE)[0] == 0
+
+
+def test_what_follows_a_title_counts_against_it_once() -> None:
+    # Only the first line is shown: its number is right, and the one behind it is nobody's claim.
+    right, wrong = USUAL + "\n17", USUAL.replace("3", "8") + "\n甲"
+    assert title_violations(right) == title_violations(wrong) == ("lines",)
+    assert rank_titles([wrong, right], ARTICLE) == [1, 0]
+
+
+def test_a_huge_output_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(ranking, "find_numbers", lambda title: read.append(len(title)) or [])
+    monkeypatch.setattr(ranking, "tokenize", lambda title: read.append(len(title)) or [])
+    assert rank_titles(["逾10001人" * 100_000, USUAL], ARTICLE) == [1, 0]
+    assert max(read) == 200
 
 
 def test_one_title_and_none() -> None:

@@ -172,6 +172,10 @@ def test_the_total_adds_disk_and_time_and_takes_the_highest_memory() -> None:
 def test_what_is_left_out_costs_nothing() -> None:
     alone = stage_of("evaluate", evaluate={"base_model": False})
     assert stage_of("evaluate").minutes == pytest.approx(2 * alone.minutes)
+    many = {"base_model": False, "candidates": 16}
+    assert stage_of("evaluate", evaluate=many).minutes > 2 * alone.minutes
+    usual = stage_of("evaluate served", evaluate={"base_model": False}).minutes
+    assert stage_of("evaluate served", evaluate=many).minutes == pytest.approx(16 * usual)
     assert stage_of("evaluate", evaluate={"limit": 10}).minutes < stage_of("evaluate").minutes
     assert stage_of("evaluate served", evaluate={"base_model": False}).gpu_gib == stage_of("deploy").gpu_gib
     assert stage_of("push", hub={"include_gguf": False}).disk_gib == pytest.approx(stage_of("merge").disk_gib)

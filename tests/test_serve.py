@@ -862,6 +862,26 @@ def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path
     assert generator.describe()["model"] == MODEL
 
 
+def test_a_title_that_was_cut_off_comes_last(
+    export: Export, settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve.Client(settings, export.merged)
+    written = [(TITLE, "length"), (WRONG_NUMBER, "stop"), (TITLE[:-1], "stop")]
+    asked: list[dict[str, Any]] = []
+
+    def send(content: str, options: dict[str, Any]) -> Any:
+        assert content == ARTICLE
+        title, reason = written[len(asked)]
+        asked.append(options)
+        return ollama.GenerateResponse(response=title, done=True, done_reason=reason, prompt_eval_count=0)
+
+    monkeypatch.setattr(client, "_send", send)
+    assert [answer.raw for answer in client.ask_candidates(ARTICLE, 3)] == [TITLE[:-1], WRONG_NUMBER, TITLE]
+    # The same titles again at another time, the first as it is usually drawn.
+    assert asked == [{"seed": 0}, {"temperature": 0.8, "seed": 1}, {"temperature": 0.8, "seed": 2}]
+    client.close()
+
+
 def test_served_generator_takes_the_best_candidate(
     export: Export, settings: ServeSettings, server: OfflineServer
 ) -> None:
@@ -871,7 +891,8 @@ def test_served_generator_takes_the_best_candidate(
         assert {answer.raw for answer in client.ask_candidates(ARTICLE, 16)} == {TITLE, WRONG_NUMBER}
     generator = serve.ServedGenerator(settings, export.merged, digest="", candidates=16)
     assert generator.generate([ARTICLE]) == [TITLE]
-    assert generator.describe()["decoding"]["candidates"] == 16
+    decoding = generator.describe()["decoding"]
+    assert (decoding["candidates"], decoding["candidate_temperature"]) == (16, 0.8)
 
 
 @pytest.mark.fault

@@ -1,4 +1,5 @@
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -244,12 +245,29 @@ def test_a_layer_that_is_closed_to_the_compiler_is_run_as_it_is(
         return original(run, *arguments, **options)
 
     monkeypatch.setattr("torch.utils.checkpoint.checkpoint", checkpoint)
+    compute, handled = trim.hidden, []
+    monkeypatch.setattr(trim, "hidden", lambda packed: handled.append(sys.exception()) or compute(packed))
     assert torch.equal(gradients(model, trim(batch)), expected)
     assert not trim.compiled
     assert "goes on without compiling" in caplog.text
     assert "disable" in caplog.text
     # torch 2.11 would save into the checkpoint that an error left what later layers keep.
     assert not escaped
+    # While an error is handled, its traceback holds what the broken pass had computed.
+    assert handled == [None, None]
+
+
+@pytest.mark.fault
+def test_an_error_of_the_compiler_while_recomputing_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    trim = CompletionTrim(tiny_model("gemma3", torch.float32), kept_share=lambda _: 0.0)
+    loss = trim(random_batch([(9, 4), (5, 3)], seed=0))
+
+    def refuse(*_: Any) -> Any:
+        raise Unsupported("the real reason")
+
+    monkeypatch.setattr(trim, "_run", refuse)
+    with pytest.raises(Unsupported, match="the real reason"):
+        loss.backward()
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5])

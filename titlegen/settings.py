@@ -194,15 +194,15 @@ class EvaluateSettings(Stage):
     max_new_tokens: Annotated[int, Field(ge=1)] = 48
     """Longest title, tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Sampling temperature; 0 is greedy."""
+    """Sampling temperature; 0 is greedy. Candidates after the first have 0.8 at least."""
     candidates: Annotated[int, Field(ge=1, le=64)] = 1
-    """Titles written for each article, of which the best is scored, as `generate --n` ranks them."""
+    """Titles written for each article, of which the best is scored; none of them is compared with the reference."""
     base_model: bool = True
     """Score the untuned base model on the same rows, for the calibration card."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     """Bootstrap resamples behind each 95% interval."""
     seed: int = 7
-    """Seed of the bootstrap and of the random baseline."""
+    """Seed of the bootstrap, of the random baseline, and of titles that are drawn."""
     gates: GateSettings = GateSettings()
     """Limits below which `evaluate` exits with code 1."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -101,7 +102,10 @@ def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, dict[str,
             break
     if not records or records[0] != {"key": key}:
         return {}
-    return {record["id"]: record for record in records[1:] if record["id"] in ids}
+    # A batch that was cut off is generated again: titles that are drawn depend on which stand beside them.
+    written = Counter(record["call"] for record in records[1:])
+    whole = [record for record in records[1:] if written[record["call"]] == record["titles"]]
+    return {record["id"]: record for record in whole if record["id"] in ids}
 
 
 def _timing(records: Sequence[dict[str, Any]], batch_size: int) -> dict[str, Any]:

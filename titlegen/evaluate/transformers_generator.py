@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError, ExportError
-from titlegen.metrics.ranking import CANDIDATE_TEMPERATURE, rank_titles
+from titlegen.metrics.ranking import candidate_temperature, describe_candidates, rank_titles
 from titlegen.models import fingerprint
 from titlegen.prompt import STOP, render_prompt
 from titlegen.settings import EvaluateSettings
@@ -94,7 +94,7 @@ class TransformersGenerator:
         import torch
 
         settings = self.settings
-        temperature = settings.temperature if candidate == 0 else max(settings.temperature, CANDIDATE_TEMPERATURE)
+        temperature = settings.temperature if candidate == 0 else candidate_temperature(settings.temperature)
         prompts = [render_prompt(content) for content in contents]
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         outputs: dict[int, str] = {}
@@ -145,7 +145,7 @@ def _decoding(settings: EvaluateSettings) -> dict[str, Any]:
     return {
         "strategy": "sampling",
         "temperature": settings.temperature,
-        "candidates": settings.candidates,
+        **describe_candidates(settings.candidates, settings.temperature),
         "seed": settings.seed,
         "max_new_tokens": settings.max_new_tokens,
         # Rows of a batch share one stream of random numbers.

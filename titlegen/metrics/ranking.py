@@ -7,39 +7,51 @@ from titlegen.metrics.numbers import article_readings, find_numbers, is_supporte
 from titlegen.metrics.overlap import rouge_l
 from titlegen.metrics.tokens import tokenize
 
-# Outputs are untrusted, and agreement takes time in the product of two lengths.
+# Outputs are untrusted: numbers and agreement take time in the square of their length.
 _MAX_READ_CHARS = 200
-CANDIDATE_TEMPERATURE = 0.8
-"""At least; candidates after the first are drawn as hot, or they would all be the same."""
+_LEAST_TEMPERATURE = 0.8
+
+
+def candidate_temperature(temperature: float) -> float:
+    """Return what candidates after the first are drawn at: at least 0.8, or they would all be the same."""
+    return max(temperature, _LEAST_TEMPERATURE)
+
+
+def describe_candidates(number: int, temperature: float) -> dict[str, float]:
+    """Return what is recorded of so many candidates: more than one have a temperature of their own."""
+    return {"candidates": number} | (
+        {"candidate_temperature": candidate_temperature(temperature)} if number > 1 else {}
+    )
 
 
 def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
     """Return the indices of raw outputs for an article, the best first.
 
-    What counts, in this order: title and nothing else, numbers that the article has, 8 to 30 characters, clean style,
-    and agreement: of titles drawn at random, the one that is most like the others is the likeliest to be like one that
-    a person wrote, while an odd one is often wrong. Source: Kumar and Byrne, Minimum Bayes-Risk Decoding for
-    Statistical Machine Translation, 2004, with ROUGE-L as the gain.
+    What counts, in this order: title and nothing else, and of its first line numbers that the article has, 8 to 30
+    characters, clean style, and agreement: of titles drawn at random, the one that is most like the others is the
+    likeliest to be like one that a person wrote, while an odd one is often wrong. Source: Kumar and Byrne, Minimum
+    Bayes-Risk Decoding for Statistical Machine Translation, 2004, with ROUGE-L as the gain.
     """
-    agreements = agreement(outputs)
+    titles = [next(filter(None, map(str.strip, raw.splitlines())), "")[:_MAX_READ_CHARS] for raw in outputs]
+    agreements = agreement(titles)
     facts = article_readings(article)
 
     def key(index: int) -> tuple[int, int, bool, int, float]:
-        raw = outputs[index]
+        title = titles[index]
         return (
-            len(title_violations(raw)),
-            sum(not is_supported(number, facts) for number in find_numbers(raw)),
-            not has_title_length(raw),
-            len(style_violations(raw)),
+            len(title_violations(outputs[index])),
+            sum(not is_supported(number, facts) for number in find_numbers(title)),
+            not has_title_length(title),
+            len(style_violations(title)),
             -agreements[index],
         )
 
-    return sorted(range(len(outputs)), key=key)
+    return sorted(range(len(titles)), key=key)
 
 
-def agreement(outputs: Sequence[str]) -> list[float]:
-    """Return for each output its mean ROUGE-L with all others, 0 to 1; 0 for a single one."""
-    tokens = [tokenize(raw[:_MAX_READ_CHARS]) for raw in outputs]
+def agreement(titles: Sequence[str]) -> list[float]:
+    """Return for each title its mean ROUGE-L with all others, 0 to 1; 0 for a single one."""
+    tokens = list(map(tokenize, titles))
     sums = [0.0] * len(tokens)
     for later in range(1, len(tokens)):
         for earlier in range(later):

@@ -159,15 +159,17 @@ class Estimator:
     def evaluate(self) -> Stage:
         """Return scoring the merged model, and the untuned one beside it."""
         models = 2 if self.settings.evaluate.base_model else 1
+        candidates = self.settings.evaluate.candidates
         count = f"{self.titles} articles, {'with' if models > 1 else 'without'} the untuned model"
+        count += f", {candidates} titles each" if candidates > 1 else ""
         if self.model.on_gpu:
             batches = math.ceil(self.titles / self.settings.evaluate.batch_size)
-            seconds = models * batches * self.settings.evaluate.max_new_tokens / GPU_STEPS_S
+            seconds = models * batches * candidates * self.settings.evaluate.max_new_tokens / GPU_STEPS_S
             minutes = seconds / 60 + models * disk_minutes(self.model.gib)
             sources = (count, _STEPS, _DISK)
         else:
             names = ("quickstart.evaluate_s", "quickstart.evaluate_titles")
-            minutes = self.titles * models * MEASURED[names[0]] / MEASURED[names[1]] / 60
+            minutes = self.titles * models * candidates * MEASURED[names[0]] / MEASURED[names[1]] / 60
             sources = (count, cite(*names), "")
         return self._with_model("evaluate", f"{self._folder('final-hf')}, data/", "report", minutes, sources)
 
@@ -213,11 +215,12 @@ class Estimator:
     def evaluate_served(self) -> Stage:
         """Return scoring what the server answers, while transformers holds the untuned model."""
         server, reads = self.deploy(), self.settings.serve.model_name
+        titles = self.titles * self.settings.evaluate.candidates
         if self.model.on_gpu:
-            seconds, source = self.titles * SERVED_TITLE_S, f"assumed: {SERVED_TITLE_S} s a title, the latency gate"
+            seconds, source = titles * SERVED_TITLE_S, f"assumed: {SERVED_TITLE_S} s a title, the latency gate"
         else:
             names = ("quickstart.served_s", "quickstart.served_titles")
-            seconds, source = self.titles * MEASURED[names[0]] / MEASURED[names[1]], cite(*names)
+            seconds, source = titles * MEASURED[names[0]] / MEASURED[names[1]], cite(*names)
         stage = Stage("evaluate served", reads, self._folder("report-served"), minutes=seconds / 60, sources=(source,))
         if self.settings.evaluate.base_model:
             minutes = stage.minutes + (disk_minutes(self.model.gib) if self.model.on_gpu else 0.0)

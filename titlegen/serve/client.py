@@ -131,11 +131,13 @@ class Client:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
-        from titlegen.metrics.ranking import CANDIDATE_TEMPERATURE, rank_titles
+        from titlegen.metrics.ranking import candidate_temperature, rank_titles
 
-        hot = {"temperature": max(self.settings.temperature, CANDIDATE_TEMPERATURE)}
-        answers = [self.ask(article, {} if seed == 0 else hot | {"seed": seed}) for seed in range(number)]
-        ranked = [answers[index] for index in rank_titles([answer.raw for answer in answers], article)]
+        content, trimmed = self.prepare(article)
+        hot = {"temperature": candidate_temperature(self.settings.temperature)}
+        options = [{"seed": seed} if seed == 0 else hot | {"seed": seed} for seed in range(number)]
+        answers = [self._ask(content, option, trimmed=trimmed) for option in options]
+        ranked = [answers[index] for index in rank_titles([answer.raw for answer in answers], content)]
         # A title that was cut off comes after every whole one.
         return sorted(ranked, key=lambda answer: answer.done_reason != "stop")
 
@@ -181,7 +183,10 @@ class Client:
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
         content, trimmed = self.prepare(article)
-        answer = self._send(content, dict(options or {}))
+        return self._ask(content, dict(options or {}), trimmed=trimmed)
+
+    def _ask(self, content: str, options: dict[str, Any], *, trimmed: bool) -> Answer:
+        answer = self._send(content, options)
         self._check_count(content, answer.prompt_eval_count or 0)
         raw = answer.response or ""
         return Answer(
@@ -278,6 +283,8 @@ class ServedGenerator:
 
     def describe(self) -> dict[str, Any]:
         """Return server, model and decoding."""
+        from titlegen.metrics.ranking import describe_candidates
+
         settings = self._client.settings
         return {
             "generator": "server",
@@ -288,7 +295,7 @@ class ServedGenerator:
                 "temperature": settings.temperature,
                 "num_predict": settings.num_predict,
                 "seed": 0,
-                "candidates": self._candidates,
+                **describe_candidates(self._candidates, settings.temperature),
             },
         }
 

@@ -1,5 +1,6 @@
 """How many rows go through the model at a time, and how many activations are kept, by what the GPU holds."""
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -119,6 +120,7 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations | None
     available = gpu_memory()[0] + torch.cuda.memory_reserved()
     needs: list[float] = []
     for share in (0.0, 1.0):
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -129,7 +131,7 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations | None
             if not needs:
                 raise
             return None
-        # What loading left behind may be freed in the first pass, and would make it look smaller.
+        # What loading left behind may still be freed in the first pass, and would make it look smaller.
         held = min(before, torch.cuda.memory_allocated())
         needs.append((torch.cuda.max_memory_allocated() - held) / tokens)
     budget = _BUDGET_SHARE * (available - torch.cuda.memory_allocated())

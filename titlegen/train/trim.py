@@ -82,6 +82,7 @@ class CompletionTrim:
         packed = pack(inputs)
         # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
         with torch.autocast(packed.ids.device.type, enabled=False):
+            hidden = None
             try:
                 hidden = self.hidden(packed)
             except _compile_errors() as error:
@@ -90,6 +91,8 @@ class CompletionTrim:
                 # match what it kept.
                 _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
                 self.compiled = False
+            if hidden is None:
+                # Not while the error is handled: its traceback holds what the broken pass had computed.
                 hidden = self.hidden(packed)
             total = self._cross_entropy(hidden, packed.targets)
         return total / (packed.targets.numel() if num_items is None else num_items)
@@ -166,16 +169,20 @@ class CompletionTrim:
         if not (recomputed and torch.is_grad_enabled()):
             return function(*arguments)
         errors: list[Exception] = []
+        forward = True
 
         def run(*given: Any) -> Any:
             try:
                 return function(*given)
             except _compile_errors() as error:
+                if not forward:
+                    raise
                 errors.append(error)
 
         # Before torch 2.13 an error that leaves a checkpoint leaves it open while anything holds its traceback,
         # and what later layers keep is saved into it.
         result = checkpoint(run, *arguments, use_reentrant=False)
+        forward = False
         if errors:
             raise errors.pop()
         return result
