@@ -179,7 +179,7 @@ class CompletionTrim:
                     raise
                 errors.append(error)
 
-        # Before torch 2.13 an error that leaves a checkpoint leaves it open while anything holds its traceback,
+        # In torch 2.11 an error that leaves a checkpoint leaves it open while anything holds its traceback,
         # and what later layers keep is saved into it.
         result = checkpoint(run, *arguments, use_reentrant=False)
         forward = False
