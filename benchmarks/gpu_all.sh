@@ -51,20 +51,19 @@ titlegen() {
   train "$name" titlegen --set logging_steps=1 --set compile=true --set num_train_epochs=1 "$@"
 }
 
-# In turn, then once more the other way round: what the machine does meanwhile meets all of them alike.
-measure_speed() {
-  train plain_1 plain --steps 10
-  train unsloth_1 unsloth --steps 6
-  titlegen titlegen_1 --shape fixed --rows 320
-  titlegen titlegen_pts_1 --shape pts --rows 960
+# variant NAME ROUND
+variant() {
+  case $1 in
+    plain) train "plain_$2" plain --steps 10 ;;
+    unsloth) train "unsloth_$2" unsloth --steps 6 ;;
+    titlegen) titlegen "titlegen_$2" --shape fixed --rows 320 ;;
+    titlegen_pts) titlegen "titlegen_pts_$2" --shape pts --rows 960 ;;
+  esac
 }
 
-measure_back() {
-  titlegen titlegen_pts_2 --shape pts --rows 960
-  titlegen titlegen_2 --shape fixed --rows 320
-  train unsloth_2 unsloth --steps 6
-  train plain_2 plain --steps 10
-}
+# In turn, then once more the other way round: what the machine does meanwhile meets all of them alike.
+measure_speed() { for name in plain unsloth titlegen titlegen_pts; do variant "$name" 1; done; }
+measure_back() { for name in titlegen_pts titlegen unsloth plain; do variant "$name" 2; done; }
 
 measure_small() {
   titlegen low_memory --shape pts --rows 160 --set low_memory=true

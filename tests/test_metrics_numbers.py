@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from titlegen.metrics.names import find_names, unsupported_names
-from titlegen.metrics.numbers import article_readings, find_numbers, is_supported, unsupported_numbers
+from titlegen.metrics.numbers import Number, article_readings, find_numbers, is_supported
 from titlegen.metrics.numerals import HAN_DIGITS, HAN_UNITS, fold_width, parse_numeral
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -163,6 +163,12 @@ UNSUPPORTED = [
     ("六大建設", "五大建設", "六"),
     ("1998專線", "撥打1999", "1998"),
 ]
+
+
+def unsupported_numbers(title: str, article: str, date: str | None = None) -> list[Number]:
+    """Return the numbers of a title that its article does not back."""
+    facts = article_readings(article, date)
+    return [number for number in find_numbers(title, date) if not is_supported(number, facts)]
 
 
 def test_there_are_enough_cases() -> None:

@@ -84,9 +84,7 @@ class TransformersGenerator:
         Raises:
             ConfigError: the GPU has too little memory for the batch.
         """
-        drafts = list(zip(*map(partial(self._draft, contents), range(self.settings.candidates)), strict=True))
-        if self.settings.candidates == 1:
-            return [draft for (draft,) in drafts]
+        drafts = zip(*map(partial(self._draft, contents), range(self.settings.candidates)), strict=True)
         return [draft[rank_titles(draft, content)[0]] for draft, content in zip(drafts, contents, strict=True)]
 
     def _draft(self, contents: Sequence[str], candidate: int) -> list[str]:

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from titlegen import prompt
 from titlegen.errors import HubError
@@ -62,18 +62,6 @@ class Gate(_Part):
     verdict: Literal["pass", "fail", "undecided"]
 
 
-class Decoding(_Part):
-    """How the titles were written."""
-
-    candidates: Annotated[int, Field(ge=1)] = 1
-
-
-class Generation(_Part):
-    """How the titles came to be."""
-
-    decoding: Decoding = Decoding()
-
-
 class EvaluationReport(_Part):
     """The part of report.json that the card shows."""
 
@@ -82,7 +70,7 @@ class EvaluationReport(_Part):
     scores: dict[_Name, Score]
     baselines: dict[_Name, dict[_Name, float]] = {}
     gates: list[Gate]
-    generation: Generation = Generation()
+    candidates: Annotated[int, Field(ge=1, validation_alias=AliasPath("generation", "decoding", "candidates"))] = 1
 
 
 class DataCard(_Part):

@@ -64,12 +64,6 @@ def is_supported(number: Number, facts: frozenset[Reading]) -> bool:
     )
 
 
-def unsupported_numbers(title: str, article: str, date: str | None = None) -> list[Number]:
-    """Return the numbers of a title that its article does not back."""
-    facts = article_readings(article, date)
-    return [number for number in find_numbers(title, date) if not is_supported(number, facts)]
-
-
 def _within(stated: Decimal, fact: Decimal, bound: Bound) -> bool:
     """Return whether a stated figure describes a fact, to the place of its own last non-zero digit."""
     exponent = stated.normalize().as_tuple().exponent

@@ -6,6 +6,7 @@ from titlegen.metrics.contract import has_title_length, style_violations, title_
 from titlegen.metrics.numbers import article_readings, find_numbers, is_supported
 from titlegen.metrics.overlap import rouge_l
 from titlegen.metrics.tokens import tokenize
+from titlegen.text import first_line
 
 # Outputs are untrusted: numbers and agreement take time in the square of their length.
 _MAX_READ_CHARS = 200
@@ -32,7 +33,9 @@ def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
     likeliest to be like one that a person wrote, while an odd one is often wrong. Source: Kumar and Byrne, Minimum
     Bayes-Risk Decoding for Statistical Machine Translation, 2004, with ROUGE-L as the gain.
     """
-    titles = [next(filter(None, map(str.strip, raw.splitlines())), "")[:_MAX_READ_CHARS] for raw in outputs]
+    if len(outputs) < 2:  # noqa: PLR2004 - nothing to compare, and reading an article takes its time
+        return list(range(len(outputs)))
+    titles = [first_line(raw)[:_MAX_READ_CHARS] for raw in outputs]
     agreements = agreement(titles)
     facts = article_readings(article)
 

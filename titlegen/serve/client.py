@@ -16,7 +16,7 @@ from titlegen.errors import DataError, ServeError, TitlegenError
 from titlegen.prompt import neutralise_control_tokens, render_prompt
 from titlegen.serve.server import http_options, server_url
 from titlegen.settings import ServeSettings
-from titlegen.text import clean_content, trim_to_tokens
+from titlegen.text import clean_content, first_line, trim_to_tokens
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 8.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -135,7 +135,7 @@ class Client:
 
         content, trimmed = self.prepare(article)
         hot = {"temperature": candidate_temperature(self.settings.temperature)}
-        options = [{"seed": seed} if seed == 0 else hot | {"seed": seed} for seed in range(number)]
+        options = [({} if seed == 0 else hot) | {"seed": seed} for seed in range(number)]
         answers = [self._ask(content, option, trimmed=trimmed) for option in options]
         ranked = [answers[index] for index in rank_titles([answer.raw for answer in answers], content)]
         # A title that was cut off comes after every whole one.
@@ -190,7 +190,7 @@ class Client:
         self._check_count(content, answer.prompt_eval_count or 0)
         raw = answer.response or ""
         return Answer(
-            title=_first_line(raw),
+            title=neutralise_control_tokens(first_line(raw)),
             raw=raw,
             # A repetition makes Ollama stop without saying that it is done.
             done_reason=(answer.done_reason or "") if answer.done else _ABORTED,
@@ -305,12 +305,10 @@ class ServedGenerator:
         Raises:
             ServeError: the server or the model cannot be used; an answer that is no title is no error.
         """
-        return [answer.raw for answer in _in_order(self._ask, contents, CONCURRENCY)]
+        return [answers[0].raw for answers in _in_order(self._ask, contents, CONCURRENCY)]
 
-    def _ask(self, content: str) -> Answer:
-        if self._candidates > 1:
-            return self._client.ask_candidates(content, self._candidates)[0]
-        return self._client.ask(content, {"seed": 0})
+    def _ask(self, content: str) -> list[Answer]:
+        return self._client.ask_candidates(content, self._candidates)
 
 
 def is_passing(error: Exception) -> bool:
@@ -345,11 +343,6 @@ def _in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) 
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _first_line(raw: str) -> str:
-    lines = (line.strip() for line in raw.splitlines())
-    return neutralise_control_tokens(next((line for line in lines if line), ""))
 
 
 def _token_counter(model_directory: Path) -> Callable[[str], int]:

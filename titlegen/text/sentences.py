@@ -11,6 +11,11 @@ _CHARS_PER_TOKEN = 2
 _MOST_CHARS_PER_TOKEN = 16
 
 
+def first_line(text: str) -> str:
+    """Return the first line that is not blank, without the white space around it; empty when there is none."""
+    return next(filter(None, map(str.strip, text.splitlines())), "")
+
+
 def split_sentences(text: str) -> list[str]:
     """Return the sentences in order, each with its end mark and closing quotes; line breaks end one, too."""
     return [text[start:end] for start, end in sentence_spans(text)]
