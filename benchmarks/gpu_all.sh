@@ -44,11 +44,11 @@ train() {
     --articles "$articles" --work "$work/$name" "$@"
 }
 
-# titlegen NAME OPTIONS...: logs every step, compiles.
+# titlegen NAME OPTIONS...: logs often, compiles.
 titlegen() {
   local name=$1
   shift
-  train "$name" titlegen --set logging_steps=1 --set compile=true --set num_train_epochs=1 "$@"
+  train "$name" titlegen --set logging_steps=5 --set compile=true --set num_train_epochs=1 "$@"
 }
 
 # variant NAME ROUND

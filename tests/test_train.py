@@ -330,6 +330,27 @@ def test_a_broken_loss_names_step_and_articles(
 
 
 @pytest.mark.fault
+def test_a_broken_loss_that_arrives_late_is_in_no_checkpoint(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU that is behind the CPU by more than a step.
+    monkeypatch.setattr("titlegen.train.trainer._Arriving.has_arrived", lambda _: False)
+    compute, seen = CompletionTrim.__call__, []
+
+    def breaking(trim: CompletionTrim, inputs: dict[str, Any], num_items: Any = None) -> Any:
+        # Without a number of labels it is the self-check or an evaluation.
+        seen.extend([] if num_items is None else [num_items])
+        return compute(trim, inputs, num_items) * (math.nan if len(seen) == 3 else 1.0)
+
+    monkeypatch.setattr(CompletionTrim, "__call__", breaking)
+    settings = changed(logging_steps=100, save_steps=2)
+    with pytest.raises(TrainError, match=r"loss nan.* at step 2 \(first loss 7.*\), batch of articles a\d+, a\d+"):
+        run(examples, tiny_base, tmp_path, settings)
+    assert [path.name for path in (tmp_path / "work").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert "NaN" not in (tmp_path / "work" / "train.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.fault
 def test_a_base_model_with_a_broken_weight_is_named(
     examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

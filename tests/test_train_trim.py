@@ -111,6 +111,28 @@ def test_what_all_prompts_begin_with_is_computed_once(shared: int) -> None:
     assert pack(random_batch(rows, 3, left=True, shared=shared)).places is None, "padded on the left"
 
 
+@pytest.mark.parametrize("shared", [0, 7])
+def test_a_packed_batch_moves_as_a_whole(shared: int) -> None:
+    packed = pack(random_batch([(20, 4), (10, 9)], 3, shared=shared))
+    moved = packed.to("meta", non_blocking=True)
+    assert moved.kept_rows.lengths == packed.kept_rows.lengths
+    tensors = [moved.ids, moved.positions, moved.kept, moved.targets]
+    tensors += [spans.bounds for spans in (moved.rows, moved.own_rows, moved.kept_rows)]
+    tensors += [moved.places] if shared else []
+    assert moved.places is None or shared
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_a_batch_is_packed_once() -> None:
+    model = model_of("gemma3n", torch.float64)
+    batch = random_batch([(20, 4), (3, 9)], 5)
+    packed = batch | {"packed": pack(batch)}
+    assert CompletionTrim(model)(packed).item() == CompletionTrim(model)(batch).item()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("titlegen.train.trim.pack", None)
+        CompletionTrim(model)(packed)
+
+
 def test_a_micro_batch_is_its_share_of_the_whole_step() -> None:
     model = model_of("gemma3n", torch.float64)
     trim = CompletionTrim(model)

@@ -16,8 +16,9 @@ def project(linear: Any, inputs: Any) -> Any:
     if not hasattr(linear, "lora_A"):
         return linear(inputs)
     down, up = linear.lora_A[ADAPTER].weight, linear.lora_B[ADAPTER].weight
-    low = F.linear(linear.lora_dropout[ADAPTER](inputs), down.to(inputs.dtype))
-    return linear.base_layer(inputs) + F.linear(low, up.to(inputs.dtype)) * linear.scaling[ADAPTER]
+    # Scaled where it is narrow: behind the second product it would be a pass over up to 16,384 columns, and back.
+    low = F.linear(linear.lora_dropout[ADAPTER](inputs), down.to(inputs.dtype)) * linear.scaling[ADAPTER]
+    return linear.base_layer(inputs) + F.linear(low, up.to(inputs.dtype))
 
 
 def _is_writing() -> bool:

@@ -1,6 +1,7 @@
 """Rows of a batch without their padding and with their common beginning once, and attention over them."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from operator import sub
 from typing import Any
 
@@ -49,6 +50,24 @@ class Packed:
     def complete(self, part: Any) -> Any:
         """Return what was made of the T tokens, (T, ...), for the S places of the complete rows, (S, ...)."""
         return part if self.places is None else part.index_select(0, self.places)
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> "Packed":
+        """Return the batch on another device, as tensors do it."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Packed":
+        """Return the batch in memory that a GPU copies from while the CPU goes on, as tensors do it."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Any], Any]) -> "Packed":
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Spans):
+                changed[field.name] = Spans(value.lengths, change(value.bounds))
+            else:
+                changed[field.name] = None if value is None else change(value)
+        return Packed(**changed)
 
 
 def pack(inputs: dict[str, Any]) -> Packed:

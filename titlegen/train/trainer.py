@@ -1,7 +1,13 @@
-"""TRL's SFTTrainer with the loss on the title only, and a stop on a broken loss."""
+"""TRL's SFTTrainer with the loss on the title only, and a stop on a broken loss.
+
+The CPU never waits for the GPU within a step: a pass is launched while the one before it runs. So what a batch's shapes
+are is known before it is copied to the GPU, and a loss is looked at when it has arrived.
+"""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,6 +17,7 @@ from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
 from titlegen.train.loss import completion_loss
 from titlegen.train.memory import Loss, Plan
+from titlegen.train.packed import pack
 from titlegen.train.progress import log_class, tensorboard_callback
 
 # A loss this many times the first one has exploded; a healthy run falls.
@@ -38,7 +45,7 @@ def build_trainer(
         settings: hyper-parameters; batch size and checkpointing come from ``plan``.
         work: folder for checkpoints and logs.
         plan: rows in one forward pass, passes in one step.
-        loss: computes the loss of a batch, given the number of labels in the step; None: by the full model.
+        loss: computes the loss of a packed batch, given the number of labels in the step; None: by the full model.
     """
     from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
@@ -46,7 +53,7 @@ def build_trainer(
     trainer = _trainer_class()(
         model=model,
         args=_arguments(settings, len(rows), bool(val_rows), work, plan, trimmed=loss is not None),
-        data_collator=collator(tokenizer),
+        data_collator=collator(tokenizer, packed=loss is not None),
         train_dataset=_dataset(rows),
         eval_dataset=_dataset(val_rows) if val_rows else None,
         processing_class=tokenizer,
@@ -56,11 +63,13 @@ def build_trainer(
         parameter.data = values
     # Gemma 3n's multimodal class says that it takes no count of labels; our loss does.
     trainer.model_accepts_loss_kwargs = True
-    trainer.row_ids = [row["id"] for row in rows]
+    trainer.rows = rows
     trainer.batch_loss = loss or partial(completion_loss, model)
     # Both print to stdout, which belongs to results.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    # Before anything is written down.
+    trainer.add_callback(_check_class()(trainer))
     trainer.add_callback(log_class()(trainer, work))
     if settings.tensorboard:
         trainer.add_callback(tensorboard_callback(work))
@@ -69,9 +78,11 @@ def build_trainer(
     return trainer
 
 
-def collator(tokenizer: Any) -> Any:
-    """Return what makes a padded batch of encoded rows."""
-    return _collator_class()(pad_token_id=tokenizer.pad_token_id)
+def collator(tokenizer: Any, *, packed: bool = False) -> Any:
+    """Return what makes a padded batch of encoded rows, and packs it where that is asked for."""
+    collate = _collator_class()(pad_token_id=tokenizer.pad_token_id)
+    collate.packed = packed
+    return collate
 
 
 def as_record(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -139,6 +150,7 @@ def _arguments(
         bf16=cuda,
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
+        accelerator_config={"non_blocking": cuda},
         seed=settings.seed,
         disable_tqdm=True,
         report_to="none",
@@ -150,17 +162,69 @@ def _arguments(
 
 
 def _collator_class() -> Any:
-    import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     class RowCollator(DataCollatorForLanguageModeling):  # type: ignore[misc] # trl is untyped
         """Keeps each row's number beside its tokens, so that a broken batch can be named."""
 
+        packed = False
+
         def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-            numbers = torch.tensor([example["row"] for example in examples])
-            return {**super().torch_call(examples), "row": numbers}
+            batch: dict[str, Any] = super().torch_call(examples)
+            if self.packed:
+                batch["packed"] = pack(batch)
+            return batch | {"row": [example["row"] for example in examples]}
 
     return RowCollator
+
+
+class _Arriving:
+    """A number on its way from the GPU."""
+
+    def __init__(self, value: Any) -> None:
+        import torch
+
+        self._value = value.detach().to("cpu", non_blocking=True)
+        self._event: Any = None
+        if value.is_cuda:
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def has_arrived(self) -> bool:
+        return self._event is None or bool(self._event.query())
+
+    def wait(self) -> float:
+        if self._event is not None:
+            self._event.synchronize()
+        return float(self._value)
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """One pass, whose loss is still to be looked at."""
+
+    loss: _Arriving
+    """Its share of the step's mean loss."""
+    accumulation: int
+    """Passes of its step; the last one of an epoch may have fewer."""
+    step: int
+    rows: list[int]
+
+
+def _check_class() -> Any:
+    from transformers import TrainerCallback
+
+    class Check(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+        """Waits for every loss before one is logged, or a checkpoint is written that it would have spoilt."""
+
+        def __init__(self, trainer: Any) -> None:
+            self.trainer = trainer
+
+        def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+            if control.should_log or control.should_evaluate or control.should_save:
+                self.trainer.stop_on_broken(wait=True)
+
+    return Check
 
 
 def _trainer_class() -> Any:
@@ -170,10 +234,14 @@ def _trainer_class() -> Any:
     class TitleTrainer(SFTTrainer):  # type: ignore[misc] # trl is untyped
         """SFTTrainer whose loss needs logits for the title's tokens only."""
 
-        row_ids: Sequence[str] = ()
+        rows: Sequence[dict[str, Any]] = ()
         batch_loss: Loss
         tokens_seen = 0
         first_loss: float | None = None
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._unchecked: deque[_MicroBatch] = deque()
 
         def compute_loss(
             self,
@@ -185,8 +253,10 @@ def _trainer_class() -> Any:
             numbers = inputs.pop("row")
             loss = self.batch_loss(inputs, num_items_in_batch if model.training else None)
             if model.training:
-                self.tokens_seen += int(inputs["attention_mask"].sum())
-                self._stop_on_broken(loss, numbers)
+                self.tokens_seen += sum(len(self.rows[number]["input_ids"]) for number in numbers)
+                passes, step = self.current_gradient_accumulation_steps, self.state.global_step
+                self._unchecked.append(_MicroBatch(_Arriving(loss), passes, step, numbers))
+                self.stop_on_broken(wait=False)
             return (loss, {}) if return_outputs else loss
 
         def get_batch_samples(
@@ -196,17 +266,18 @@ def _trainer_class() -> Any:
             batches = list(islice(epoch_iterator, num_batches))
             return batches, self._get_num_items_in_batch(batches, device)
 
-        def _stop_on_broken(self, loss: Any, numbers: Any) -> None:
-            # One micro-batch's share of the step's mean loss, brought back to the size of a whole step. The last step
-            # of an epoch may have fewer.
-            value = float(loss.detach()) * self.current_gradient_accumulation_steps
-            self.first_loss = value if self.first_loss is None else self.first_loss
-            if math.isfinite(value) and value <= _EXPLODED * max(self.first_loss, 1.0):
-                return
-            ids = ", ".join(str(self.row_ids[number]) for number in numbers.tolist())
-            raise TrainError(
-                f"loss {value:.4g} at step {self.state.global_step} (first loss {self.first_loss:.4g}), batch of "
-                f"articles {ids}; look at these articles, or lower --train.learning-rate"
-            )
+        def stop_on_broken(self, *, wait: bool) -> None:
+            """Look at the losses that have arrived, or at all; raise ``TrainError`` at a broken one."""
+            while self._unchecked and (wait or self._unchecked[0].loss.has_arrived()):
+                done = self._unchecked.popleft()
+                value = done.loss.wait() * done.accumulation
+                self.first_loss = value if self.first_loss is None else self.first_loss
+                if math.isfinite(value) and value <= _EXPLODED * max(self.first_loss, 1.0):
+                    continue
+                ids = ", ".join(str(self.rows[number]["id"]) for number in done.rows)
+                raise TrainError(
+                    f"loss {value:.4g} at step {done.step} (first loss {self.first_loss:.4g}), batch of "
+                    f"articles {ids}; look at these articles, or lower --train.learning-rate"
+                )
 
     return TitleTrainer

@@ -123,7 +123,9 @@ def _move_to_host(parent: Any, name: str) -> None:
         """An embedding whose table is no parameter: it stays in host memory, and only rows in use are copied."""
 
         def forward(self, ids: Any) -> Any:
-            return torch.nn.functional.embedding(ids.cpu(), weight).to(device, non_blocking=True) * scale
+            rows = torch.empty(ids.numel(), weight.shape[1], dtype=weight.dtype, pin_memory=device.type == "cuda")
+            torch.index_select(weight, 0, ids.flatten().cpu(), out=rows)
+            return rows.view(*ids.shape, -1).to(device, non_blocking=True) * scale
 
     setattr(parent, name, HostEmbedding())
     del embedding
