@@ -4,15 +4,14 @@
 #     benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
 #
 # OUT is a folder for results and logs, TOKENIZER one with Gemma's tokenizer files, ARTICLES a JSONL file with content
-# and title. PART is speed, back (the same in the other order), small, curves, generate, export or latency; all of them
-# when none is named. A part that fails leaves its log and does not stop the others. latency needs export before it,
+# and title. PART is speed, small, curves, generate, export or latency; all of them when none is named. A part that fails leaves its log and does not stop the others. latency needs export before it,
 # and llama-server and llama-quantize on PATH, built for the card.
 set -uo pipefail
 
 [ $# -ge 3 ] || { echo "usage: $0 OUT TOKENIZER ARTICLES [PART ...]" >&2; exit 2; }
 out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
-[ $# -gt 0 ] || set -- speed back small curves generate export latency
+[ $# -gt 0 ] || set -- speed small curves generate export latency
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${BENCHMARK_WORK:-$out/work}
 python=${PYTHON:-python3}
@@ -56,19 +55,21 @@ variant() {
   case $1 in
     plain) train "plain_$2" plain --steps 10 ;;
     unsloth) train "unsloth_$2" unsloth --steps 6 ;;
-    titlegen) titlegen "titlegen_$2" --shape fixed --rows 320 ;;
+    titlegen) titlegen "titlegen_$2" --shape fixed --rows 640 ;;
     titlegen_pts) titlegen "titlegen_pts_$2" --shape pts --rows 960 ;;
   esac
 }
 
-# In turn, then once more the other way round: what the machine does meanwhile meets all of them alike.
-measure_speed() { for name in plain unsloth titlegen titlegen_pts; do variant "$name" 1; done; }
-measure_back() { for name in titlegen_pts titlegen unsloth plain; do variant "$name" 2; done; }
+# There and back, around the one that takes longest: what the machine does meanwhile meets all of them.
+measure_speed() {
+  for name in titlegen_pts titlegen plain unsloth; do variant "$name" 1; done
+  for name in plain titlegen titlegen_pts; do variant "$name" 2; done
+}
 
 measure_small() {
-  titlegen low_memory --shape pts --rows 160 --set low_memory=true
+  titlegen low_memory --shape pts --rows 320 --set low_memory=true --set logging_steps=2
   titlegen limit_24 --shape pts --rows 640 --limit-gib 24
-  titlegen limit_13 --shape fixed --rows 320 --limit-gib 13
+  titlegen limit_13 --shape fixed --rows 320 --limit-gib 13 --set logging_steps=2
 }
 
 measure_curves() { train curves curves --shape pts --rows 100 --steps 50; }

@@ -13,6 +13,7 @@ step's time.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -238,21 +239,37 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             path.unlink()
     # tokens_per_s in the log is a mean since the start: its product with the time counts tokens.
-    points = [(r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
-    points = [p for i, p in enumerate(points) if i == 0 or p[0] > points[i - 1][0]]
-    warm = points[min(WARM, len(points) - 2)]
-    last = points[-1]
+    points = [(r["step"], r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
+    every = min(settings.save_steps, max(1, results["steps"] // 2))
     return results | {
-        "tok_s": round((last[1] - warm[1]) / (last[0] - warm[0]), 1),
-        "first_step_s": points[0][0],
+        "tok_s": round(_without_checkpoints(points, every), 1),
+        "first_step_s": points[0][1],
         "fit_s": round(whole, 1),
         # Loading, self-check, compiling and trial passes lie before the first step.
-        "to_first_step_s": round(whole - results["train_s"] + points[0][0], 1),
+        "to_first_step_s": round(whole - results["train_s"] + points[0][1], 1),
         "stages_s": {name: round(sum(taken), 1) for name, taken in stages.items()},
         "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
         "losses": [record["loss"] for record in log if "loss" in record][:60],
         "mean_row": results["train_tokens"] / results["train_rows"],
     }
+
+
+def _without_checkpoints(points: list[tuple[int, float, float]], every: int) -> float:
+    """Return tokens a second after warm-up, between records in which none is written: the others write none either.
+
+    Args:
+        points: step, seconds and tokens until then of each record.
+        every: a checkpoint is written behind every so many steps.
+    """
+    timed = [
+        (end[1] - start[1], end[2] - start[2])
+        for start, end in itertools.pairwise(points)
+        if start[0] >= WARM and not any(step % every == 0 for step in range(start[0], end[0]))
+    ]
+    if not timed:
+        raise SystemExit("no two records without a checkpoint between them; use more --rows or a smaller logging_steps")
+    seconds, tokens = map(sum, zip(*timed, strict=True))
+    return tokens / seconds
 
 
 def make_examples(arguments: argparse.Namespace) -> list[Any]:
