@@ -35,6 +35,7 @@ from titlegen.metrics.overlap import lcs_length
 from titlegen.metrics.scores import SCORES, Score
 from titlegen.metrics.tokens import tokenize
 from titlegen.settings import EvaluateSettings, GateSettings
+from titlegen.train.decode import Reading, TitleDecoder
 
 EXAMPLES = [
     Example(f"a{number}", row["content"], row["title"], "corpus", row.get("date"))
@@ -232,11 +233,20 @@ def test_the_best_of_several_candidates_is_taken(
     generator = TransformersGenerator(tiny_base, None, settings)
     decoding = generator.describe()["decoding"]
     assert (decoding["candidates"], decoding["candidate_temperature"]) == (3, 0.8)
+    assert decoding["strategy"] == "best of 3"
     greedy = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=6)).generate(short)
     monkeypatch.setattr("titlegen.evaluate.transformers_generator.rank_titles", last)
+    reading, read = TitleDecoder.read, []
+
+    def count(decoder: TitleDecoder, prompts: Sequence[Sequence[int]]) -> Reading:
+        read.append(len(prompts))
+        return reading(decoder, prompts)
+
+    monkeypatch.setattr(TitleDecoder, "read", count)
     assert generator.generate(short) == [titles[2] for titles in seen]
-    # The first is greedy, the others are drawn, each with its own seed.
+    # The first is greedy, the others are drawn, each with its own seed, after the articles have been read once.
     assert [titles[0] for titles in seen] == greedy
+    assert read == [len(short)]
     assert len({title for titles in seen for title in titles}) > 2 * len(short)
 
 

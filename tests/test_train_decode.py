@@ -90,6 +90,19 @@ def test_a_draw_can_be_repeated(prompts: list[list[int]]) -> None:
     assert titles[0] == titles[1] != titles[2]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_read_serves_any_number_of_titles(kind: str, prompts: list[list[int]]) -> None:
+    decoder = TitleDecoder(model_of(kind, torch.float64))
+    greedy = decoder.generate(prompts, {1}, TOKENS)
+    torch.manual_seed(1)
+    drawn = decoder.generate(prompts, {1}, TOKENS, 1.0)
+    reading = decoder.read(prompts)
+    for seed in (2, 1):
+        torch.manual_seed(seed)
+        assert (decoder.write(reading, {1}, TOKENS, 1.0) == drawn) == (seed == 1)
+    assert decoder.write(reading, {1}, TOKENS) == greedy
+
+
 def test_it_ends_when_every_row_has_ended(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gemma3", torch.float32)
     steps: list[int] = []

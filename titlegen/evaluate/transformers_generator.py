@@ -1,6 +1,6 @@
 """Titles from a Hugging Face directory, with or without an adapter, in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -84,51 +84,63 @@ class TransformersGenerator:
         Raises:
             ConfigError: the GPU has too little memory for the batch.
         """
-        drafts = zip(*map(partial(self._draft, contents), range(self.settings.candidates)), strict=True)
-        return [draft[rank_titles(draft, content)[0]] for draft, content in zip(drafts, contents, strict=True)]
-
-    def _draft(self, contents: Sequence[str], candidate: int) -> list[str]:
-        """Return one candidate for each article, in order; batches hold articles of like length."""
         import torch
 
-        settings = self.settings
-        temperature = settings.temperature if candidate == 0 else candidate_temperature(settings.temperature)
         prompts = [render_prompt(content) for content in contents]
+        # Batches hold articles of like length.
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        outputs: dict[int, str] = {}
-        for start in range(0, len(order), settings.batch_size):
-            batch = order[start : start + settings.batch_size]
-            torch.manual_seed(settings.seed + candidate)
+        drafts: dict[int, tuple[str, ...]] = {}
+        for start in range(0, len(order), self.settings.batch_size):
+            batch = order[start : start + self.settings.batch_size]
             try:
-                titles = self._generate_batch([prompts[index] for index in batch], temperature)
+                drafts |= zip(batch, self._draft([prompts[index] for index in batch]), strict=True)
             except torch.OutOfMemoryError as error:
                 raise ConfigError(
                     f"the GPU has too little memory for {len(batch)} articles at a time; lower --evaluate.batch-size"
                 ) from error
-            outputs |= zip(batch, titles, strict=True)
-        return [outputs[index] for index in range(len(prompts))]
+        return [drafts[index][rank_titles(drafts[index], content)[0]] for index, content in enumerate(contents)]
 
-    def _generate_batch(self, prompts: Sequence[str], temperature: float) -> list[str]:
+    def _draft(self, prompts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the candidates for each prompt."""
         import torch
 
-        if self.decoder is not None:
-            rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-            titles = self.decoder.generate(rows, self.stop, self.settings.max_new_tokens, temperature)
-            return list(map(self._decode, titles))
+        settings = self.settings
+        write = self._writer(prompts)
+        candidates = []
+        for candidate in range(settings.candidates):
+            torch.manual_seed(settings.seed + candidate)
+            temperature = settings.temperature if candidate == 0 else candidate_temperature(settings.temperature)
+            candidates.append([self._decode(title) for title in write(temperature)])
+        return list(zip(*candidates, strict=True))
+
+    def _writer(self, prompts: Sequence[str]) -> Callable[[float], Sequence[Sequence[int]]]:
+        """Return what writes the tokens of a title for each prompt, given a temperature."""
+        import torch
+
+        settings = self.settings
         # The prompt has its <bos>.
+        if self.decoder is not None:
+            reading = self.decoder.read(self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"])
+            return partial(self.decoder.write, reading, self.stop, settings.max_new_tokens)
         inputs = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if temperature > 0:
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-        with torch.inference_mode():
-            output = self.model.generate(
-                **inputs.to(self.device),
-                max_new_tokens=self.settings.max_new_tokens,
-                eos_token_id=self.stop,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **sampling,
-            )
-        return [self._decode(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+        inputs = inputs.to(self.device)
+
+        def write(temperature: float) -> list[list[int]]:
+            sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            if temperature > 0:
+                sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+            with torch.inference_mode():
+                output = self.model.generate(
+                    **inputs,
+                    max_new_tokens=settings.max_new_tokens,
+                    eos_token_id=self.stop,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    **sampling,
+                )
+            rows: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
+            return rows
+
+        return write
 
     def _decode(self, ids: Sequence[int]) -> str:
         """Return the text up to the stop token; control tokens before it stay visible, for they are a fault."""

@@ -18,11 +18,15 @@ def candidate_temperature(temperature: float) -> float:
     return max(temperature, _LEAST_TEMPERATURE)
 
 
-def describe_candidates(number: int, temperature: float) -> dict[str, float]:
+def describe_candidates(number: int, temperature: float) -> dict[str, float | str]:
     """Return what is recorded of so many candidates: more than one have a temperature of their own."""
-    return {"candidates": number} | (
-        {"candidate_temperature": candidate_temperature(temperature)} if number > 1 else {}
-    )
+    if number == 1:
+        return {"candidates": 1}
+    return {
+        "strategy": f"best of {number}",
+        "candidates": number,
+        "candidate_temperature": candidate_temperature(temperature),
+    }
 
 
 def rank_titles(outputs: Sequence[str], article: str) -> list[int]:

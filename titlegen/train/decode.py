@@ -1,12 +1,24 @@
 """Titles with the trimmed computation: prompts without padding, and upper layers for the title alone."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from titlegen.train.encode import IGNORED
 from titlegen.train.packed import Packed, pack
 from titlegen.train.trim import CompletionTrim
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Prompts that a model has read: any number of titles can be written for them."""
+
+    packed: Packed
+    keys: list[tuple[Any, Any]]
+    """Key and value of the prompts' tokens, (S, heads, head_dim), for each layer that has its own."""
+    logits: Any
+    """(rows, vocabulary): of each title's first token."""
 
 
 class TitleDecoder:
@@ -24,33 +36,46 @@ class TitleDecoder:
     def generate(
         self, prompts: Sequence[Sequence[int]], stop: Collection[int], max_new_tokens: int, temperature: float = 0.0
     ) -> list[list[int]]:
-        """Return the tokens of each title, without the one that ended it.
+        """Read prompts and write a title for each; arguments and result as for :meth:`write`."""
+        return self.write(self.read(prompts), stop, max_new_tokens, temperature)
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> Reading:
+        """Read the tokens of prompts."""
+        import torch
+
+        trim = self._trim
+        with torch.inference_mode():
+            packed = _pack_prompts(prompts, trim.model.embed_tokens.weight.device)
+            keys: list[tuple[Any, Any]] = []
+            return Reading(packed, keys, trim.logits(trim.hidden(packed, keys)))
+
+    def write(
+        self, reading: Reading, stop: Collection[int], max_new_tokens: int, temperature: float = 0.0
+    ) -> list[list[int]]:
+        """Return the tokens of a title for each prompt, without the one that ended it.
 
         At temperature 0 they are the likeliest; at any other they are drawn, with torch's own generator.
         """
         import torch
 
         with torch.inference_mode():
-            written = self._write(prompts, stop, max_new_tokens, partial(_choose, temperature=temperature))
+            written = self._write(reading, stop, max_new_tokens, partial(_choose, temperature=temperature))
         ends = [next((i for i, token in enumerate(row) if token in stop), len(row)) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
 
     def _write(
         self,
-        prompts: Sequence[Sequence[int]],
+        reading: Reading,
         stop: Collection[int],
         max_new_tokens: int,
         choose: Callable[[Any], Any],
     ) -> list[list[int]]:
         import torch
 
-        trim = self._trim
-        device = trim.model.embed_tokens.weight.device
-        packed = _pack_prompts(prompts, device)
-        keys: list[tuple[Any, Any]] = []
-        token = choose(trim.logits(trim.hidden(packed, keys)))
-        cache = _Cache(keys, packed, [layer.self_attn.sliding_window for layer in trim.model.layers], max_new_tokens)
-        del keys
+        token = choose(reading.logits)
+        device = token.device
+        windows = [layer.self_attn.sliding_window for layer in self._trim.model.layers]
+        cache = _Cache(reading.keys, reading.packed, windows, max_new_tokens)
         stops = torch.tensor(sorted(stop), device=device)
         written, ended = [token], torch.isin(token, stops)
         follow: Callable[[Any], Any] = partial(self._follow, cache, choose)
