@@ -4,8 +4,9 @@
 #     benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
 #
 # OUT is a folder for results and logs, TOKENIZER one with Gemma's tokenizer files, ARTICLES a JSONL file with content
-# and title. PART is speed, small, curves, generate, export or latency; all of them when none is named. A part that fails leaves its log and does not stop the others. latency needs export before it,
-# and llama-server and llama-quantize on PATH, built for the card.
+# and title. PART is speed, small, curves, generate, export or latency; all of them when none is named. A part that fails
+# leaves its log and does not stop the others. latency needs export before it, and llama-server and llama-quantize on
+# PATH, built for the card.
 set -uo pipefail
 
 [ $# -ge 3 ] || { echo "usage: $0 OUT TOKENIZER ARTICLES [PART ...]" >&2; exit 2; }
