@@ -179,6 +179,19 @@ def test_other_code_in_one_readme_is_noticed() -> None:
     assert without_comments(text.replace("# 規格的驗收清單", "# 驗收")) == without_comments(text)
 
 
+def figures(text: str) -> set[str]:
+    """Return the numbers of a README's prose that somebody measured or counted: broken ones, and those above 99."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return set(re.findall(r"(?<![\w.-])\d+(?:[.,]\d+)+(?!\w)|\b\d{3,}\b", prose))
+
+
+def test_both_readmes_have_the_same_figures() -> None:
+    text = read(ROOT / "README.md")
+    assert len(figures(text)) > 5
+    assert figures(read(ROOT / "README.zh-TW.md")) == figures(text)
+    assert figures(text.replace("6.8 times", "6.1 times")) != figures(text)
+
+
 def unlinked(text: str) -> list[str]:
     """Return the documents that a README does not link."""
     documents = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS if not path.name.startswith("README")]

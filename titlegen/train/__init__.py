@@ -96,6 +96,7 @@ def _fit(
         trim.kept_share = plan.kept_share
     trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.stop_on_broken(wait=True)
     trainer.model.save_pretrained(directory)
     # PEFT writes an empty model card; the real one belongs to the published model.
     (directory / "README.md").unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """TRL's SFTTrainer with the loss on the title only, and a stop on a broken loss.
 
-The CPU does not wait for the GPU within a step: a pass is launched while the one before it runs. So a batch's shapes
-are known before it is copied to the GPU, and a loss is looked at when it has arrived.
+The CPU does not wait for the GPU within a step, but for embeddings that lie on the host: a pass is launched while the
+one before it runs. So a batch's shapes are known before it is copied to the GPU, and a loss is looked at when it has
+arrived.
 """
 
 import math
