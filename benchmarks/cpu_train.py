@@ -10,13 +10,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from machine import device_name
+from machine import describe_run
 
 
 def main() -> None:
@@ -68,11 +66,7 @@ def main() -> None:
         **{f"{name}_s": value for name, value in medians.items()},
         "largest_loss_difference": max(abs(a - b) for a, b in zip(losses["trl"], losses["titlegen"], strict=True)),
     }
-    report = {
-        "name": "train_cpu",
-        "device": device_name(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")},
+    report = describe_run("train_cpu", "torch", "transformers", "trl", "peft") | {
         "metrics": {name: float(f"{value:.3g}") for name, value in metrics.items()},
         "losses": losses,
         "notes": f"medians of a step of {train.per_device_train_batch_size} articles of the embedded corpus, "

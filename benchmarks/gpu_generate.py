@@ -10,13 +10,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gpu_train import make_examples
-from machine import device_name
+from machine import describe_run
 
 from titlegen.prompt import render_prompt
 from titlegen.train import decode
@@ -103,11 +101,7 @@ def main() -> None:
         "same_first_token": sum(same) / len(same),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
     }
-    report = {
-        "name": "generate_e4b",
-        "device": device_name(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
+    report = describe_run("generate_e4b", "torch", "transformers") | {
         "metrics": {name: float(f"{value:.3g}") for name, value in metrics.items()},
         "notes": f"{len(rows)} prompts of {statistics.mean(map(len, rows)):.0f} tokens on average, at most {longest}, "
         f"{_TITLE_TOKENS} tokens a title, {arguments.batch} at a time, {arguments.rounds} rounds in turn after one to "

@@ -15,13 +15,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib import metadata
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from machine import device_name
+from machine import describe_run
 
 from titlegen.data import Example
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
@@ -46,12 +44,9 @@ def main() -> None:
     arguments = parser.parse_args()
     contents = long_articles(arguments.articles, arguments.model, arguments.requests + 2 * _STREAMED + _WARM_UP)
     asked, streamed = contents[: arguments.requests + _WARM_UP], contents[-_STREAMED:]
-    report: dict[str, Any] = {
-        "name": "latency_e4b",
-        "device": device_name(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers")}
-        | {"llama.cpp": llama_version()},
+    report = describe_run("latency_e4b", "torch", "transformers")
+    report["versions"]["llama.cpp"] = llama_version()
+    report |= {
         "metrics": {},
         "notes": f"{arguments.requests} different articles, each once, one client; the prompt has about "
         f"{_CONTENT_TOKENS} tokens of article and the instruction, the answer {_TITLE_TOKENS}. ttft: first streamed "

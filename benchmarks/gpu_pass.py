@@ -10,13 +10,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gpu_train import random_model
-from machine import device_name
+from machine import describe_run
 
 ROUNDS, PASSES = 3, 6
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -124,13 +122,7 @@ def main() -> None:
     for name, trim in trims.items():
         busy, kernels = profile_pass(runner(trim, "full"))
         metrics |= {f"gpu_ms_{name}": round(busy, 1), f"kernels_{name}": kernels}
-    report = {
-        "name": "pass_e4b",
-        "device": device_name(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "peft")},
-        "metrics": metrics,
-    }
+    report = describe_run("pass_e4b", "torch", "transformers", "peft") | {"metrics": metrics}
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "pass_e4b.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -223,6 +223,7 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from titlegen import train
+    from titlegen.train.trainer import steps_between_checkpoints
 
     if arguments.limit_gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
@@ -240,7 +241,7 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
             path.unlink()
     # tokens_per_s in the log is a mean since the start: its product with the time counts tokens.
     points = [(r["step"], r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
-    every = min(settings.save_steps, max(1, results["steps"] // 2))
+    every = steps_between_checkpoints(settings, results["steps"])
     return results | {
         "tok_s": round(_without_checkpoints(points, every), 1),
         "first_step_s": points[0][1],

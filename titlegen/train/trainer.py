@@ -86,6 +86,11 @@ def collator(tokenizer: Any, *, packed: bool = False) -> Any:
     return collate
 
 
+def steps_between_checkpoints(settings: TrainSettings, steps: int) -> int:
+    """Return after how many steps a run of ``steps`` writes one: at least once on the way, however short it is."""
+    return min(settings.save_steps, max(1, steps // 2))
+
+
 def as_record(row: dict[str, Any], number: int) -> dict[str, Any]:
     """Return an encoded row as the collator takes it."""
     return {"input_ids": row["input_ids"], "labels": row["labels"], "row": number, "length": len(row["input_ids"])}
@@ -111,8 +116,7 @@ def _arguments(
 
     cuda = torch.cuda.is_available()
     steps = math.ceil(math.ceil(rows / (plan.batch * plan.accumulation)) * settings.num_train_epochs)
-    # At least one checkpoint on the way, however short the run.
-    save_steps = min(settings.save_steps, max(1, steps // 2))
+    save_steps = steps_between_checkpoints(settings, steps)
     arguments = SFTConfig(
         output_dir=str(work),
         # Unsloth's own default is another one.
