@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from titlegen import hub, pipeline
+from titlegen import hub, stages
 from titlegen.data import Example
 from titlegen.settings import Settings
 
@@ -47,7 +47,7 @@ def test_repository(pushed: dict[str, Any], target: hub.HubTarget, settings: Set
 def test_download(
     pushed: dict[str, Any], target: hub.HubTarget, settings: Settings, test_examples: list[Example]
 ) -> None:
-    found = hub.verify_remote(target, target.repo_id, pipeline.artefacts(settings), settings)
+    found = hub.verify_remote(target, target.repo_id, stages.artefacts(settings), settings)
     assert found["verified_files"] == pushed["files"]
     checked = hub.check_download(
         target, test_examples[0].content, revision=pushed["commit"], export=settings.directory / "final-hf"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cyclopts
 import yaml
 
-from titlegen import pipeline
+from titlegen import summary
 from titlegen.cli import app
 from titlegen.errors import TitlegenError
 from titlegen.settings import ENV_PREFIX, ENV_SWITCHES, Settings
@@ -33,7 +33,7 @@ EXAMPLES = {
     *("my/articles", "newsroom/titles", ".venv/bin/activate", "ORG/NAME"),
 }
 # What programs write, and git does not hold.
-WRITTEN = {"outputs", ".benchmarks", *pipeline._FOLDERS.values()}
+WRITTEN = {"outputs", ".benchmarks", *summary._FOLDERS.values()}
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -23,7 +23,7 @@ from ollama_server import OfflineServer, free_port, offline_server
 from safetensors.numpy import load_file, save_file
 from slow_proxy import slow_proxy
 
-from titlegen import hub, pipeline
+from titlegen import hub, service, stages
 from titlegen.data import load_split
 from titlegen.errors import VerifyError
 from titlegen.evaluate import evaluate, write_report
@@ -143,15 +143,15 @@ def released(
         profile.write_text(PROFILE.format(source=articles_of_one_kind, base=learning_base, host=server.host))
         settings = load_settings(profile=str(profile), output=folder / "outputs")
         scored = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "merged"})})
-        pipeline.evaluate(scored)
-        pipeline.push(settings)
-        pipeline.deploy(settings)
+        stages.evaluate(scored)
+        stages.push(settings)
+        stages.deploy(settings)
         served = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "server"})})
-        pipeline.evaluate(served)
+        stages.evaluate(served)
         try:
             yield Released(profile, settings, server)
         finally:
-            pipeline.serve(settings, stop=True)
+            service.serve(settings, stop=True)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def broken(released: Released, tmp_path: Path) -> Iterator[Released]:
     shutil.copytree(released.settings.output, output, ignore=shutil.ignore_patterns("*.pid", "hub.json", "*.log"))
     settings = released.settings.model_copy(update={"output": output})
     yield replace(released, settings=settings)
-    pipeline.serve(settings, stop=True)
+    service.serve(settings, stop=True)
 
 
 @pytest.fixture
@@ -465,7 +465,7 @@ def test_a_model_that_writes_other_titles_than_the_merged_one_does_not_take_over
     with closing(ollama.Client(broken.server.host)) as client:
         before = {entry.model: entry.digest for entry in client.list().models}
         with pytest.raises(VerifyError, match=r"parity\.served"):
-            pipeline.deploy(broken.settings.model_copy(update={"serve": serve}))
+            stages.deploy(broken.settings.model_copy(update={"serve": serve}))
         assert {entry.model: entry.digest for entry in client.list().models} == before
 
 

@@ -30,7 +30,7 @@ AsJson = Annotated[bool, cyclopts.Parameter(name="--json", negative="")]
 
 def _resolve(settings: Settings | None, verb: str) -> Settings:
     """Return the resolved settings and say which profile and device are in use."""
-    from titlegen.pipeline import announce
+    from titlegen.summary import announce
 
     settings = settings or load_settings()
     announce(settings, verb)
@@ -45,31 +45,31 @@ def _emit(value: Any, text: str, *, as_json: bool) -> None:
 @app.command
 def prepare(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Clean, filter and split the data set."""
-    from titlegen import pipeline
+    from titlegen import stages, summary
 
-    run = pipeline.prepare(_resolve(settings, "prepare"))
-    _emit(run.results, pipeline.describe(run), as_json=as_json)
+    run = stages.prepare(_resolve(settings, "prepare"))
+    _emit(run.results, summary.describe(run), as_json=as_json)
     return EXIT_DONE
 
 
 @app.command
 def train(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Fit the adapter (prepares the data first when needed); an interrupted run resumes."""
-    from titlegen import pipeline
+    from titlegen import stages, summary
 
-    run = pipeline.train(_resolve(settings, "train"))
-    _emit(run.results, pipeline.describe(run), as_json=as_json)
+    run = stages.train(_resolve(settings, "train"))
+    _emit(run.results, summary.describe(run), as_json=as_json)
     return EXIT_DONE
 
 
 @app.command
 def export(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Merge the adapter into the base model, convert it to GGUF and verify both (trains first when needed)."""
-    from titlegen import pipeline
+    from titlegen import stages, summary
 
     resolved = _resolve(settings, "export")
-    runs = [*pipeline.export(resolved), pipeline.verify(resolved)]
-    _emit({run.name: run.results for run in runs}, "\n".join(map(pipeline.describe, runs)), as_json=as_json)
+    runs = [*stages.export(resolved), stages.verify(resolved)]
+    _emit({run.name: run.results for run in runs}, "\n".join(map(summary.describe, runs)), as_json=as_json)
     return EXIT_DONE
 
 
@@ -82,12 +82,12 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
         against: another report.json to compare with, article by article.
         as_json: print the report as one JSON object.
     """
-    from titlegen import pipeline
+    from titlegen import stages, summary
 
     resolved = _resolve(settings, "evaluate")
-    run = pipeline.evaluate(resolved, against=against)
-    _emit(run.results, pipeline.summary(resolved), as_json=as_json)
-    return EXIT_GATE if pipeline.failed_gates(run) else EXIT_DONE
+    run = stages.evaluate(resolved, against=against)
+    _emit(run.results, summary.summary(resolved), as_json=as_json)
+    return EXIT_GATE if stages.failed_gates(run) else EXIT_DONE
 
 
 @app.command
@@ -108,19 +108,19 @@ def verify(
         adapter: directory of the adapter that was merged into it.
         as_json: print every check as one JSON object.
     """
-    from titlegen import pipeline
+    from titlegen import stages, summary
     from titlegen.verify import require
 
     if directory is None and (base or adapter):
         raise ConfigError("--base and --adapter belong to a directory; name it with --directory")
     resolved = _resolve(settings, "verify")
     if directory is None:
-        results = pipeline.verify(resolved).results
-        _emit(results, pipeline.describe_checks(results["checks"]), as_json=as_json)
+        results = stages.verify(resolved).results
+        _emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
         return EXIT_DONE
-    checks = pipeline.verify_directory(resolved, directory, base, adapter)
+    checks = stages.verify_directory(resolved, directory, base, adapter)
     found = [check._asdict() for check in checks]
-    _emit({"checks": found}, pipeline.describe_checks(found), as_json=as_json)
+    _emit({"checks": found}, summary.describe_checks(found), as_json=as_json)
     require(checks)
     return EXIT_DONE
 
@@ -141,11 +141,11 @@ def push(
         verify_only: compare this repository (ORG/NAME) with the local export, and upload nothing.
         as_json: print one JSON object.
     """
-    from titlegen import pipeline
+    from titlegen import stages, summary
 
     resolved = _resolve(settings, "push")
-    result = pipeline.push(resolved, dry_run=dry_run, verify_only=verify_only)
-    _emit(result, pipeline.summary(resolved) if not dry_run else json.dumps(result, indent=2), as_json=as_json)
+    result = stages.push(resolved, dry_run=dry_run, verify_only=verify_only)
+    _emit(result, summary.summary(resolved) if not dry_run else json.dumps(result, indent=2), as_json=as_json)
     return EXIT_DONE
 
 
@@ -163,11 +163,11 @@ def deploy(
         rollback: go back to the previous version of the model instead.
         as_json: print one JSON object.
     """
-    from titlegen import pipeline
+    from titlegen import stages, summary
 
     resolved = _resolve(settings, "deploy")
-    result = pipeline.deploy(resolved, rollback=rollback)
-    _emit(result, pipeline.summary(resolved), as_json=as_json)
+    result = stages.deploy(resolved, rollback=rollback)
+    _emit(result, summary.summary(resolved), as_json=as_json)
     return EXIT_DONE
 
 
@@ -196,16 +196,16 @@ def generate(
         concurrency: articles of a file that are worked on at a time.
         as_json: print titles, timings and token counts as one JSON object.
     """
-    from titlegen import pipeline
+    from titlegen import service
 
     resolved = settings or load_settings()
     if out is not None:
-        result = pipeline.generate_file(resolved, article, out, number=number, concurrency=concurrency)
+        result = service.generate_file(resolved, article, out, number=number, concurrency=concurrency)
         _emit(result, result["message"], as_json=as_json)
         return EXIT_GATE if result["failed"] else EXIT_DONE
     if Path(article).suffix.lower() in {".jsonl", ".ndjson"}:
         raise ConfigError(f"{article} is a file of many articles; say with --out where their titles go")
-    answers = pipeline.generate(resolved, article, number)
+    answers = service.generate(resolved, article, number)
     value = answers[0] if number == 1 else {**answers[0], "candidates": answers}
     _emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)
     return EXIT_DONE
@@ -225,9 +225,9 @@ def serve(
         stop: end the servers that titlegen started.
         as_json: print one JSON object.
     """
-    from titlegen import pipeline
+    from titlegen import service
 
-    result = pipeline.serve(settings or load_settings(), stop=stop)
+    result = service.serve(settings or load_settings(), stop=stop)
     _emit(result, result["message"], as_json=as_json)
     return EXIT_DONE
 

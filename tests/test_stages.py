@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from titlegen import hub, pipeline
+from titlegen import hub, runs, stages, summary
 from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
 from titlegen.errors import HubError, VerifyError
 from titlegen.settings import Settings, load_settings
@@ -49,13 +49,13 @@ def ran(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_the_first_run_does_everything_and_the_second_nothing(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = pipeline.evaluate(settings)
+    run = stages.evaluate(settings)
     assert ran(capsys) == ["prepare", "train", "merge", "gguf", "evaluate"]
     assert run.results["report"]["rows"] == 3
     for folder in ("data", "lora", "final-hf", "gguf", "report"):
         assert (settings.directory / folder / "manifest.json").is_file()
     assert {"train.jsonl", "val.jsonl", "test.jsonl"} <= {path.name for path in (settings.directory / "data").iterdir()}
-    again = pipeline.evaluate(settings)
+    again = stages.evaluate(settings)
     assert ran(capsys) == []
     assert not again.fresh
     assert not (settings.directory / ".checkpoints").exists() or not list(
@@ -75,17 +75,17 @@ def test_the_first_run_does_everything_and_the_second_nothing(
 def test_a_changed_setting_runs_exactly_what_depends_on_it(
     settings: Settings, capsys: pytest.CaptureFixture[str], stage: str, values: dict[str, Any], expected: list[str]
 ) -> None:
-    pipeline.evaluate(settings)
+    stages.evaluate(settings)
     capsys.readouterr()
-    pipeline.evaluate(changed(settings, stage, **values))
+    stages.evaluate(changed(settings, stage, **values))
     assert ran(capsys) == expected
-    pipeline.evaluate(settings)
+    stages.evaluate(settings)
 
 
 def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(settings: Settings, tmp_path: Path) -> None:
     other = settings.model_copy(update={"output": tmp_path})
-    pipeline.evaluate(settings)
-    pipeline.evaluate(other)
+    stages.evaluate(settings)
+    stages.evaluate(other)
     same = [f"data/{split}.jsonl" for split in ("train", "val", "test")]
     same += ["lora/adapter_model.safetensors", "final-hf/model.safetensors", "report/predictions.jsonl"]
     for name in same:
@@ -100,20 +100,20 @@ def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(setti
 # A changed adapter would prove itself: the merge is compared with it.
 @pytest.mark.parametrize("name", ["final-hf/model.safetensors", "lora/adapter_model.safetensors"])
 def test_a_touched_export_or_adapter_is_not_verified(settings: Settings, name: str) -> None:
-    pipeline.export(settings)
+    stages.export(settings)
     path = settings.directory / name
     original = path.read_bytes()
     path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     try:
         with pytest.raises(VerifyError, match=rf"{re.escape(path.name)} changed"):
-            pipeline.verify(settings)
+            stages.verify(settings)
     finally:
         path.write_bytes(original)
 
 
 def test_the_table_shows_stages_and_scores(settings: Settings) -> None:
-    pipeline.evaluate(settings)
-    table = pipeline.summary(settings)
+    stages.evaluate(settings)
+    table = summary.summary(settings)
     for word in ("prepare", "train", "merge", "gguf", "evaluate", "rougeL", "Lead-1", "untuned"):
         assert word in table
     assert str(settings.directory / "final-hf") in table
@@ -173,18 +173,18 @@ class Served:
 
 
 def test_a_test_split_smaller_than_the_comparison_is_filled_up(settings: Settings) -> None:
-    pipeline.prepare(settings)
+    stages.prepare(settings)
     titles = [f"標題{number}" for number in range(8)]
     assert len((settings.directory / "data" / "test.jsonl").read_text("utf-8").splitlines()) < len(titles)
-    assert pipeline._check_served(settings, titles, Served(titles))["passed"]
+    assert stages._check_served(settings, titles, Served(titles))["passed"]
 
 
 def test_titles_from_a_file_are_no_report_of_the_model(settings: Settings) -> None:
-    pipeline.evaluate(settings)
+    stages.evaluate(settings)
     report = settings.directory / "report" / "report.json"
     before = report.read_bytes()
     titles = settings.directory / "report" / "predictions.jsonl"
-    run = pipeline.evaluate(changed(settings, "evaluate", target=str(titles)))
+    run = stages.evaluate(changed(settings, "evaluate", target=str(titles)))
     assert run.directory == settings.directory / "report-file"
     assert report.read_bytes() == before
 
@@ -201,19 +201,19 @@ def test_a_missing_file_is_named_before_anything_runs(
 
 
 def test_a_comparison_follows_the_other_titles(settings: Settings, tmp_path: Path) -> None:
-    pipeline.evaluate(settings)
+    stages.evaluate(settings)
     other = tmp_path / "other"
     shutil.copytree(settings.directory / "report", other)
-    first = pipeline.evaluate(settings, against=other)
+    first = stages.evaluate(settings, against=other)
     assert first.results["report"]["comparison"]["differences"]["rougeL"]["value"] == 0
-    assert not pipeline.evaluate(settings, against=other / "report.json").fresh
+    assert not stages.evaluate(settings, against=other / "report.json").fresh
     rows = [json.loads(line) for line in (other / "predictions.jsonl").read_text("utf-8").splitlines()]
     changed_rows = [row | {"prediction": row["reference"]} for row in rows]
     (other / "predictions.jsonl").write_text("\n".join(map(json.dumps, changed_rows)), encoding="utf-8")
-    again = pipeline.evaluate(settings, against=other)
+    again = stages.evaluate(settings, against=other)
     assert again.fresh
     assert again.results["report"]["comparison"]["differences"]["rougeL"]["value"] < 0
-    pipeline.evaluate(settings)
+    stages.evaluate(settings)
 
 
 def test_two_runs_at_once_take_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,9 +227,9 @@ def test_two_runs_at_once_take_turns(tmp_path: Path, capsys: pytest.CaptureFixtu
         return {}
 
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        first = threads.submit(pipeline.run_stage, "stage", tmp_path / "stage", {}, {}, build)
+        first = threads.submit(runs.run_stage, "stage", tmp_path / "stage", {}, {}, build)
         assert inside.wait(30)
-        second = threads.submit(pipeline.run_stage, "stage", tmp_path / "stage", {}, {}, build)
+        second = threads.submit(runs.run_stage, "stage", tmp_path / "stage", {}, {}, build)
         while "waiting for another run" not in capsys.readouterr().err:
             time.sleep(0.02)
         go_on.set()
@@ -251,11 +251,11 @@ def test_a_push_whose_download_failed_is_proved_again(settings: Settings, monkey
     monkeypatch.setattr(hub, "push_model", lambda *_: dict(result))
     monkeypatch.setattr(hub, "check_download", download)
     with pytest.raises(HubError, match="another title"):
-        pipeline.push(settings)
+        stages.push(settings)
     # Everything is there now, so that nothing is committed.
     result["committed"] = False
     for _ in range(2):
-        pipeline.push(settings)
+        stages.push(settings)
     assert downloads == ["c1", "c1"]
 
 
@@ -266,6 +266,6 @@ def test_a_file_system_without_locks_is_no_obstacle(
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(pipeline.fcntl, "flock", refuse)
-    assert pipeline.run_stage("stage", tmp_path / "stage", {}, {}, lambda _: {}).fresh
+    monkeypatch.setattr(runs.fcntl, "flock", refuse)
+    assert runs.run_stage("stage", tmp_path / "stage", {}, {}, lambda _: {}).fresh
     assert "cannot be locked (No locks available)" in capsys.readouterr().err

@@ -1,34 +1,17 @@
 """The stages in order: each brings those before it up to date, and runs only when something it depends on changed."""
 
-import contextlib
-import dataclasses
-import fcntl
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titlegen.daemon import stop_daemon
 from titlegen.errors import ConfigError, DataError
-from titlegen.manifest import (
-    MANIFEST,
-    Manifest,
-    check_files,
-    digest_file,
-    digest_json,
-    is_up_to_date,
-    new_directory,
-    read_manifest,
-    stage_key,
-    writable,
-    write_atomically,
-    write_manifest,
-)
+from titlegen.manifest import check_files, digest_file, digest_json, read_manifest, stage_key, write_atomically
 from titlegen.models import fingerprint, resolve_base
+from titlegen.runs import StageRun, recall, remember, run_stage, say
 from titlegen.settings import EMBEDDED, DataSettings, Settings
 
 if TYPE_CHECKING:
@@ -37,100 +20,6 @@ if TYPE_CHECKING:
 
 # Articles whose prompts and tokens are compared.
 _PARITY_ARTICLES = 1000
-# Lines of a file of articles between two reports of progress.
-_PROGRESS_LINES = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class StageRun:
-    """What one stage did: its directory, its manifest, and whether it had anything to do."""
-
-    name: str
-    directory: Path
-    manifest: Manifest
-    fresh: bool
-
-    @property
-    def results(self) -> dict[str, Any]:
-        """What the stage found out."""
-        return self.manifest.results
-
-
-def say(text: str) -> None:
-    """Print one line of progress for a person; stdout stays free for results."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def announce(settings: Settings, verb: str) -> None:
-    """Say which profile, base model and device are about to be used."""
-    backend = {"peft": "TRL and PEFT", "unsloth": "Unsloth on CUDA"}[settings.train.backend]
-    say(
-        f"titlegen {verb}: profile {settings.profile}, data {settings.data.source}, base model {settings.model.base}, "
-        f"training with {backend}, output {settings.directory}"
-    )
-
-
-def describe(run: StageRun) -> str:
-    """Return one line on a stage for a person."""
-    state = f"done in {run.results['elapsed_s']:.1f} s" if run.fresh else "up to date"
-    return f"{run.name}: {state}; {run.directory}"
-
-
-def describe_checks(checks: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line a check: what was compared, the figure and its bound; then what is wrong."""
-    rows = [
-        (check["name"], "passed" if check["passed"] else "FAILED", check["figure"], check["bound"], check["compared"])
-        for check in checks
-    ]
-    lines = _aligned([("check", "verdict", "found", "bound", "compared"), *rows])
-    return "\n".join([*lines, *(f"{check['name']}: {check['detail']}" for check in checks if not check["passed"])])
-
-
-def run_stage(
-    name: str,
-    directory: Path,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    build: Callable[[Path], dict[str, Any]],
-) -> StageRun:
-    """Run a stage unless its directory already holds the result for these settings and inputs.
-
-    The stage writes into a temporary directory that takes its place when it is done, so a failure leaves the
-    previous result as it was.
-    """
-    key = stage_key(name, settings, inputs)
-    # What is there can be used where nothing can be written.
-    with contextlib.nullcontext() if is_up_to_date(directory, key) else _alone(directory.parent):
-        # Asked again: another run may have made it while this one waited.
-        if is_up_to_date(directory, key):
-            say(f"{name}: up to date ({directory})")
-            return StageRun(name, directory, read_manifest(directory), fresh=False)
-        say(f"{name}: running")
-        started = time.monotonic()
-        with new_directory(directory) as temporary:
-            results = build(temporary)
-            elapsed = round(time.monotonic() - started, 2)
-            manifest = write_manifest(temporary, name, settings, inputs, {**results, "elapsed_s": elapsed})
-        say(f"{name}: done in {elapsed:.1f} s ({directory})")
-        return StageRun(name, directory, manifest, fresh=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a profile's folder: two runs at once would write into each other's temporary directories."""
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "run.lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that writes to {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            # Some network file systems have no locks.
-            say(f"{folder} cannot be locked ({error.strerror}): let only one run write there at a time")
-        yield
 
 
 def prepare(settings: Settings) -> StageRun:
@@ -383,7 +272,7 @@ def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None =
     if dry_run:
         return hub.plan_push(target, published, settings)
     started = time.monotonic()
-    earlier = _recall(settings, "push") or {}
+    earlier = recall(settings, "push") or {}
     result = hub.push_model(target, published, settings)
     # Also when nothing was committed: the download of that commit may have failed, or never ended.
     if (earlier.get("url"), earlier.get("commit")) != (result["url"], result["commit"]):
@@ -391,7 +280,7 @@ def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None =
         article = data.load_split(settings.directory / "data", "test")[0].content
         hub.check_download(target, article, revision=result["commit"], export=published.export)
     result["elapsed_s"] = round(time.monotonic() - started, 2)
-    _remember(settings, "push", result)
+    remember(settings, "push", result)
     return result
 
 
@@ -424,7 +313,7 @@ def deploy(settings: Settings, *, rollback: bool = False) -> dict[str, Any]:
     result = serving.deploy(*folders, settings.serve, state, say, accept)
     result["parity"] = result.pop("accepted")
     result["elapsed_s"] = round(time.monotonic() - started, 2)
-    _remember(settings, "deploy", result)
+    remember(settings, "deploy", result)
     return result
 
 
@@ -442,172 +331,6 @@ def _check_served(settings: Settings, titles: Sequence[str], client: "Client") -
     kind = settings.serve.quantize or settings.export.gguf_types[0]
     check: dict[str, Any] = require([check_served(served, titles, kind.upper())])["checks"][0]
     return check
-
-
-def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str, Any]]:
-    """Return the deployed model's titles for an article in a file, or on standard input for ``-``, the best first.
-
-    Args:
-        settings: all settings.
-        article: path of a UTF-8 text file, or ``-``.
-        number: titles at most.
-
-    Raises:
-        DataError: the file cannot be read as UTF-8 text.
-        ServeError: the server or the model does not answer.
-    """
-    try:
-        raw = sys.stdin.buffer.read() if article == "-" else Path(article).read_bytes()
-        text = raw.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(
-            f"cannot read {article!r}: {error.strerror}; give a text file, or - for standard input"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{article!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    with _client(settings) as client:
-        answers = client.generate_candidates(text, number)
-    if answers[0].trimmed:
-        say(f"the article is longer than {settings.serve.num_ctx} tokens hold; its end was left out at a sentence end")
-    return [dataclasses.asdict(answer) for answer in answers]
-
-
-def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> dict[str, Any]:
-    """Write the deployed model's titles for the articles of a JSONL file; an interrupted run is gone on from.
-
-    Raises:
-        DataError: the source cannot be read, or the target is something else's result.
-        ServeError: the server or the model does not answer.
-        TitlegenError: the target cannot be written.
-    """
-    from titlegen import serve as serving
-
-    def progress(done: int) -> None:
-        if done % _PROGRESS_LINES == 0:
-            say(f"generate: {done} articles done")
-
-    with _client(settings) as client:
-        result = serving.generate_file(
-            client,
-            Path(source),
-            target,
-            concurrency=concurrency,
-            number=number,
-            content_column=settings.data.content_column,
-            on_line=progress,
-        )
-    text = f"{result['lines'] - result['failed']} titles in {target}, {result['failed']} articles without one"
-    text += f"; {result['resumed']} had been done before" if result["resumed"] else ""
-    return {**result, "out": str(target), "message": text}
-
-
-@contextlib.contextmanager
-def _client(settings: Settings) -> Iterator[Any]:
-    from titlegen import serve as serving
-
-    client = serving.Client(settings.serve, settings.directory / "final-hf")
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def serve(settings: Settings, *, stop: bool = False) -> dict[str, Any]:
-    """Make sure that a server answers, or end those that titlegen started."""
-    from titlegen import serve as serving
-
-    state = settings.output / "run"
-    if stop:
-        ended = [name for name in ("server", "hub") if stop_daemon(name, state)]
-        return {"stopped": ended, "message": f"stopped: {', '.join(ended)}" if ended else "nothing was running"}
-    server = serving.ensure_server(settings.serve, state)
-    return {**dataclasses.asdict(server), "message": f"{server.kind} answers at {server.host}"}
-
-
-def summary(settings: Settings) -> str:
-    """Return the table of what stands in the output folder: time, place, scores, address and a ``curl`` line."""
-    rows = []
-    for name, folder in _FOLDERS.items():
-        if (settings.directory / folder / MANIFEST).is_file():
-            results = read_manifest(settings.directory / folder).results
-            rows.append(
-                (name, f"{results['elapsed_s']:.1f} s", str(settings.directory / folder), _facts(name, results))
-            )
-    pushed, deployed = _recall(settings, "push"), _recall(settings, "deploy")
-    if pushed:
-        rows.append(("push", f"{pushed['elapsed_s']:.1f} s", pushed["url"], f"{pushed['files']} files verified"))
-    if deployed:
-        rows.append(("deploy", f"{deployed['elapsed_s']:.1f} s", deployed["host"], deployed["model"]))
-    lines = _aligned([("stage", "time", "where", "what"), *rows])
-    lines += _score_lines(settings)
-    if deployed:
-        lines += ["", "Try it:", f"  {deployed['curl']}"]
-    return "\n".join(lines)
-
-
-_FOLDERS = {
-    "prepare": "data",
-    "train": "lora",
-    "merge": "final-hf",
-    "gguf": "gguf",
-    "verify": "verify",
-    "evaluate": "report",
-    "evaluate served": "report-served",
-}
-_SHOWN_SCORES = ("rougeL", "bleu1", "title_only_rate", "length_rate")
-
-
-def _facts(name: str, results: Mapping[str, Any]) -> str:
-    """Return what a stage produced, in a few words."""
-    if name == "prepare":
-        return ", ".join(f"{count} {split}" for split, count in results["splits"].items())
-    if name == "train":
-        return f"{results['steps']} steps, loss {results['first_loss']:.2f} to {results['last_loss']:.2f}"
-    if name == "merge":
-        return f"{results['merged_tensors']} of {results['tensors']} tensors changed"
-    if name == "gguf":
-        return ", ".join(results["types"])
-    if name == "verify":
-        return f"{len(results['checks'])} checks passed"
-    return f"{results['report']['rows']} articles"
-
-
-def _score_lines(settings: Settings) -> list[str]:
-    """Return the scores of the newest report beside those of the baselines on the same articles."""
-    folder = next((f for f in ("report-served", "report") if (settings.directory / f / MANIFEST).is_file()), None)
-    if folder is None:
-        return []
-    results = read_manifest(settings.directory / folder).results
-    report = results["report"]
-    columns = {"this model": {name: report["scores"][name]["value"] for name in _SHOWN_SCORES}}
-    columns |= {
-        label: report["baselines"][key]
-        for label, key in (("untuned", "base_model"), ("Lead-1", "lead1"), ("oracle", "oracle"))
-        if report["baselines"].get(key)
-    }
-    verdicts = {gate["name"]: gate["verdict"] for gate in report["gates"]}
-    rows = [(f"score ({results['target']})", *columns, "gate")]
-    rows += [
-        (name, *(f"{column[name]:.3f}" for column in columns.values()), verdicts.get(name, "-"))
-        for name in _SHOWN_SCORES
-    ]
-    return ["", *_aligned(rows)]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _remember(settings: Settings, name: str, result: Mapping[str, Any]) -> None:
-    """Keep the result of a stage that has no directory of its own, for the table."""
-    write_atomically(settings.directory / f"{name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-
-
-def _recall(settings: Settings, name: str) -> dict[str, Any] | None:
-    path = settings.directory / f"{name}.json"
-    result: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
-    return result
 
 
 def _source_digest(settings: Settings) -> str:

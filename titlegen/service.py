@@ -1,0 +1,96 @@
+"""The verbs that use the deployed model: titles for an article or a file of them, and the server itself."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from titlegen.daemon import stop_daemon
+from titlegen.errors import DataError
+from titlegen.runs import say
+from titlegen.settings import Settings
+
+# Lines of a file of articles between two reports of progress.
+_PROGRESS_LINES = 100
+
+
+def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str, Any]]:
+    """Return the deployed model's titles for an article in a file, or on standard input for ``-``, the best first.
+
+    Args:
+        settings: all settings.
+        article: path of a UTF-8 text file, or ``-``.
+        number: titles at most.
+
+    Raises:
+        DataError: the file cannot be read as UTF-8 text.
+        ServeError: the server or the model does not answer.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if article == "-" else Path(article).read_bytes()
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"cannot read {article!r}: {error.strerror}; give a text file, or - for standard input"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{article!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    with _client(settings) as client:
+        answers = client.generate_candidates(text, number)
+    if answers[0].trimmed:
+        say(f"the article is longer than {settings.serve.num_ctx} tokens hold; its end was left out at a sentence end")
+    return [dataclasses.asdict(answer) for answer in answers]
+
+
+def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> dict[str, Any]:
+    """Write the deployed model's titles for the articles of a JSONL file; an interrupted run is gone on from.
+
+    Raises:
+        DataError: the source cannot be read, or the target is something else's result.
+        ServeError: the server or the model does not answer.
+        TitlegenError: the target cannot be written.
+    """
+    from titlegen import serve as serving
+
+    def progress(done: int) -> None:
+        if done % _PROGRESS_LINES == 0:
+            say(f"generate: {done} articles done")
+
+    with _client(settings) as client:
+        result = serving.generate_file(
+            client,
+            Path(source),
+            target,
+            concurrency=concurrency,
+            number=number,
+            content_column=settings.data.content_column,
+            on_line=progress,
+        )
+    text = f"{result['lines'] - result['failed']} titles in {target}, {result['failed']} articles without one"
+    text += f"; {result['resumed']} had been done before" if result["resumed"] else ""
+    return {**result, "out": str(target), "message": text}
+
+
+@contextlib.contextmanager
+def _client(settings: Settings) -> Iterator[Any]:
+    from titlegen import serve as serving
+
+    client = serving.Client(settings.serve, settings.directory / "final-hf")
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def serve(settings: Settings, *, stop: bool = False) -> dict[str, Any]:
+    """Make sure that a server answers, or end those that titlegen started."""
+    from titlegen import serve as serving
+
+    state = settings.output / "run"
+    if stop:
+        ended = [name for name in ("server", "hub") if stop_daemon(name, state)]
+        return {"stopped": ended, "message": f"stopped: {', '.join(ended)}" if ended else "nothing was running"}
+    server = serving.ensure_server(settings.serve, state)
+    return {**dataclasses.asdict(server), "message": f"{server.kind} answers at {server.host}"}

@@ -1,0 +1,109 @@
+"""What a person sees of a run: a line on each stage, the table of stages and scores, the checks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from titlegen.manifest import MANIFEST, read_manifest
+from titlegen.runs import StageRun, recall, say
+from titlegen.settings import Settings
+
+_FOLDERS = {
+    "prepare": "data",
+    "train": "lora",
+    "merge": "final-hf",
+    "gguf": "gguf",
+    "verify": "verify",
+    "evaluate": "report",
+    "evaluate served": "report-served",
+}
+
+
+_SHOWN_SCORES = ("rougeL", "bleu1", "title_only_rate", "length_rate")
+
+
+def announce(settings: Settings, verb: str) -> None:
+    """Say which profile, base model and device are about to be used."""
+    backend = {"peft": "TRL and PEFT", "unsloth": "Unsloth on CUDA"}[settings.train.backend]
+    say(
+        f"titlegen {verb}: profile {settings.profile}, data {settings.data.source}, base model {settings.model.base}, "
+        f"training with {backend}, output {settings.directory}"
+    )
+
+
+def describe(run: StageRun) -> str:
+    """Return one line on a stage for a person."""
+    state = f"done in {run.results['elapsed_s']:.1f} s" if run.fresh else "up to date"
+    return f"{run.name}: {state}; {run.directory}"
+
+
+def describe_checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line a check: what was compared, the figure and its bound; then what is wrong."""
+    rows = [
+        (check["name"], "passed" if check["passed"] else "FAILED", check["figure"], check["bound"], check["compared"])
+        for check in checks
+    ]
+    lines = _aligned([("check", "verdict", "found", "bound", "compared"), *rows])
+    return "\n".join([*lines, *(f"{check['name']}: {check['detail']}" for check in checks if not check["passed"])])
+
+
+def summary(settings: Settings) -> str:
+    """Return the table of what stands in the output folder: time, place, scores, address and a ``curl`` line."""
+    rows = []
+    for name, folder in _FOLDERS.items():
+        if (settings.directory / folder / MANIFEST).is_file():
+            results = read_manifest(settings.directory / folder).results
+            rows.append(
+                (name, f"{results['elapsed_s']:.1f} s", str(settings.directory / folder), _facts(name, results))
+            )
+    pushed, deployed = recall(settings, "push"), recall(settings, "deploy")
+    if pushed:
+        rows.append(("push", f"{pushed['elapsed_s']:.1f} s", pushed["url"], f"{pushed['files']} files verified"))
+    if deployed:
+        rows.append(("deploy", f"{deployed['elapsed_s']:.1f} s", deployed["host"], deployed["model"]))
+    lines = _aligned([("stage", "time", "where", "what"), *rows])
+    lines += _score_lines(settings)
+    if deployed:
+        lines += ["", "Try it:", f"  {deployed['curl']}"]
+    return "\n".join(lines)
+
+
+def _facts(name: str, results: Mapping[str, Any]) -> str:
+    """Return what a stage produced, in a few words."""
+    if name == "prepare":
+        return ", ".join(f"{count} {split}" for split, count in results["splits"].items())
+    if name == "train":
+        return f"{results['steps']} steps, loss {results['first_loss']:.2f} to {results['last_loss']:.2f}"
+    if name == "merge":
+        return f"{results['merged_tensors']} of {results['tensors']} tensors changed"
+    if name == "gguf":
+        return ", ".join(results["types"])
+    if name == "verify":
+        return f"{len(results['checks'])} checks passed"
+    return f"{results['report']['rows']} articles"
+
+
+def _score_lines(settings: Settings) -> list[str]:
+    """Return the scores of the newest report beside those of the baselines on the same articles."""
+    folder = next((f for f in ("report-served", "report") if (settings.directory / f / MANIFEST).is_file()), None)
+    if folder is None:
+        return []
+    results = read_manifest(settings.directory / folder).results
+    report = results["report"]
+    columns = {"this model": {name: report["scores"][name]["value"] for name in _SHOWN_SCORES}}
+    columns |= {
+        label: report["baselines"][key]
+        for label, key in (("untuned", "base_model"), ("Lead-1", "lead1"), ("oracle", "oracle"))
+        if report["baselines"].get(key)
+    }
+    verdicts = {gate["name"]: gate["verdict"] for gate in report["gates"]}
+    rows = [(f"score ({results['target']})", *columns, "gate")]
+    rows += [
+        (name, *(f"{column[name]:.3f}" for column in columns.values()), verdicts.get(name, "-"))
+        for name in _SHOWN_SCORES
+    ]
+    return ["", *_aligned(rows)]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
