@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from titlegen.adapter import match_targets
 from titlegen.errors import ExportError, MissingDependencyError
-from titlegen.export import K_QUANTS, gguf_name, match_targets, merge_adapter, write_gguf
+from titlegen.export import K_QUANTS, gguf_name, merge_adapter, write_gguf
 from titlegen.gguf_reader import read_header
 from titlegen.settings import ExportSettings
 from titlegen.tensors import shard_files

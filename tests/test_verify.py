@@ -140,7 +140,7 @@ def test_one_dropped_update_is_caught_and_named(export: Path, tiny_base: Path, t
 def test_a_transposed_update_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
     from safetensors.torch import load_file
 
-    from titlegen.export import AdapterDeltas
+    from titlegen.adapter import AdapterDeltas
 
     # Hidden 64 and two heads of 32: q_proj is square, so a transposed update fits.
     delta = AdapterDeltas(tiny_adapter).delta("model.layers.0.self_attn.q_proj")

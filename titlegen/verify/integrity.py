@@ -4,8 +4,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
+from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import TitlegenError, VerifyError
-from titlegen.export import AdapterDeltas, match_targets
 from titlegen.manifest import digest_file
 from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, check_safe, read_json, rope_parameters, text_config
 from titlegen.prompt import CHAT_TEMPLATE
