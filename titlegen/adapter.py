@@ -1,11 +1,17 @@
 """LoRA adapters on disk: what they change, and which tensors of a base model that is."""
 
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ExportError
 from titlegen.models import read_json
-from titlegen.tensors import opened
+from titlegen.tensors import Tensors, opened
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+# Key of the safetensors file's own metadata, so that it goes wherever the adapter goes.
+_BASE_DIGEST = "base_digest"
 
 
 class AdapterDeltas:
@@ -17,10 +23,10 @@ class AdapterDeltas:
         Raises:
             ExportError: it is missing, or is not a plain LoRA adapter.
         """
-        path = adapter / "adapter_model.safetensors"
-        if not path.is_file() or not (adapter / "adapter_config.json").is_file():
-            raise ExportError(f"{adapter} holds no adapter (adapter_model.safetensors); run `titlegen train` first")
-        config = read_json(adapter / "adapter_config.json")
+        path = adapter / WEIGHTS
+        if not path.is_file() or not (adapter / CONFIG).is_file():
+            raise ExportError(f"{adapter} holds no adapter ({WEIGHTS}, {CONFIG}); run `titlegen train` first")
+        config = read_json(adapter / CONFIG)
         unsupported = [
             name
             for name in ("use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern")
@@ -29,10 +35,13 @@ class AdapterDeltas:
         if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unsupported:
             found = ", ".join(unsupported) or f"peft_type {config.get('peft_type')!r}, bias {config.get('bias')!r}"
             raise ExportError(f"{adapter} is not a plain LoRA adapter ({found}); only plain LoRA can be merged")
-        self.scale = float(config["lora_alpha"]) / float(config["r"])
+        self.rank, self.alpha = (_positive(config, name, adapter) for name in ("r", "lora_alpha"))
+        self.scale = self.alpha / self.rank
+        self.base_name = str(config.get("base_model_name_or_path") or "")
         self._path = path
         with opened(path) as file:
             keys = set(file.keys())
+            self.base_digest: str | None = (file.metadata() or {}).get(_BASE_DIGEST)
         suffix_a, suffix_b = ".lora_A.weight", ".lora_B.weight"
         self._keys = {_module(key, suffix_a): key for key in keys if key.endswith(suffix_a)}
         odd = [key for key in keys if not key.endswith((suffix_a, suffix_b))]
@@ -44,15 +53,25 @@ class AdapterDeltas:
 
     def delta(self, module: str) -> Any:
         """Return (alpha / r) B A of a module: (out_features, in_features) float32."""
+        a, b = self.factors(module)
+        return self.scale * (b @ a)
+
+    def factors(self, module: str) -> tuple[Any, Any]:
+        """Return A (r, in_features) and B (out_features, r) of a module, float32."""
         key = self._keys[module]
         with opened(self._path) as file:
-            a = file.get_tensor(key).float()
-            b = file.get_tensor(key.replace(".lora_A.", ".lora_B.")).float()
-        return self.scale * (b @ a)
+            return file.get_tensor(key).float(), file.get_tensor(key.replace(".lora_A.", ".lora_B.")).float()
 
 
 def _module(key: str, suffix: str) -> str:
     return key.removesuffix(suffix).removeprefix("base_model.model.")
+
+
+def _positive(config: dict[str, Any], name: str, adapter: Path) -> float:
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ExportError(f"{adapter / CONFIG} has {name} {value!r}; a number above 0 is needed")
+    return float(value)
 
 
 def match_targets(modules: list[str], keys: list[str]) -> dict[str, str]:
@@ -65,11 +84,11 @@ def match_targets(modules: list[str], keys: list[str]) -> dict[str, str]:
     """
     by_tail: dict[str, list[str]] = {}
     for key in keys:
-        by_tail.setdefault(_tail(key), []).append(key)
+        by_tail.setdefault(tail_of(key), []).append(key)
     targets = {}
     for module in modules:
         exact = f"{module}.weight"
-        found = [exact] if exact in keys else by_tail.get(_tail(exact), [])
+        found = [exact] if exact in keys else by_tail.get(tail_of(exact), [])
         # A multimodal checkpoint also has towers with layers of like names.
         found = [key for key in found if "_tower" not in key] if len(found) > 1 else found
         if len(found) != 1:
@@ -81,6 +100,36 @@ def match_targets(modules: list[str], keys: list[str]) -> dict[str, str]:
     return targets
 
 
-def _tail(key: str) -> str:
+def digest_base(base: Path) -> str:
+    """Return a digest of a model's tensors that another checkpoint of the same shape does not have.
+
+    Of each tensor count the name, element type, shape and first row: training and merging change nearly every row, and
+    reading all of Gemma 3n would take half a minute.
+    """
+    import torch
+
+    tensors, digest = Tensors(base), hashlib.sha256()
+    for key in sorted(tensors):
+        shape = tensors.shape(key)
+        values = tensors.rows(key, slice(0, 1)) if len(shape) > 1 else tensors.get(key)
+        digest.update(f"{key} {tensors.dtype(key)} {shape}\n".encode())
+        digest.update(values.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def sign_adapter(adapter: Path, base: Path) -> None:
+    """Write into an adapter's file which weights it was trained on."""
+    from safetensors.torch import load_file, save_file
+
+    path = adapter / WEIGHTS
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(load_file(path), temporary, metadata={"format": "pt", _BASE_DIGEST: digest_base(base)})
+    # safetensors makes the file readable by its owner alone; a server or container may run as another user.
+    temporary.chmod(0o644)
+    temporary.replace(path)
+
+
+def tail_of(key: str) -> str:
+    """Return a name from ``layers.`` on: what stands before differs between a checkpoint and a loaded model."""
     _, mark, tail = key.partition("layers.")
     return mark + tail if mark else key

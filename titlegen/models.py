@@ -1,6 +1,7 @@
 """Base models: a Hub name or a local directory made ready, or the embedded one materialised."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def resolve_base(settings: ModelSettings) -> Path:
     if not directory.is_dir():
         if settings.base.startswith((".", "/", "~")):
             raise ConfigError(f"model.base {settings.base!r} is not a directory; give a Hub name or an existing path")
-        directory = _download(settings)
+        directory = download(settings.base, settings.revision, _HUB_PATTERNS, "model.base")
     check_safe(directory)
     return directory
 
@@ -383,7 +384,19 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _download(settings: ModelSettings) -> Path:
+def download(name: str, revision: str | None, patterns: Sequence[str], setting: str) -> Path:
+    """Return the local copy of a model repository's files that match the patterns.
+
+    Args:
+        name: ``ORG/NAME`` on the Hub.
+        revision: branch, tag or commit; None for main.
+        patterns: files to fetch; nothing else is downloaded.
+        setting: what named the repository, for the messages.
+
+    Raises:
+        ConfigError: there is no such repository or revision.
+        TitlegenError: the Hub cannot be reached, or does not give access.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -394,23 +407,22 @@ def _download(settings: ModelSettings) -> Path:
         RevisionNotFoundError,
     )
 
-    name = settings.base
     try:
-        return Path(snapshot_download(name, revision=settings.revision, allow_patterns=_HUB_PATTERNS))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except HFValidationError as error:
-        raise ConfigError(f"model.base {name!r} is neither a Hub name nor an existing directory") from error
+        raise ConfigError(f"{setting} {name!r} is neither a Hub name nor an existing directory") from error
     except GatedRepoError as error:
         raise TitlegenError(
-            f"model.base {name!r} is gated: accept its terms at https://huggingface.co/{name} and run `hf auth login`"
+            f"{setting} {name!r} is gated: accept its terms at https://huggingface.co/{name} and run `hf auth login`"
         ) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(f"model.base {name!r} has no revision {settings.revision!r}") from error
+        raise ConfigError(f"{setting} {name!r} has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
         raise ConfigError(
-            f"model.base {name!r} does not exist on the Hub, or needs a token (run `hf auth login`)"
+            f"{setting} {name!r} does not exist on the Hub, or needs a token (run `hf auth login`)"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise TitlegenError(
-            f"model.base {name!r} cannot be downloaded ({type(error).__name__}); check the network and HF_ENDPOINT, "
+            f"{setting} {name!r} cannot be downloaded ({type(error).__name__}); check the network and HF_ENDPOINT, "
             "or give a local directory"
         ) from error

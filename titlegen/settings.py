@@ -122,6 +122,8 @@ class TrainSettings(Stage):
         "down_proj",
     )
     """Linear layers that get an adapter."""
+    init_adapter: str | None = None
+    """Adapter to start from: a directory, `ORG/NAME` on the Hub, or `embedded` for the one that is shipped (270M)."""
     auto_batch: bool = False
     """Find the batch size that is fastest on the GPU; the effective batch stays."""
     completion_trim: bool = True

@@ -41,7 +41,7 @@ def prepare(settings: Settings) -> StageRun:
 def train(settings: Settings) -> StageRun:
     """Fit the adapter into ``lora/``; an interrupted run goes on from its last checkpoint."""
     from titlegen import data
-    from titlegen.train import check_backend, fit
+    from titlegen.train import check_backend, digest_init_adapter, fit, resolve_init_adapter
 
     if unlocked := check_backend(settings.train):
         say(f"train: versions other than the tested ones of constraints.txt: {', '.join(unlocked)}")
@@ -49,6 +49,8 @@ def train(settings: Settings) -> StageRun:
     base = resolve_base(settings.model)
     stage_settings = settings.train.model_dump(mode="json")
     inputs = {"data": prepared.manifest.digest, "base": fingerprint(base)}
+    if settings.train.init_adapter is not None:
+        inputs["init_adapter"] = digest_init_adapter(resolve_init_adapter(settings.train.init_adapter))
     # A checkpoint of other settings or data must not be resumed, so the folder carries the key.
     work = settings.directory / ".checkpoints" / stage_key("train", stage_settings, inputs)[:16]
     return run_stage(

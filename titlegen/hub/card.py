@@ -153,7 +153,10 @@ def render_card(facts: Facts) -> str:
     )
     environment.filters["code"] = _code
     template = (resources.files("titlegen") / "model_card.md.j2").read_text(encoding="utf-8")
-    train = facts.training or facts.settings.train.model_dump(mode="json")
+    train = dict(facts.training or facts.settings.train.model_dump(mode="json"))
+    if (start := train.get("init_adapter")) and Path(start).is_dir():
+        # Where it lies on this machine is nobody else's business.
+        train["init_adapter"] = Path(start).resolve().name
     body = environment.from_string(template).render(
         facts=facts,
         settings=facts.settings,

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from titlegen.adapter import CONFIG, sign_adapter
 from titlegen.data import Example
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
 from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.encode import encode_examples
+from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import write_loss_curve
 from titlegen.train.progress import EVENTS, LOG, peak_gib
@@ -23,7 +25,14 @@ from titlegen.train.trainer import as_record, build_trainer, collator
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
 from titlegen.train.weights import settle_weights
 
-__all__ = ["check_backend", "check_environment", "encode_examples", "fit"]
+__all__ = [
+    "check_backend",
+    "check_environment",
+    "digest_init_adapter",
+    "encode_examples",
+    "fit",
+    "resolve_init_adapter",
+]
 
 CURVE = "loss.svg"
 # Compiling wins its own time back from this many tokens on; see docs/performance.md.
@@ -100,7 +109,8 @@ def _fit(
     trainer.model.save_pretrained(directory)
     # PEFT writes an empty model card; the real one belongs to the published model.
     (directory / "README.md").unlink(missing_ok=True)
-    _forget_local_path(directory / "adapter_config.json", base)
+    _forget_local_path(directory / CONFIG, base)
+    sign_adapter(directory, base)
     records = _read_log(work / LOG)
     write_atomically(directory / LOG, "".join(json.dumps(record) + "\n" for record in records))
     write_loss_curve(records, directory / CURVE)
@@ -125,6 +135,7 @@ def _fit(
         "peak_gib": peak_gib(),
         "device": str(trainer.args.device),
         "plan": asdict(plan),
+        "init_adapter": settings.init_adapter,
         **facts,
         # Known at the end: what cannot be compiled is found out when it runs.
         "compiled": trim is not None and trim.compiled,

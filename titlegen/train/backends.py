@@ -7,6 +7,7 @@ from typing import Any
 
 from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings, prepare_training_environment
+from titlegen.train.init_adapter import load_init_adapter, resolve_init_adapter
 from titlegen.train.memory import gpu_memory
 
 # Source: Unsloth's requirements, CUDA capability 7.0 (V100) and later.
@@ -121,12 +122,21 @@ def _locked() -> dict[str, str]:
 
 
 def load_for_training(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
-    """Load base model and tokenizer and put a fresh adapter on the model.
+    """Load base model and tokenizer and put an adapter on the model: a fresh one, or the one to start from.
 
     Returns:
         The PEFT model, trainable, and its tokenizer.
+
+    Raises:
+        ConfigError: there is no adapter to start from where the settings say.
+        TrainError: the adapter to start from does not fit.
     """
-    return _load_unsloth(base, settings) if settings.backend == "unsloth" else _load_peft(base, settings)
+    # Before minutes go into loading.
+    start = None if settings.init_adapter is None else resolve_init_adapter(settings.init_adapter)
+    model, tokenizer = _load_unsloth(base, settings) if settings.backend == "unsloth" else _load_peft(base, settings)
+    if start is not None:
+        load_init_adapter(model, start, base, settings)
+    return model, tokenizer
 
 
 def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
