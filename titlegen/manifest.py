@@ -37,7 +37,7 @@ _TRACKED = (
 
 # Raised when a stage's code comes to another result from the same settings and inputs, so that it runs again; a release
 # makes every stage run again.
-_REVISIONS = {"prepare": 2, "train": 2, "merge": 2, "verify": 4, "evaluate": 2}
+_REVISIONS = {"prepare": 2, "train": 2, "merge": 2, "gguf": 2, "verify": 4, "evaluate": 2}
 
 
 class FileRecord(BaseModel):

