@@ -1,6 +1,5 @@
 """可證明性."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,18 @@ import pytest
 
 from titlegen.data import Example
 from titlegen.export import gguf_name
-from titlegen.manifest import digest_file, read_manifest
+from titlegen.manifest import read_manifest
 from titlegen.models import resolve_base
 from titlegen.serve import Client
 from titlegen.settings import Settings
-from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
+from titlegen.verify import (
+    check_export,
+    check_gguf,
+    check_prompt_bytes,
+    check_served_file,
+    check_token_ids,
+    failures,
+)
 from titlegen.verify.parity import load_tokenizer
 
 pytestmark = pytest.mark.acceptance
@@ -57,7 +63,5 @@ def test_prompt(outputs: Path, settings: Settings, ggufs: list[Path], test_examp
 @pytest.mark.spec("PROOF-3")
 def test_served_file(server: Any, settings: Settings, ggufs: list[Path]) -> None:
     shown = server.post("/api/show", json={"model": settings.serve.model_name}).raise_for_status().json()
-    served = re.search(r"^FROM .*sha256[-:]([0-9a-f]{64})$", shown["modelfile"], re.MULTILINE)
-    assert served is not None, "伺服器沒有說明模型檔案的雜湊值"
-    # Hashed here and now: the manifest could be of another file.
-    assert served[1] == digest_file(ggufs[0]), "伺服器上執行的不是匯出的 GGUF"
+    check = check_served_file(ggufs[0], shown["modelfile"])
+    assert check.passed, f"伺服器上執行的不是匯出的 GGUF：{check.detail}"

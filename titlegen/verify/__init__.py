@@ -10,6 +10,7 @@ from titlegen.verify.gguf_file import check_gguf
 from titlegen.verify.integrity import check_export, check_foreign
 from titlegen.verify.outputs import check_outputs, check_served
 from titlegen.verify.parity import check_prompt_bytes, check_token_ids, load_tokenizer
+from titlegen.verify.served import check_served_file
 
 __all__ = [
     "Check",
@@ -19,6 +20,7 @@ __all__ = [
     "check_gguf",
     "check_prompt_bytes",
     "check_served",
+    "check_served_file",
     "check_token_ids",
     "failures",
     "require",
