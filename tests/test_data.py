@@ -1,5 +1,4 @@
 import contextlib
-import datetime as dt
 import hashlib
 import itertools
 import json
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 from titlegen.data import Example, load_split, prepare
 from titlegen.data.card import render_card, summarise
 from titlegen.data.dedup import Clusters, jaccard, join_similar, rows_per_band, shingle_hashes, shingle_set, sign
-from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS, is_simplified, parse_date
+from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS, is_simplified
 from titlegen.data.shorten import STRATEGIES, load_counter, sentence_ranks, shorten, title_coverage
 from titlegen.data.sources import Row
 from titlegen.data.stream import _portable, clean_chunk, clean_chunks
@@ -205,47 +204,6 @@ def test_simplified_text_is_converted_kept_or_dropped(script: str, content: str 
     assert [json.loads(line)["content"] for line in chunk.lines] == ([content] if content else [])
     assert chunk.counts.dropped["simplified"] == (content is None)
     assert chunk.counts.converted == (script == "convert")
-
-
-@pytest.mark.parametrize(
-    ("value", "day"),
-    [
-        ("2024-05-01", "2024-05-01"),
-        ("2024-05-01T23:30:00+08:00", "2024-05-01"),
-        ("2024/5/1 10:20", "2024-05-01"),
-        ("2024年5月1日", "2024-05-01"),
-        ("113年5月1日", "2024-05-01"),
-        ("20240501", "2024-05-01"),
-        (20240501, "2024-05-01"),
-        (20240501.0, "2024-05-01"),
-        (20241301, None),
-        (2024, None),
-        # Past midnight in Taiwan.
-        ("2024-04-30T22:30:00Z", "2024-05-01"),
-        ("2024-04-30T22:30:00+00:00", "2024-05-01"),
-        (dt.datetime(2024, 4, 30, 22, 30, tzinfo=dt.UTC), "2024-05-01"),
-        (dt.datetime(2024, 5, 1, 0, 30), "2024-05-01"),  # noqa: DTZ001 - as a file without time zones has it
-        (1714516200, "2024-05-01"),
-        (1714521600, "2024-05-01"),
-        (1714521600000, "2024-05-01"),
-        (dt.datetime(2024, 5, 1, 8, tzinfo=dt.UTC), "2024-05-01"),
-        (dt.date(2024, 5, 1), "2024-05-01"),
-        ("2024-13-01", None),
-        ("昨天", None),
-        (True, None),
-        (float("inf"), None),
-        (10**30, None),
-        (None, None),
-    ],
-)
-def test_dates_of_many_forms_become_iso_days(value: Any, day: str | None) -> None:
-    assert parse_date(value) == day
-
-
-@given(st.one_of(st.text(), st.integers(), st.floats(), st.binary(), st.none(), st.lists(st.integers())))
-def test_no_value_breaks_date_parsing(value: Any) -> None:
-    day = parse_date(value)
-    assert day is None or dt.date.fromisoformat(day).isoformat() == day
 
 
 def test_control_tokens_of_an_article_do_not_reach_the_splits(run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from articles import article, seeded, write_jsonl
 
-from titlegen.data.filters import parse_date
+from titlegen.data.dates import read_date
 from titlegen.data.sources import Row, open_source
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
@@ -44,7 +44,7 @@ def test_the_embedded_corpus_is_read_whole() -> None:
     rows = list(source.rows)
     assert len(rows) >= 96
     assert len({row.title for row in rows}) == len(rows)
-    assert all(parse_date(row.date) and row.source != "embedded" for row in rows)
+    assert all(read_date(row.date).day and row.source != "embedded" for row in rows)
 
 
 def test_limit_takes_the_first_rows(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ class DataSettings(Stage):
     title_column: str = "title"
     """Column that holds the title."""
     date_column: str = "date"
-    """Column that holds the ISO date, when there is one."""
+    """Column that holds the date, when there is one."""
+    date_order: Literal["auto", "month-first", "day-first", "year-first", "roc"] = "auto"
+    """How dates such as 5/1/2024, 01/05/24 or 99/05/01 are read; `auto` lets the whole column decide."""
     split: Literal["random", "time"] = "random"
     """How train, val and test are separated; near-duplicates always stay together."""
     val_share: Share = 0.1

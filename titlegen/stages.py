@@ -28,7 +28,7 @@ def prepare(settings: Settings) -> StageRun:
 
     base = resolve_base(settings.model)
     tokenizer = base / "tokenizer.json"
-    return run_stage(
+    run = run_stage(
         "prepare",
         settings.directory / "data",
         # The number of workers changes the speed and nothing else.
@@ -36,6 +36,9 @@ def prepare(settings: Settings) -> StageRun:
         {"source": _source_digest(settings), "tokenizer": digest_file(tokenizer)},
         lambda directory: data.prepare(settings.data, tokenizer, directory),
     )
+    for note in run.results["notes"] if run.fresh else ():
+        say(f"prepare: {note}")
+    return run
 
 
 def train(settings: Settings) -> StageRun:

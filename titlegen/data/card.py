@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.data.dedup import Rows
+from titlegen.data.filters import printable
 from titlegen.data.stream import Collected, RuleCount
 from titlegen.manifest import write_atomically
 
@@ -40,7 +41,7 @@ def _rules(rules: Mapping[str, RuleCount]) -> dict[str, dict[str, Any]]:
             "articles": count.articles,
             "pieces": count.pieces,
             "chars": count.chars,
-            "examples": [_printable(text) for _, text in sorted(count.examples)],
+            "examples": [printable(text) for _, text in sorted(count.examples)],
         }
         for name, count in sorted(rules.items(), key=lambda item: (-item[1].articles, item[0]))
     }
@@ -88,6 +89,7 @@ def render_card(card: Mapping[str, Any]) -> str:
         paragraphs["counts"],
         "## Steps",
         _table(("step", "in", "dropped", "out"), [(s["step"], s["in"], s["dropped"], s["out"]) for s in card["steps"]]),
+        *_dates(card["dates"], card["notes"]),
         "## Leaks",
         paragraphs["leaks"],
         "## Lengths, characters",
@@ -105,6 +107,16 @@ def render_card(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _dates(dates: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
+    """Return how the dates were written and read; nothing for a source without any."""
+    rows = [
+        (form["form"], form["articles"], " · ".join(_escape(text) for text in form["examples"]))
+        for form in dates["forms"]
+    ]
+    table = _table(("written", "articles", "examples"), rows)
+    return ["## Dates", *([_escape(f"{'; '.join(notes)}.")] if notes else []), table]
+
+
 def _rule_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         (name, rule["articles"], rule["pieces"], rule["chars"], " · ".join(_escape(text) for text in rule["examples"]))
@@ -118,12 +130,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else f"U+{ord(c):04X} " for c in text)
-
-
 def _escape(text: str) -> str:
-    return _printable(text).translate(_MARKDOWN)
+    return printable(text).translate(_MARKDOWN)
 
 
 def draw_lengths(path: Path, lengths: Mapping[str, Mapping[int, int]]) -> None:

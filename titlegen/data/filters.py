@@ -3,10 +3,10 @@
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache, lru_cache
 from typing import Any
 
+from titlegen.data.dates import Reading, read_date
 from titlegen.data.sources import Row
 from titlegen.settings import DataSettings
 from titlegen.text import Removals, clean_content, clean_title
@@ -33,8 +33,6 @@ _MIN_HAN_SHARE = 0.4
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]+")
 _NOT_WORD = re.compile(r"[\W_]+")
-_EPOCH_MS = 10**11
-_ROC_YEARS = 1911
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Clean:
     content: str
     title: str
     source: str
-    date: str | None
+    date: Reading
     id: str | None
     converted: bool = False
     """Whether Simplified Chinese was converted."""
@@ -56,7 +54,7 @@ def clean_row(row: Row, settings: DataSettings, content_removals: Removals, titl
         return reason
     title = clean_title(row.title, title_removals)
     content = drop_title_line(clean_content(row.content, content_removals), title, content_removals)
-    clean = Clean(content, title, _source_name(row.source), parse_date(row.date), _usable_id(row.id))
+    clean = Clean(content, title, _source_name(row.source), read_date(row.date), _usable_id(row.id))
     if not (content and title):
         return "empty_after_cleaning"
     if not is_chinese(content):
@@ -157,55 +155,6 @@ def _in_big5(character: str) -> bool:
     return True
 
 
-def parse_date(value: Any) -> str | None:
-    """Return the day as YYYY-MM-DD, None when the value is no date.
-
-    Understood are ISO 8601, 2024/5/1, 20240501, 2024年5月1日, the Republic's 113年5月1日, and seconds or milliseconds
-    from 2001 on. The day is Taiwan's where the time is known.
-    """
-    try:
-        if isinstance(value, datetime):
-            return _day(value)
-        if isinstance(value, date):
-            return value.isoformat()
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return _day_of_number(value)
-        return _day_of_text(value) if isinstance(value, str) else None
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _day_of_number(value: float) -> str | None:
-    if _DAYS[0] <= value <= _DAYS[1] and value == int(value):
-        return _day_of_text(str(int(value)))
-    seconds = value / 1000 if abs(value) >= _EPOCH_MS else value
-    # What is less is a year, a number of days, or no date at all.
-    return _day(datetime.fromtimestamp(seconds, UTC)) if seconds >= _FIRST_EPOCH else None
-
-
-def _day_of_text(value: str) -> str:
-    try:
-        return _day(datetime.fromisoformat(value.strip()))
-    except ValueError:
-        if (match := _DATE.match(value)) is None:
-            raise
-    year = int(match[1]) + (_ROC_YEARS if len(match[1]) < 4 else 0)  # noqa: PLR2004
-    return date(year, int(match[2]), int(match[3])).isoformat()
-
-
-def _day(moment: datetime) -> str:
-    """Return the day of a moment in Taiwan; one without a time zone is taken as it is."""
-    return (moment if moment.tzinfo is None else moment.astimezone(_TAIWAN)).date().isoformat()
-
-
-# Taiwan has had no other since 1980.
-_TAIWAN = timezone(timedelta(hours=8))
-_DAYS = (19000101, 21001231)
-# 2001-09-09: ten digits.
-_FIRST_EPOCH = 1e9
-_DATE = re.compile(r"\s*(\d{2,4}) ?[-/.年] ?(\d{1,2}) ?[-/.月] ?(\d{1,2})(?!\d)", re.ASCII)
-
-
 def _letters(text: str) -> str:
     return _NOT_WORD.sub("", text)
 
@@ -226,3 +175,8 @@ def _usable_id(identity: str | None) -> str | None:
 def digest_hex(text: str) -> str:
     """Return 16 hexadecimal digits that stand for a text, lone surrogates included."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def printable(text: str) -> str:
+    """Return a text with U+XXXX in place of what cannot be printed or written: control characters, surrogates."""
+    return "".join(c if c.isprintable() else f"U+{ord(c):04X} " for c in text)

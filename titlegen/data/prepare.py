@@ -2,15 +2,20 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from titlegen.data.card import write_card
+from titlegen.data.date_notes import count_dates, describe_dates
+from titlegen.data.date_order import decide_orders, settle
+from titlegen.data.dates import UNDATED
 from titlegen.data.dedup import U64, Clusters, Rows, join_equal, join_similar
 from titlegen.data.example import KEYS, SPLITS
 from titlegen.data.filters import REASONS
@@ -58,13 +63,20 @@ def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> di
         pool = collect(clean_chunks(source.rows, settings, tokenizer_file), lines, texts)
         if not len(pool.digests):
             raise DataError(_nothing_left(source, pool))
+        orders = decide_orders(pool.counts.orders, settings.date_order)
+        late = set(settle(pool.days, pool.date_forms, pool.date_choices, orders).tolist())
         kept = deduplicate(pool, settings)
+        dates = count_dates(pool, kept.rows, orders)
+        notes = list(describe_dates(dates))
+        if settings.split == "time" and (pool.days[kept.rows] == UNDATED).all():
+            raise DataError(_no_dates(notes))
         splits = split_rows(pool.days[kept.rows], pool.digests[kept.rows], settings)
         splits = {name: kept.rows[places] for name, places in splits.items()}
-        written = {name: _split_lines(pool, rows, name, settings) for name, rows in splits.items()}
+        written = {name: _split_lines(pool, rows, name, settings, late) for name, rows in splits.items()}
         sizes = {name: _write_lines(directory / f"{name}.jsonl", parts) for name, parts in written.items()}
         write_dataset(directory, Path(folder))
         results = _results(source, pool, kept, sizes, settings)
+        results |= {"dates": dates, "notes": notes}
         results["coverage"] = compare_strategies(pool, kept.rows, settings, tokenizer_file)
         write_card(directory, results, pool, kept.rows)
     return results
@@ -108,11 +120,21 @@ def _bands(pool: Collected) -> Iterator[U64]:
         yield np.concatenate([keys[:, band] for keys in pool.band_keys])
 
 
-def _split_lines(pool: Collected, rows: Rows, name: str, settings: DataSettings) -> Iterator[bytes]:
-    if not (settings.balance and name == "train"):
-        return (pool.lines[row] for row in rows.tolist())
-    chosen = balance_rows(rows, pool.title_chars, pool.digests, settings.seed)
-    return (_copy(pool.lines[row], copy) for row, copy in chosen)
+def _split_lines(
+    pool: Collected, rows: Rows, name: str, settings: DataSettings, late: AbstractSet[int]
+) -> Iterator[bytes]:
+    """Yield the lines of a split; ``late`` are the rows that got their date after their line was written."""
+    chosen = [(row, 0) for row in rows.tolist()]
+    if settings.balance and name == "train":
+        chosen = balance_rows(rows, pool.title_chars, pool.digests, settings.seed)
+    for row, copy in chosen:
+        line = pool.lines[row]
+        yield _copy(_with_date(line, int(pool.days[row])) if row in late else line, copy)
+
+
+def _with_date(line: bytes, day: int) -> bytes:
+    record = json.loads(line) | {"date": date.fromordinal(day).isoformat()}
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 def _copy(line: bytes, number: int) -> bytes:
@@ -212,6 +234,14 @@ def _results(
         "undated": int((pool.days[kept.rows] < 0).sum()),
         "naive_leak_rate": round(leak_rate(kept.clusters, pool.digests, settings), 4),
     }
+
+
+def _no_dates(notes: Sequence[str]) -> str:
+    why = f": {'; '.join(notes)}" if notes else ""
+    return (
+        f"data.split is time, but no article has a date{why}; name its column with --data.date-column or use "
+        "--data.split random"
+    )
 
 
 def _nothing_left(source: Source, pool: Collected) -> str:

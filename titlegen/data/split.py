@@ -1,23 +1,16 @@
 """Which article goes into train, val or test; all decisions depend on digests and the seed, never on file order."""
 
-import datetime as dt
-
 import numpy as np
 import numpy.typing as npt
 
+from titlegen.data.dates import UNDATED
 from titlegen.data.dedup import U64, Rows, mix
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
 
-UNDATED = -1
 # Upper ends, characters, of the title-length buckets that --data.balance evens out.
 BUCKET_ENDS = (10, 14, 18, 22, 26)
 _MAX_COPIES = 3
-
-
-def to_day(date: str | None) -> int:
-    """Return the day as a number, ``UNDATED`` for none."""
-    return dt.date.fromisoformat(date).toordinal() if date else UNDATED
 
 
 def best_first(days: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], digests: U64) -> Rows:
@@ -72,11 +65,6 @@ def split_rows(days: npt.NDArray[np.int32], digests: U64, settings: DataSettings
 
 def _split_by_time(days: npt.NDArray[np.int32], test: int, val: int) -> npt.NDArray[np.int64]:
     dated = np.sort(days[days != UNDATED])
-    if not len(dated):
-        raise DataError(
-            "data.split is time, but no article has a date; name its column with --data.date-column or use "
-            "--data.split random"
-        )
     # Whole days only, so that a split may be somewhat larger than asked.
     test_day = _first_day(dated, test)
     val_day = min(_first_day(dated[dated < test_day], val), test_day)

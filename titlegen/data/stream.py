@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import reprlib
 import signal
 import traceback
 from collections import Counter, deque
@@ -14,16 +15,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from titlegen.data.date_order import PACKED, OrderCounts, pack_choices
+from titlegen.data.dates import ABSENT, AMBIGUOUS, FORMS, UNDATED, Reading
 from titlegen.data.dedup import U8, U64, Rows, sign
-from titlegen.data.filters import Clean, clean_row, digest_hex
+from titlegen.data.filters import Clean, clean_row, digest_hex, printable
 from titlegen.data.shorten import CountTokens, fits, load_counter, shorten
 from titlegen.data.sources import Row
-from titlegen.data.split import to_day
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
 from titlegen.text import Removals
@@ -33,6 +35,9 @@ CHUNK_ROWS = 500
 _INLINE_ROWS = 4 * CHUNK_ROWS
 _EXAMPLES = 3
 _EXAMPLE_CHARS = 120
+_DATE_CHARS = 60
+_REPR = reprlib.Repr()
+_REPR.maxother = _DATE_CHARS
 
 
 @dataclass(slots=True)
@@ -63,6 +68,9 @@ class Counts:
     shortened: int = 0
     content_rules: dict[str, RuleCount] = field(default_factory=dict)
     title_rules: dict[str, RuleCount] = field(default_factory=dict)
+    orders: OrderCounts = field(default_factory=OrderCounts)
+    date_examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """For each form, and each shape of ambiguous dates, a few values with their digests, sorted."""
     raw_content_chars: Counter[int] = field(default_factory=Counter)
     raw_title_chars: Counter[int] = field(default_factory=Counter)
 
@@ -72,6 +80,9 @@ class Counts:
         self.converted += other.converted
         self.shortened += other.shortened
         self.dropped.update(other.dropped)
+        self.orders.add(other.orders)
+        for form, examples in other.date_examples.items():
+            self.date_examples[form] = sorted({*self.date_examples.get(form, ()), *examples})[:_EXAMPLES]
         self.raw_content_chars.update(other.raw_content_chars)
         self.raw_title_chars.update(other.raw_title_chars)
         for mine, theirs in ((self.content_rules, other.content_rules), (self.title_rules, other.title_rules)):
@@ -95,6 +106,10 @@ class Chunk:
     """Digest of the id that the source gave, 0 for none."""
     titles: U64
     days: npt.NDArray[np.int32]
+    date_forms: npt.NDArray[np.int8]
+    """Place of each date's form in ``FORMS``."""
+    date_choices: Rows
+    """The dates that are ambiguous, packed, ``(dates, PACKED)``."""
     content_chars: npt.NDArray[np.int32]
     title_chars: npt.NDArray[np.int32]
     band_keys: U64
@@ -110,6 +125,7 @@ def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | 
     views: list[int] = []
     kept: list[Clean] = []
     contents: list[str] = []
+    choices: list[tuple[int, ...]] = []
     for row in rows:
         clean = _clean_one(row, settings, counts, count_tokens)
         if isinstance(clean, str):
@@ -118,7 +134,13 @@ def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | 
         full = clean.content
         content = shorten(full, settings.max_content_tokens, settings.shorten, count_tokens) if count_tokens else full
         identity = clean.id or digest_hex(f"{clean.title}\n{full}")
-        record = {"id": identity, "content": content, "title": clean.title, "source": clean.source, "date": clean.date}
+        record = {
+            "id": identity,
+            "content": content,
+            "title": clean.title,
+            "source": clean.source,
+            "date": clean.date.iso,
+        }
         lines.append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         number = len(kept)
         texts.append(content)
@@ -128,6 +150,9 @@ def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | 
             texts.append(full)
             views.append(number)
         contents.append(content)
+        _count_date(counts, row.date, clean.date)
+        if clean.date.form == AMBIGUOUS:
+            choices.append(pack_choices(number, clean.date))
         kept.append(clean)
     band_keys, signatures = sign(texts, settings.near_duplicate)
     return Chunk(
@@ -139,7 +164,9 @@ def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | 
         ids=_digests([(clean.id or "").encode() for clean in kept])
         * np.array([bool(clean.id) for clean in kept], np.uint64),
         titles=_digests([clean.title.encode() for clean in kept]),
-        days=np.array([to_day(clean.date) for clean in kept], dtype=np.int32),
+        days=np.array([clean.date.day.toordinal() if clean.date.day else UNDATED for clean in kept], dtype=np.int32),
+        date_forms=np.array([FORMS.index(clean.date.form) for clean in kept], dtype=np.int8),
+        date_choices=np.array(choices, dtype=np.int64).reshape(-1, PACKED),
         content_chars=np.array([len(content) for content in contents], dtype=np.int32),
         title_chars=np.array([len(clean.title) for clean in kept], dtype=np.int32),
         band_keys=band_keys,
@@ -163,18 +190,32 @@ def _clean_one(row: Row, settings: DataSettings, counts: Counts, count_tokens: C
     return clean
 
 
+def _count_date(counts: Counts, value: Any, reading: Reading) -> None:
+    counts.orders.note(reading)
+    if reading.form == ABSENT:
+        return
+    text = printable((value if isinstance(value, str) else _REPR.repr(value))[:_DATE_CHARS])
+    key = f"{AMBIGUOUS} {reading.shape}" if reading.form == AMBIGUOUS else reading.form
+    counts.date_examples[key] = _add_example(counts.date_examples.get(key, []), text)
+
+
 def _count_rules(rules: dict[str, RuleCount], removals: Removals) -> None:
     for name, pieces in removals.pieces.items():
         count = rules.setdefault(name, RuleCount())
         count.articles += 1
         count.pieces += len(pieces)
         count.chars += sum(map(len, pieces))
-        # One piece of an article is enough, and those with the lowest digests do not depend on any order.
+        # One piece of an article is enough.
         if pieces and pieces[0]:
-            text = pieces[0][:_EXAMPLE_CHARS]
-            example = (digest_hex(text), text)
-            if len(count.examples) < _EXAMPLES or example < count.examples[-1]:
-                count.examples = sorted({*count.examples, example})[:_EXAMPLES]
+            count.examples = _add_example(count.examples, pieces[0][:_EXAMPLE_CHARS])
+
+
+def _add_example(examples: list[tuple[str, str]], text: str) -> list[tuple[str, str]]:
+    """Return the examples with the lowest digests: they do not depend on any order."""
+    example = (digest_hex(text), text)
+    if len(examples) < _EXAMPLES or example < examples[-1]:
+        return sorted({*examples, example})[:_EXAMPLES]
+    return examples
 
 
 def _digests(values: list[bytes]) -> U64:
@@ -320,6 +361,10 @@ class Collected:
     ids: U64
     titles: U64
     days: npt.NDArray[np.int32]
+    date_forms: npt.NDArray[np.int8]
+    """Place of each date's form in ``FORMS``."""
+    date_choices: Rows
+    """The dates that are ambiguous, packed, ``(dates, PACKED)``."""
     content_chars: npt.NDArray[np.int32]
     title_chars: npt.NDArray[np.int32]
     band_keys: list[U64]
@@ -331,9 +376,11 @@ def collect(chunks: Iterable[Chunk], lines: Spool, texts: Spool) -> Collected:
     """Write the chunks to disk as they come, and return what is kept in memory of them."""
     counts = Counts()
     arrays: dict[str, list[npt.NDArray[np.generic]]] = {
-        name: [] for name in ("digests", "ids", "titles", "days", "content_chars", "title_chars", "signatures")
+        name: []
+        for name in ("digests", "ids", "titles", "days", "date_forms", "content_chars", "title_chars", "signatures")
     }
     views: list[Rows] = []
+    choices: list[Rows] = []
     band_keys: list[U64] = []
     rows = 0
     for chunk in chunks:
@@ -341,6 +388,8 @@ def collect(chunks: Iterable[Chunk], lines: Spool, texts: Spool) -> Collected:
         lines.extend(chunk.lines)
         texts.extend(chunk.texts)
         views.append(chunk.views.astype(np.int64) + rows)
+        chunk.date_choices[:, 0] += rows
+        choices.append(chunk.date_choices)
         band_keys.append(chunk.band_keys)
         for name, parts in arrays.items():
             parts.append(getattr(chunk, name))
@@ -351,6 +400,7 @@ def collect(chunks: Iterable[Chunk], lines: Spool, texts: Spool) -> Collected:
         lines=lines,
         texts=texts,
         views=np.concatenate(views) if views else np.array([], dtype=np.int64),
+        date_choices=np.concatenate(choices) if choices else np.zeros((0, PACKED), dtype=np.int64),
         band_keys=band_keys,
         **joined,
     )

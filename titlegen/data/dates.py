@@ -1,0 +1,293 @@
+"""The day of publication out of whatever a source holds in its date column; nothing here ever raises.
+
+The day is Taiwan's: a moment with a time zone belongs to the day that the calendar in Taipei shows then, and one
+without is taken as it is written. What has two readings is not guessed here: ``date_order`` judges whole columns.
+
+No library: dateutil and dateparser fill what is missing with today's date and guess the order of day and month one
+value at a time, neither knows the Republic's years, and ``email.utils`` takes Taiwan's CST for Chicago's.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from numbers import Real
+from typing import Any, Final
+
+from titlegen.data.date_text import MONTHS, TAIWAN, fold_date_text, later, time_of_day, without_later_dates
+
+ABSENT: Final = "absent"
+UNKNOWN: Final = "not understood"
+AMBIGUOUS: Final = "ambiguous"
+YEAR_FIRST: Final = "year first"
+MONTH_FIRST: Final = "month first"
+DAY_FIRST: Final = "day first"
+ROC: Final = "year of the Republic"
+NAMED: Final = "month by name"
+STAMP: Final = "time stamp"
+SERIAL: Final = "serial day"
+FORMS = (ABSENT, UNKNOWN, AMBIGUOUS, YEAR_FIRST, MONTH_FIRST, DAY_FIRST, ROC, NAMED, STAMP, SERIAL)
+"""How a date is written; the first three give no day."""
+
+UNDATED: Final = -1
+"""In place of a day's number where there is none."""
+
+_YEARS = range(1800, 2101)
+_ROC_YEARS = 1911
+# Two digits are the Republic's only from 1949 on: nobody dates an article of today by its first years.
+_SHORT_ROC = range(38, 100)
+_SHORT_DIGITS, _MOST_ROC = 2, 200
+# POSIX: two digits from 69 on are of the last century.
+_PIVOT = 69
+_MAX_CHARS = 200
+# 1990 to 2100, in seconds.
+_EPOCHS = (631_152_000, 4_102_444_800)
+# Ten digits from here on (2030) are YYYYMMDDHH where they can be.
+_FIRST_HOUR_STAMP = 1_900_000_000
+# Days since the end of 1899, as spreadsheets count them: 1980 to 2100.
+_SERIAL_START, _SERIALS = date(1899, 12, 30), (29_221, 73_415)
+_NULLS = frozenset(
+    name
+    for names in ("none null nil nan nat n/a na #n/a undefined unknown - -- --- ? \\n", "無 无 未知 不詳 不明 暫無")
+    for name in names.split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one value says."""
+
+    form: str
+    """One of ``FORMS``."""
+    day: date | None = None
+    shape: str = ""
+    """Where the numbers of a value stood that may be read in more than one order: last, short or named."""
+    choices: Mapping[str, date] = field(default_factory=dict)
+    """The days of a value with a shape, by the order in which its numbers are read."""
+
+    @property
+    def iso(self) -> str | None:
+        """The day as YYYY-MM-DD."""
+        return self.day.isoformat() if self.day else None
+
+
+_ABSENT, _UNKNOWN = Reading(ABSENT), Reading(UNKNOWN)
+_FAILURES = (ValueError, OverflowError, OSError, ArithmeticError, TypeError, AttributeError, RecursionError)
+
+
+def read_date(value: Any) -> Reading:
+    """Return how a value of any type is read as a day.
+
+    Understood are ISO 8601 with week and ordinal dates, 2024/5/1, 20240501, Chinese dates in digits and words, years
+    of the Republic (113/5/1, 1130501, 民國一百一十三年五月一日), English months, RFC 822, seconds to nanoseconds since
+    1970, serial days of spreadsheets, and numbers with the month or the day first.
+    """
+    try:
+        return _read(value)
+    except _FAILURES:
+        return _UNKNOWN
+
+
+def _read(value: Any) -> Reading:
+    if isinstance(value, str):
+        return _read_text(value) if len(value) <= _MAX_CHARS else _UNKNOWN
+    if value is None:
+        return _ABSENT
+    if isinstance(value, bool) or not isinstance(value, date | Real | Decimal):
+        return _read_wrapped(value)
+    if value != value:  # noqa: PLR0124 - NaN and NaT
+        return _ABSENT
+    if isinstance(value, date):
+        return _on(YEAR_FIRST, _day(value) if isinstance(value, datetime) else value)
+    return _read_number(Decimal(str(value)))
+
+
+def _read_wrapped(value: Any) -> Reading:
+    if isinstance(value, bytes):
+        return _read(value.decode())
+    if isinstance(value, Mapping):  # as MongoDB exports dates
+        inner = [value[key] for key in ("$date", "$numberLong") if key in value]
+        return _read(inner[0]) if inner else _UNKNOWN
+    if isinstance(value, list | tuple):
+        return _read(value[0]) if len(value) == 1 else _on(YEAR_FIRST, date(*value[:3]))
+    return _read_text(str(value)) if hasattr(value, "dtype") else _UNKNOWN
+
+
+def _day(moment: datetime) -> date:
+    return (moment if moment.tzinfo is None else moment.astimezone(TAIWAN)).date()
+
+
+def _on(form: str, day: date | None) -> Reading:
+    return Reading(form, day) if day is not None and day.year in _YEARS else _UNKNOWN
+
+
+def _date(year: int, month: str, day: str, since: timedelta = timedelta()) -> date | None:
+    try:
+        return later(date(year, int(month), int(day)), since)
+    except (ValueError, OverflowError):
+        return None
+
+
+_CLOCK_STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d(?:\d{3})?)?)?)?")
+_ROC_DIGITS = re.compile(r"([01]\d\d)(\d\d)(\d\d)")
+_YEAR_LAST_DIGITS = re.compile(r"(\d{1,2})(\d\d)((?:19|20)\d\d)|(\d\d)(\d\d)(\d\d)")
+_HOUR_DIGITS = 10
+
+
+def _read_number(value: Decimal, digits: str = "") -> Reading:
+    """Read a number; ``digits`` are those that a text has before the point, with the zeros in front."""
+    if not value.is_finite() or value < 0:
+        return _UNKNOWN
+    digits = digits or str(int(value))
+    stamp = _CLOCK_STAMP.fullmatch(digits)
+    if stamp and (len(digits) != _HOUR_DIGITS or value >= _FIRST_HOUR_STAMP):
+        reading = _on(YEAR_FIRST, _date(int(stamp[1]), stamp[2], stamp[3]))
+        if reading.day:
+            return reading
+    if match := _ROC_DIGITS.fullmatch(digits):
+        reading = _on(ROC, _date(int(match[1]) + _ROC_YEARS, match[2], match[3]))
+        if reading.day:
+            return reading
+    if match := _YEAR_LAST_DIGITS.fullmatch(digits):
+        return _choose(*filter(None, match.groups()))
+    return _count_from_epoch(value)
+
+
+def _count_from_epoch(value: Decimal) -> Reading:
+    if _SERIALS[0] <= value < _SERIALS[1]:
+        return Reading(SERIAL, _SERIAL_START + timedelta(days=int(value)))
+    scales = (value / 1000**power for power in range(4))
+    seconds = next((scaled for scaled in scales if _EPOCHS[0] <= scaled < _EPOCHS[1]), None)
+    return _UNKNOWN if seconds is None else Reading(STAMP, _day(datetime.fromtimestamp(int(seconds), UTC)))
+
+
+_NUMBER = re.compile(r"(\d+)(?:\.\d+)?|/?Date\((\d+)(?:[+-]\d{4})?\)/?", re.ASCII)
+_WEEK_ALONE = re.compile(r"\d{4}-?W\d\d", re.ASCII)
+_ORDINAL = re.compile(r"(\d{4})-(\d{3})(?=$|[T ])", re.ASCII)
+_ERA = r"(?:(?P<roc>(?:中華)?民國|民|R\.?O\.?C\.?)|西元|公元|公曆|西曆|A\.?D\.?)? ?"
+_YEAR_MONTH_DAY = re.compile(
+    rf"(?<!\d){_ERA}(?:(?P<year>\d{{1,4}}) ?(?P<mark>[-/._, ]|年) ?(?P<month>\d{{1,2}}) ?(?:[-/._, ]|月份?) ?"
+    r"(?P<day>\d{1,2})[日號]?|(?P<digits>\d{7,8}))(?!\d)",
+    re.ASCII | re.IGNORECASE,
+)
+_HAN_MONTH_DAY_YEAR = re.compile(r"(\d{1,2})月(\d{1,2})[日號]?[, ]*(\d{4})年?(?!\d)", re.ASCII)
+_THREE = re.compile(r"(?<!\d)(\d{1,2}) ?([-/.]) ?(\d{1,2}) ?\2 ?(\d{4}|\d{1,2})(?!\d)", re.ASCII)
+_FURTHER_DAY = re.compile(r" ?[-~至到/.] ?\d{1,2}(?![\d:時點])", re.ASCII)
+_LUNAR = re.compile(r"[農陰]曆|初[一二三四五六七八九十\d]|正月|臘月")
+
+
+@lru_cache(maxsize=8192)
+def _read_text(text: str) -> Reading:
+    plain = text.strip()
+    if not plain or plain.lower() in _NULLS:
+        return _ABSENT
+    if plain[:4].isdigit() and not (plain.isdigit() or _WEEK_ALONE.fullmatch(plain)):
+        with suppress(ValueError, OverflowError):
+            if (day := _day(datetime.fromisoformat(plain))).year in _YEARS:
+                return Reading(YEAR_FIRST, day)
+    folded, weekday = fold_date_text(plain)
+    if match := _NUMBER.fullmatch(folded):
+        digits = match[1] or match[2]
+        return _read_number(Decimal(folded if match[1] else digits), digits)
+    return _read_folded(without_later_dates(folded), weekday)
+
+
+def _read_folded(text: str, weekday: int | None) -> Reading:
+    if match := _ORDINAL.match(text):
+        day = _date(int(match[1]), "1", "1", timedelta(days=int(match[2]) - 1))
+        return _on(YEAR_FIRST, day) if day and day.year == int(match[1]) else _UNKNOWN
+    if _LUNAR.search(text.partition("日")[0]):
+        return _UNKNOWN
+    return _read_named(text, weekday) or _read_numbers(text, weekday)
+
+
+def _read_numbers(text: str, weekday: int | None) -> Reading:
+    """Read a date that is all numbers, with what stands around it."""
+    short = _THREE.search(text)
+    match = _YEAR_MONTH_DAY.search(text)
+    if short and not (match and match["roc"]):
+        match = short
+    elif han := _HAN_MONTH_DAY_YEAR.search(text):
+        match = han
+    if match is None:
+        return _UNKNOWN
+    head, tail = text[: match.start()], text[match.end() :]
+    since, rest = time_of_day(tail if not head else f"{head} {tail}")
+    if (head and time_of_day(head)[1].strip(" ,T")) or _FURTHER_DAY.match(tail) or _YEAR_MONTH_DAY.search(rest):
+        return _UNKNOWN
+    if match is short:
+        return _choose(short[1], short[3], short[4], since=since, weekday=weekday)
+    if match.re is _HAN_MONTH_DAY_YEAR:
+        return _on(YEAR_FIRST, _date(int(match[3]), match[1], match[2], since))
+    year, month, day = match["year"], match["month"], match["day"]
+    if digits := match["digits"]:
+        year, month, day = digits[:-4], digits[-4:-2], digits[-2:]
+    number, is_short = int(year), len(year) <= _SHORT_DIGITS
+    # 0113/05/01 has a form's four boxes for a year of the Republic; 99年 is one in Taiwan, 24年 is not.
+    if match["roc"] or (number < _MOST_ROC and not is_short) or (match["mark"] == "年" and number in _SHORT_ROC):
+        return _on(ROC, _date(number + _ROC_YEARS, month, day, since))
+    return _on(YEAR_FIRST, _date(_century(number) if is_short else number, month, day, since))
+
+
+_WORD = re.compile(r"[A-Za-z]+")
+_CONNECTING = frozenset(("of", "at", "on", "the", "st", "nd", "rd", "th", "t"))
+
+
+def _read_named(text: str, weekday: int | None) -> Reading | None:
+    """Read a date whose month is an English word; None when it has none."""
+    months = [word for word in _WORD.findall(text) if word.lower() in MONTHS]
+    if len(months) != 1:
+        return None
+    since, rest = time_of_day(re.sub(r"\([^()]*\)", " ", text))
+    words = {word.lower() for word in _WORD.findall(rest)} - _CONNECTING - {months[0].lower()}
+    before, _, after = rest.partition(months[0])
+    numbers = [*re.findall(r"\d+", before), *re.findall(r"\d+", after)]
+    if words or len(numbers) != 2:  # noqa: PLR2004 - a day and a year
+        return _UNKNOWN
+    month = MONTHS[months[0].lower()]
+    years = [number for number in numbers if len(number) == 4]  # noqa: PLR2004
+    if len(years) == 1:
+        day = numbers[1 - numbers.index(years[0])]
+        return _on(NAMED, _date(int(years[0]), month, day, since))
+    if years or not re.search(r"\d", before):
+        return _UNKNOWN
+    return _choose(numbers[0], month, numbers[1], since=since, weekday=weekday, named=True)
+
+
+def _century(year: int) -> int:
+    return year + (1900 if year >= _PIVOT else 2000)
+
+
+def _choose(
+    first: str,
+    second: str,
+    third: str,
+    *,
+    since: timedelta = timedelta(),
+    weekday: int | None = None,
+    named: bool = False,
+) -> Reading:
+    """Return the reading of three numbers whose order the value alone may not tell."""
+    if len(third) > _SHORT_DIGITS:
+        shape, year = "last", int(third)
+        orders = {MONTH_FIRST: (year, first, second), DAY_FIRST: (year, second, first)}
+    else:
+        shape, start, end = "named" if named else "short", int(first), _century(int(third))
+        orders = {DAY_FIRST: (end, second, first), YEAR_FIRST: (_century(start), second, third)}
+        if not named:
+            orders[MONTH_FIRST] = (end, first, second)
+            if start in _SHORT_ROC:
+                orders[ROC] = (start + _ROC_YEARS, second, third)
+    days = {order: _date(*numbers, since) for order, numbers in orders.items()}
+    choices = {order: day for order, day in days.items() if day is not None and day.year in _YEARS}
+    said = {order: day for order, day in choices.items() if day.weekday() == weekday}
+    choices = said or choices
+    if not choices:
+        return _UNKNOWN
+    if len(set(choices.values())) > 1:
+        return Reading(AMBIGUOUS, None, shape, choices)
+    order, day = next(iter(choices.items()))
+    return Reading(order, day, shape, choices)
