@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from titlegen.errors import TitlegenError
+from titlegen.processor import describe_processor
 from titlegen.settings import EMBEDDED, Settings
 from titlegen.train.backends import MIN_GIB
 
@@ -34,6 +35,7 @@ def examine(settings: Settings) -> list[Check]:
     """Run every check; a check never fails, it reports."""
     checks: list[Callable[[Settings], Check]] = [
         _python,
+        _processor,
         _memory,
         _disk,
         _torch,
@@ -73,6 +75,10 @@ def _python(_: Settings) -> Check:
     if sys.version_info[:2] < _PYTHON:
         return Check("Python", "missing", found, "install Python 3.11, 3.12 or 3.13")
     return Check("Python", "ok", found)
+
+
+def _processor(_: Settings) -> Check:
+    return Check("processor", "ok", describe_processor())
 
 
 def _memory(settings: Settings) -> Check:

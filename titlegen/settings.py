@@ -17,6 +17,16 @@ ENV_PREFIX = "TITLEGEN_"
 # Read outside the settings model, so not "unknown" when present.
 ENV_SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE"})
 EMBEDDED = "embedded"
+# A thread looks for the others a short while before it sleeps. Being woken for each operation makes a quiet machine
+# slower, looking for long a busy one many times slower: benchmarks/results/waiting_train.json, and short_wait_gain in
+# offline_server.json. GNU's library (torch's, llama.cpp's) knows the first of the two, which then outweighs the second;
+# others know the second alone.
+SHORT_WAIT = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "passive"}
+# Source: torch, oneDNN (both of its names), MKL, OpenBLAS, numpy and the C library.
+_PROCESSOR_LIMITS = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "GLIBC_TUNABLES"),
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -418,6 +428,21 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "titlegen"
 
 
+def processor_limits() -> dict[str, str]:
+    """Return the variables in use that keep a library from some of the processor's features, or choose its code."""
+    return {name: os.environ[name] for name in _PROCESSOR_LIMITS if name in os.environ}
+
+
+def prepare_threads() -> None:
+    """Let the threads of torch wait for each other a short while before they sleep; call it before torch is imported.
+
+    Beside other work a thread that looks for the others for long takes the time that they need. Whoever has set one of
+    the variables has decided about both, for the first outweighs the second.
+    """
+    if not SHORT_WAIT.keys() & os.environ.keys():
+        os.environ.update(SHORT_WAIT)
+
+
 def prepare_training_environment(*, compile_model: bool) -> None:
     """Turn off the telemetry of the training libraries, and give their caches and the GPU's memory a lasting order.
 
@@ -426,6 +451,7 @@ def prepare_training_environment(*, compile_model: bool) -> None:
     Args:
         compile_model: let Unsloth compile the whole model, which costs a minute before its first use.
     """
+    prepare_threads()
     cache = cache_directory()
     for name, value in {
         "UNSLOTH_COMPILE_DISABLE": "0" if compile_model else "1",
