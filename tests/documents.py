@@ -18,8 +18,9 @@ import yaml
 
 from titlegen import summary
 from titlegen.cli import app
+from titlegen.environment import SWITCHES
 from titlegen.errors import TitlegenError
-from titlegen.settings import ENV_PREFIX, ENV_SWITCHES, Settings
+from titlegen.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 # Programs of others, which the project neither brings nor can check.
@@ -208,7 +209,7 @@ def _files(command: list[str]) -> str:
 @cache
 def options() -> set[str]:
     """Return every option of the command line and of our own pytest options."""
-    found = {"--", "--version", "--help"} | _pytest_options()
+    found = {"--", "--version", "--help", "--help-all"} | _pytest_options()
     for verb in verbs():
         found |= {name for argument in app[verb].assemble_argument_collection() for name in argument.names}
         found |= {name for argument in app[verb].assemble_argument_collection() for name in argument.negatives}
@@ -239,7 +240,7 @@ def wrong_variables(text: str) -> list[str]:
 
 def _is_variable(name: str) -> bool:
     stage, _, field = name.removeprefix(ENV_PREFIX).lower().partition("__")
-    if name.startswith(ENV_PREFIX) and name not in ENV_SWITCHES and "__" in name:
+    if name.startswith(ENV_PREFIX) and name not in SWITCHES and "__" in name:
         return bool(field) and _has_setting(stage, field.split("__"))
     return re.search(rf"\b{name}\b", source_text()) is not None
 

@@ -17,7 +17,8 @@ from ollama_server import OfflineServer, offline_server
 from scripted_model import chain
 
 from titlegen import serve
-from titlegen.cli import EXIT_DONE, EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED, main
+from titlegen.cli import main
+from titlegen.console import EXIT_DONE, EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED
 from titlegen.errors import DataError
 from titlegen.prompt import SYSTEM, TEMPLATE
 from titlegen.serve.batch import _resume

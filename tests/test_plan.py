@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
+from titlegen.cli import main
+from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, DataError
 from titlegen.manifest import write_atomically
 from titlegen.plan import Stage, as_record, make_plan, table, total

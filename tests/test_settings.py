@@ -56,6 +56,32 @@ def test_wrong_profile_is_named_and_a_like_one_suggested(name: str, expected: st
         load_settings(profile=name)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_profile_of_any_editor_is_read(encoding: str, end: str, tmp_path: Path) -> None:
+    path = tmp_path / "新 profile.toml"
+    mark = "\ufeff" if encoding.endswith("e") else ""
+    path.write_bytes(f'{mark}# 新聞{end}[data]{end}source = "文章.jsonl"{end}'.encode(encoding))
+    assert load_settings(profile=str(path)).data.source == "文章.jsonl"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ("# 新聞\n# 標題".encode("big5"), "is not UTF-8 text in line 1; save it as UTF-8"),
+        ("[data]\n".encode("utf-16-le"), "not valid TOML"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (None, "cannot be read: Is a directory"),
+    ],
+)
+def test_a_profile_that_cannot_be_read_is_one_line(raw: bytes | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.mkdir() if raw is None else path.write_bytes(raw)
+    with pytest.raises(ConfigError, match=said):
+        load_settings(profile=str(path))
+
+
 def test_unknown_setting_in_toml_names_the_like_one(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("[train]\nmax_lenght = 3\n", encoding="utf-8")

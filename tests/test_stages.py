@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from titlegen import hub, runs, stages, summary
-from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
+from titlegen.cli import main
+from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import HubError, VerifyError
 from titlegen.settings import Settings, load_settings
 

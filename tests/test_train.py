@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, TrainingArguments
 
 from titlegen.data import Example
+from titlegen.environment import prepare_training_environment
 from titlegen.errors import MissingDependencyError, TrainError
 from titlegen.prompt import render_completion
-from titlegen.settings import TrainSettings, prepare_training_environment
+from titlegen.settings import TrainSettings
 from titlegen.train import backends, fit, memory
 from titlegen.train.encode import IGNORED, encode_examples
 from titlegen.train.loss import completion_loss

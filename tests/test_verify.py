@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from titlegen import prompt
-from titlegen.cli import EXIT_DONE, EXIT_ERROR, main
+from titlegen.cli import main
+from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, ExportError, VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.settings import ExportSettings

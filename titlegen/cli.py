@@ -3,29 +3,35 @@
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
 from pydantic import ValidationError
 
-from titlegen import __version__
-from titlegen.errors import ConfigError, TitlegenError
-from titlegen.settings import Settings, debugging, describe_invalid, load_settings
-
-EXIT_DONE, EXIT_GATE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+from titlegen import __version__, console, environment
+from titlegen.console import EXIT_DONE, EXIT_GATE
+from titlegen.errors import ConfigError
+from titlegen.help import HELP_FLAGS, OPTIONS, SETTINGS, HelpView
+from titlegen.settings import Settings, describe_invalid, load_settings
 
 app = cyclopts.App(
     name="titlegen",
     help="Fine-tune, prove, publish and serve a Traditional Chinese headline model.",
     version=__version__,
     result_action="return_value",
-    # `main` says how to go on.
+    # `console.run` says how to go on.
     suppress_keyboard_interrupt=False,
+    help_flags=HELP_FLAGS,
+    group_parameters=OPTIONS,
+    group_arguments=OPTIONS,
 )
 
-Options = Annotated[Settings | None, cyclopts.Parameter(name="*")]
-AsJson = Annotated[bool, cyclopts.Parameter(name="--json", negative="")]
+Options = Annotated[Settings | None, cyclopts.Parameter(name="*", group=SETTINGS)]
+AsJson = Annotated[
+    bool, cyclopts.Parameter(name="--json", negative="", show_default=False, help="print one JSON object")
+]
 
 
 def _resolve(settings: Settings | None, verb: str) -> Settings:
@@ -39,7 +45,7 @@ def _resolve(settings: Settings | None, verb: str) -> Settings:
 
 def _emit(value: Any, text: str, *, as_json: bool) -> None:
     """Print a result: for a program with ``--json``, else for a person."""
-    print(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+    print(json.dumps(value, ensure_ascii=not console.speaks_unicode(), default=str) if as_json else text)
 
 
 @app.command
@@ -260,22 +266,22 @@ def doctor(*, settings: Options = None, as_json: AsJson = False) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 a gate failed, 2 error, 130 interrupted."""
-    given = sys.argv[1:] if argv is None else argv
+    """Run the command line and return its exit code (:func:`titlegen.console.run`)."""
+    if argv is None:
+        console.prepare_process()
+    environment.settle()
+    return console.run(partial(_run, sys.argv[1:] if argv is None else argv))
+
+
+def _run(given: list[str]) -> int:
     # The base model is all that --model can mean.
     arguments = [re.sub(r"^--model(?==|$)", "--model.base", argument) for argument in given]
+    app.help_formatter = HelpView(arguments)
     try:
         return int(app(arguments, exit_on_error=False, print_error=False) or EXIT_DONE)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except (TitlegenError, cyclopts.CycloptsError) as error:
-        if debugging():
-            raise
+    except cyclopts.CycloptsError as error:
         cause = error.__cause__
-        text = describe_invalid(cause) if isinstance(cause, ValidationError) else str(error)
-        print(f"titlegen: {' '.join(text.split())}", file=sys.stderr)
-        return EXIT_ERROR
+        raise ConfigError(describe_invalid(cause) if isinstance(cause, ValidationError) else str(error)) from error
 
 
 if __name__ == "__main__":

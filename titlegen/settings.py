@@ -1,8 +1,10 @@
 """Every setting of every stage, frozen, from profile, environment and command line (in rising precedence)."""
 
+import codecs
 import difflib
 import os
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,22 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from titlegen import environment
 from titlegen.errors import ConfigError
 
 ENV_PREFIX = "TITLEGEN_"
-# Read outside the settings model, so not "unknown" when present.
-ENV_SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE"})
 EMBEDDED = "embedded"
-# A thread looks for the others a short while before it sleeps. Being woken for each operation makes a quiet machine
-# slower, looking for long a busy one many times slower: benchmarks/results/waiting_train.json, and short_wait_gain in
-# offline_server.json. GNU's library (torch's, llama.cpp's) knows the first of the two, which then outweighs the second;
-# others know the second alone.
-SHORT_WAIT = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "passive"}
-# Source: torch, oneDNN (both of its names), MKL, OpenBLAS, numpy and the C library.
-_PROCESSOR_LIMITS = (
-    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
-    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "GLIBC_TUNABLES"),
-)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -320,7 +311,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_unknown_environment(self) -> "Settings":
-        known = {f"{ENV_PREFIX}{name}".upper() for name in type(self).model_fields} | ENV_SWITCHES
+        known = {f"{ENV_PREFIX}{name}".upper() for name in type(self).model_fields} | environment.SWITCHES
         for name in os.environ:
             head = name.upper().split("__", maxsplit=1)[0]
             if head.startswith(ENV_PREFIX) and head not in known:
@@ -351,7 +342,7 @@ class _ForeignEnvironment(_Source):
         organisation, repository = os.environ.get("HF_ORG"), os.environ.get("HF_REPO")
         if organisation and repository:
             found["hub"] = {"repo_id": f"{organisation}/{repository}"}
-        if host := os.environ.get("OLLAMA_HOST"):
+        if host := environment.ollama_host():
             found["serve"] = {"host": host}
         return found
 
@@ -369,10 +360,7 @@ def read_profile(name: str) -> dict[str, Any]:
         ConfigError: the profile does not exist (a like name is suggested) or is not valid TOML.
     """
     if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"profile file {name!r} does not exist")
-        text = path.read_text(encoding="utf-8")
+        text = _read_text(Path(name))
     elif name in profile_names():
         text = (resources.files("titlegen") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
     else:
@@ -380,7 +368,32 @@ def read_profile(name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"profile {name!r} is not valid TOML: {error}") from error
+        raise ConfigError(f"profile {name!r} is not valid TOML: {error}; correct that line") from error
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a profile that any editor may have saved."""
+    what = f"the profile {str(path)!r}"
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{what} does not exist; correct its path, or use one of {_listed(profile_names())}"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{what} cannot be read: {reason}; give a TOML file that you may read") from error
+    # Notepad's "Unicode", and what PowerShell writes with >.
+    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{what} is not UTF-8 text in line {line}; save it as UTF-8 in your editor") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -415,66 +428,7 @@ def _setting_names() -> list[str]:
     ]
 
 
-def _unknown(what: str, given: str, known: Any) -> str:
+def _unknown(what: str, given: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {_listed(known)}"
     return f"unknown {what}; {hint}"
-
-
-def cache_directory() -> Path:
-    """Return the folder of materialised base models: TITLEGEN_CACHE, else titlegen in XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("TITLEGEN_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "titlegen"
-
-
-def processor_limits() -> dict[str, str]:
-    """Return the variables in use that keep a library from some of the processor's features, or choose its code."""
-    return {name: os.environ[name] for name in _PROCESSOR_LIMITS if name in os.environ}
-
-
-def prepare_threads() -> None:
-    """Let the threads of torch wait for each other a short while before they sleep; call it before torch is imported.
-
-    Beside other work a thread that looks for the others for long takes the time that they need. Whoever has set one of
-    the variables has decided about both, for the first outweighs the second.
-    """
-    if not SHORT_WAIT.keys() & os.environ.keys():
-        os.environ.update(SHORT_WAIT)
-
-
-def prepare_training_environment(*, compile_model: bool) -> None:
-    """Turn off the telemetry of the training libraries, and give their caches and the GPU's memory a lasting order.
-
-    Variables that the user has set stay as they are.
-
-    Args:
-        compile_model: let Unsloth compile the whole model, which costs a minute before its first use.
-    """
-    prepare_threads()
-    cache = cache_directory()
-    for name, value in {
-        "UNSLOTH_COMPILE_DISABLE": "0" if compile_model else "1",
-        "UNSLOTH_DISABLE_STATISTICS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        # Unsloth writes generated source beside the current directory otherwise, and torch forgets kernels at a reboot.
-        "UNSLOTH_COMPILE_LOCATION": str(cache / "unsloth"),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled"),
-        # Batches of many sizes would leave gaps that no later batch fits into.
-        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
-def keep_loopback_direct() -> None:
-    """Tell every HTTP client of this process not to ask a proxy for the servers that run on this machine."""
-    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    hosts = [host for host in known.split(",") if host]
-    hosts += [host for host in ("127.0.0.1", "localhost") if host not in hosts]
-    # Where both spellings are set, the one in small letters counts.
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
-
-
-def debugging() -> bool:
-    """Return whether TITLEGEN_DEBUG asks for tracebacks."""
-    return os.environ.get("TITLEGEN_DEBUG", "") not in {"", "0"}

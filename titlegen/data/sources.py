@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.data.example import read_jsonl
+from titlegen.environment import check_remote
 from titlegen.errors import DataError
 from titlegen.prompt import INSTRUCTION
+from titlegen.proxies import way
 from titlegen.settings import EMBEDDED, DataSettings
 
 _SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -154,6 +156,8 @@ def _open_hub(settings: DataSettings) -> tuple[dict[str, str], Iterator[Record]]
     import huggingface_hub
 
     name = settings.source
+    endpoint = huggingface_hub.constants.ENDPOINT
+    check_remote(endpoint)
     unusable = (
         OSError,
         ValueError,
@@ -164,8 +168,8 @@ def _open_hub(settings: DataSettings) -> tuple[dict[str, str], Iterator[Record]]
 
     def fail(error: Exception) -> DataError:
         return DataError(
-            f"Hub data set {name!r} cannot be loaded: {type(error).__name__}: {_short(error)}; check the name and the "
-            "network, or choose a local file or `embedded` with --data.source"
+            f"Hub data set {name!r} cannot be loaded{way(endpoint)}: {type(error).__name__}: {_short(error)}; check "
+            "the name and the network, or choose a local file or `embedded` with --data.source"
         )
 
     def records(streams: Sequence[Any]) -> Iterator[Record]:

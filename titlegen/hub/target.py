@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from titlegen.daemon import find_daemon, start_daemon
+from titlegen.environment import check_remote
 from titlegen.errors import HubError
-from titlegen.settings import HubSettings, keep_loopback_direct
+from titlegen.proxies import settle_proxies, way
+from titlegen.settings import HubSettings
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -93,11 +95,12 @@ def ensure_hub(settings: HubSettings, state: Path, profile: str) -> HubTarget:
         raise HubError(
             "a Hub token is configured, but not where to push to; set --hub.repo-id ORG/NAME, or HF_ORG and HF_REPO"
         )
+    check_remote(constants.ENDPOINT)
     return HubTarget(constants.ENDPOINT, token, settings.repo_id, offline=False)
 
 
 def _serve(port: int, state: Path, directory: Path) -> str:
-    keep_loopback_direct()
+    settle_proxies()
     running = find_daemon(_DAEMON, state)
     if running is not None and _served_directory(running.url) == str(directory):
         return running.url
@@ -218,8 +221,8 @@ def _explain(error: Exception, target: HubTarget) -> str:
         return f"{target.url}: status {status} ({said}); {_REMEDIES.get(status, _AGAIN)}"
     if isinstance(cause, httpx.HTTPError):
         return (
-            f"{target.endpoint} does not answer ({type(cause).__name__}: {said}); check the network, HF_ENDPOINT and "
-            f"the proxy, then {_AGAIN}"
+            f"{target.endpoint} does not answer{way(target.endpoint)} ({type(cause).__name__}: {said}); check the "
+            f"network, HF_ENDPOINT and the proxy, then {_AGAIN}"
         )
     return f"{target.url}: {said}; {_AGAIN}"
 

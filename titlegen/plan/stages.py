@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from titlegen.environment import cache_directory
 from titlegen.plan.figures import (
     BESIDE_MODEL_GIB,
     COMPILE_TOKENS,
@@ -18,7 +19,7 @@ from titlegen.plan.figures import (
     network_minutes,
 )
 from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles, BaseModel
-from titlegen.settings import EMBEDDED, Settings, cache_directory
+from titlegen.settings import EMBEDDED, Settings
 
 # Bytes for one weight in a GGUF file. Source: Q8_0 keeps 32 weights in 34 bytes; the last four are llama.cpp's mixtures
 # of blocks of 256 weights in 144 (Q4_K), 176 (Q5_K) and 210 bytes (Q6_K).

@@ -1,6 +1,5 @@
 """Where the model is served: an Ollama server that answers, one that is started, or the bundled stand-in."""
 
-import ipaddress
 import shutil
 import socket
 import sys
@@ -10,7 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from titlegen.daemon import start_daemon, stop_daemon
+from titlegen.environment import check_remote
 from titlegen.errors import ConfigError, ServeError
+from titlegen.proxies import is_loopback
 from titlegen.settings import ServeSettings
 
 OLLAMA = "Ollama"
@@ -59,17 +60,13 @@ def server_url(host: str) -> str:
     return f"{scheme}://{bracketed}:{port}{parts.path.rstrip('/')}"
 
 
-def is_loopback(url: str) -> bool:
-    """Return whether an address is on this machine."""
-    name = urlsplit(url).hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def http_options(url: str) -> dict[str, Any]:
-    """Return the options of an HTTP client: no proxy stands between us and our own machine."""
+    """Return the options of an HTTP client: no proxy stands between us and our own machine.
+
+    Raises:
+        ConfigError: the proxy that stands between us and another machine cannot be used.
+    """
+    check_remote(url)
     return {"trust_env": not is_loopback(url)}
 
 
@@ -83,9 +80,8 @@ def ensure_server(settings: ServeSettings, state_directory: Path) -> Server:
         ServeError: nothing answers and nothing can be started, or another program has the port.
     """
     url = server_url(settings.host)
-    version = find_version(url)
-    if version is not None:
-        return Server(_kind(version), url, version, started=False)
+    if (server := find_server(url)) is not None:
+        return server
     _refuse_occupied(url)
     if not is_loopback(url):
         raise ServeError(
@@ -104,6 +100,12 @@ def ensure_server(settings: ServeSettings, state_directory: Path) -> Server:
 def stop_server(state_directory: Path) -> bool:
     """End the server that titlegen started; False when there was none."""
     return stop_daemon(DAEMON, state_directory)
+
+
+def find_server(url: str) -> Server | None:
+    """Return the server that answers at an address, None when none does."""
+    version = find_version(url)
+    return None if version is None else Server(_kind(version), url, version, started=False)
 
 
 def find_version(url: str) -> str | None:

@@ -1,8 +1,5 @@
 """llama.cpp's own server on a GGUF file, asked over loopback."""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,14 +48,13 @@ def ask(url: str, path: str, body: dict[str, Any]) -> Any:
     Raises:
         VerifyError: the server refuses it.
     """
-    request = urllib.request.Request(  # noqa: S310 - our own loopback server
-        url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
-            return json.loads(response.read())
-    except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")[:_SHOWN_CHARS]
+    import httpx
+
+    # Our own server: no proxy is asked.
+    response = httpx.post(url + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
+    if response.is_error:
         raise VerifyError(
-            f"llama.cpp refused {path}: {said}; shorten the articles with --data.max-content-tokens"
-        ) from error
+            f"llama.cpp refused {path}: {response.text[:_SHOWN_CHARS]}; shorten the articles with "
+            "--data.max-content-tokens"
+        )
+    return response.json()

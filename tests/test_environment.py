@@ -1,0 +1,130 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from titlegen import environment
+from titlegen.environment import cache_directory, check_remote, is_writable
+from titlegen.errors import ConfigError
+from titlegen.settings import load_settings
+
+HUB = "https://huggingface.co"
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the next test the old environment."""
+    before = dict(os.environ)
+    monkeypatch.setattr(environment, "_withheld", {})
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {
+            "ALL_PROXY": "socks4://127.0.0.1:7890",
+            "OLLAMA_HOST": "http://[::1",
+            "SSL_CERT_FILE": "/no/such/file",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "soon",
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        },
+        {
+            "https_proxy": "garbage:::",
+            "NO_PROXY": "[::1]",
+            "OLLAMA_HOST": "h:abc",
+            "SSLKEYLOGFILE": "/no/such/folder/file",
+            "HF_DATASETS_IN_MEMORY_MAX_SIZE": "much",
+            "MPLBACKEND": "none such",
+        },
+    ],
+)
+def test_libraries_that_read_the_environment_can_be_imported_and_built(variables: dict[str, str]) -> None:
+    code = (
+        "from titlegen import environment; environment.settle()\n"
+        "import httpx, ollama, huggingface_hub, huggingface_hub.constants, datasets.config\n"
+        "import matplotlib.pyplot\n"
+        "ollama.Client(host='http://127.0.0.1:1'), httpx.Client(trust_env=False), httpx.Client()\n"
+        "huggingface_hub.get_session()\n"
+    )
+    result = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SSL_CERT_FILE", "/no/such/file"), ("SSL_CERT_DIR", "/no/such"), ("HF_HUB_ETAG_TIMEOUT", "soon")],
+)
+def test_what_was_taken_out_is_named_where_another_machine_is_asked(variable: str, value: str) -> None:
+    os.environ[variable] = value
+    environment.settle()
+    check_remote("http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match=rf"^{variable} = '{value}' cannot be used \("):
+        check_remote(HUB)
+
+
+@pytest.mark.fault
+def test_a_token_that_is_none_is_named_without_its_value() -> None:
+    os.environ["HF_TOKEN"] = "hf_密碼"  # noqa: S105 - no token
+    with pytest.raises(ConfigError, match=r"^HF_TOKEN holds characters that no token has") as raised:
+        check_remote(HUB)
+    assert "密碼" not in str(raised.value)
+
+
+def test_what_a_file_of_variables_from_another_system_leaves_is_taken_off() -> None:
+    os.environ |= {"\ufeffHF_ORG": "newsroom\r", "HF_REPO": '"titles"', "TITLEGEN_OUTPUT": "out\r"}
+    environment.settle()
+    settings = load_settings()
+    assert settings.hub.repo_id == "newsroom/titles"
+    assert settings.output == Path("out")
+
+
+def test_an_address_of_ollama_that_was_taken_out_is_still_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "h:abc")
+    environment.settle()
+    assert "OLLAMA_HOST" not in os.environ
+    assert environment.ollama_host() == "h:abc"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("home", ["/proc/none", "/no/such/home", None])
+def test_caches_get_another_place_where_the_home_folder_takes_none(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "TITLEGEN_CACHE", "HF_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if home is None:
+        # A container's user without HOME and without a line in /etc/passwd.
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    else:
+        monkeypatch.setenv("HOME", home)
+        monkeypatch.setattr(environment, "is_writable", lambda folder: not str(folder).startswith(home))
+    environment.settle()
+    assert cache_directory().parent == tmp_path
+    assert Path(os.environ["HF_HOME"]).is_relative_to(tmp_path)
+    assert cache_directory().stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.fault
+def test_a_folder_that_somebody_else_put_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"titlegen-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="belongs to somebody else"):
+        environment._fallback()
+
+
+def test_a_folder_is_writable_when_it_can_be_made(tmp_path: Path) -> None:
+    assert is_writable(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    assert not is_writable(tmp_path / "file" / "b")

@@ -1,0 +1,185 @@
+import os
+import socket
+import urllib.request
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from titlegen import proxies
+from titlegen.errors import ConfigError
+from titlegen.proxies import check_way, is_loopback, settle_proxies, way
+
+HUB = "https://huggingface.co"
+LOOPBACK = ["http://127.0.0.1:11434/api/tags", "http://localhost:8089", "http://[::1]:11434"]
+# One of each way in which people write them.
+WRITTEN = [
+    "socks5h://127.0.0.1:7890",
+    "socks://127.0.0.1:7890/",
+    "socks4://a:1",
+    "direct://",
+    "127.0.0.1:7890",
+    "http://",
+    "garbage:::",
+    "http://[::1",
+    "[::1]:80",
+    "http://a:99999",
+    "http://a:b",
+    "//a",
+    "http:/a",
+    "HTTP://A:1",
+    "user:p@ss@a:1",
+    "http://編輯:密碼@a:1",
+    "https://代理:1",
+    "none",
+    "http://127.0.0.1:7890/pac?x#y",
+]
+EXEMPT = [
+    *["*", "[::1]", "::1", "[::1]:80", "10.0.0.0/8", "fd00::/8", "[fd00::]/8", "10.0.0.0/99", "fe80::1%eth0"],
+    *["*.a.b", ".a.b", "a.b:80", "a:99999", "localhost:11434", "a;b", "內網.tw", "http://a", "http://[", "*.", "."],
+]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give every test an environment without proxies, and the next one the old environment."""
+    before = dict(os.environ)
+    monkeypatch.setattr(proxies, "_given", {})
+    monkeypatch.setattr(proxies, "_networks", set())
+    clear()
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def clear() -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def texts(written: list[str]) -> st.SearchStrategy[str]:
+    # What a variable can hold.
+    letters = st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))
+    return st.one_of(st.sampled_from(written), st.text(letters, max_size=20))
+
+
+@pytest.mark.fault
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "All_Proxy"]), texts(WRITTEN)),
+    st.lists(texts(EXEMPT), max_size=4).map(",".join),
+)
+def test_no_library_fails_on_any_value_and_loopback_stays_direct(variables: dict[str, str], exempt: str) -> None:
+    clear()
+    os.environ.update(variables | {"NO_PROXY": exempt})
+    settle_proxies()
+    settled = dict(os.environ)
+    settle_proxies()
+    assert settled == dict(os.environ), "a daemon settles again what its parent has settled"
+    with httpx.Client(verify=False) as client, requests.Session() as session:  # noqa: S501 - certificates take time
+        for url in LOOPBACK:
+            assert client._transport_for_url(httpx.URL(url)) is client._transport
+            assert not session.merge_environment_settings(url, {}, None, None, None)["proxies"]
+            check_way(url)
+        client._transport_for_url(httpx.URL(HUB))
+    assert urllib.request.proxy_bypass("127.0.0.1:11434")
+    assert "\n" not in way(HUB)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("ALL_PROXY", "socks4://127.0.0.1:1", "'socks4' is none of http, https, socks5 and socks5h"),
+        ("all_proxy", "direct://", "'direct' is none of"),
+        ("HTTPS_PROXY", "http://", "it names no host"),
+        ("https_proxy", "garbage:::", "Port could not be cast"),
+        ("HTTPS_PROXY", "http://a:99999", "out of range"),
+        ("HTTPS_PROXY", "http://[::1", "Invalid IPv6"),
+    ],
+)
+def test_what_cannot_be_used_is_named_and_nothing_goes_around_it(variable: str, value: str, reason: str) -> None:
+    os.environ[variable] = value
+    settle_proxies()
+    with pytest.raises(ConfigError) as raised:
+        check_way(HUB)
+    line = str(raised.value)
+    assert line.startswith(f"{variable} = {value!r} cannot be used as a proxy: ")
+    assert reason in line
+    assert f"correct or unset {variable}, or add huggingface.co to NO_PROXY" in line
+    with httpx.Client() as client, pytest.raises(httpx.ConnectError):
+        client.get(HUB)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("scheme", ["http://", "", "socks5h://", "socks://", "https://user:s3cret@"])
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(scheme: str) -> None:
+    os.environ["ALL_PROXY"] = f"{scheme}127.0.0.1:{free_port()}"
+    settle_proxies()
+    with pytest.raises(ConfigError, match=r"ALL_PROXY = '.*127.0.0.1:\d+': the proxy does not answer \(Connection ref"):
+        check_way(HUB)
+    with pytest.raises(ConfigError) as raised:
+        check_way(HUB)
+    assert "s3cret" not in str(raised.value)
+    assert way(HUB) == " through the proxy of ALL_PROXY"
+
+
+@pytest.mark.fault
+def test_socks_without_its_package_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "find_spec", lambda _: None)
+    os.environ["ALL_PROXY"] = "socks5://127.0.0.1:7890"
+    settle_proxies()
+    with pytest.raises(ConfigError, match="pip install socksio"):
+        check_way(HUB)
+
+
+def test_the_spelling_in_small_letters_counts_also_when_it_is_empty() -> None:
+    os.environ |= {"HTTPS_PROXY": "http://a:1", "https_proxy": ""}
+    settle_proxies()
+    assert way(HUB) == ""
+    assert "HTTPS_PROXY" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("exempt", "url", "direct"),
+    [
+        ("*", HUB, True),
+        ("a, *", HUB, True),
+        ("huggingface.co", HUB, True),
+        (".huggingface.co", HUB, True),
+        ("*.huggingface.co", "https://cdn.huggingface.co", True),
+        ("huggingface.co:443", HUB, True),
+        ("huggingface.co:80", HUB, False),
+        ("face.co", HUB, False),
+        ("10.0.0.0/8", "http://10.1.2.3:11434", True),
+        ("10.0.0.0/8", "http://11.1.2.3:11434", False),
+        ("fd00::/8", "http://[fd00::5]:11434", True),
+        ("[fd00::5]", "http://[fd00::5]:11434", True),
+        ("內網.tw", "http://ollama.內網.tw:11434", True),
+        ("a b", "http://b:1", True),
+        ("", HUB, False),
+    ],
+)
+def test_no_proxy_means_what_people_write_into_it(exempt: str, url: str, direct: bool) -> None:
+    os.environ |= {"ALL_PROXY": f"http://127.0.0.1:{free_port()}", "no_proxy": exempt}
+    settle_proxies()
+    assert (way(url) == "") == direct
+    with httpx.Client() as client:
+        assert (client._transport_for_url(httpx.URL(url)) is client._transport) == direct, os.environ["no_proxy"]
+
+
+def test_loopback_is_known_in_every_spelling() -> None:
+    for name in ("127.0.0.1", "127.5.6.7", "localhost", "LOCALHOST", "localhost.", "a.localhost", "[::1]"):
+        assert is_loopback(f"http://{name}:1"), name
+    assert is_loopback("http://[::ffff:127.0.0.1]:1")
+    for name in ("10.0.0.1", "localhost.example.com", "[::2]", "[", ""):
+        assert not is_loopback(f"http://{name}:1"), name

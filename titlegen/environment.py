@@ -1,0 +1,210 @@
+"""The process' environment beside the settings: switches, folders, and variables that libraries read while imported."""
+
+import contextlib
+import ipaddress
+import os
+import ssl
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from titlegen import proxies
+from titlegen.errors import ConfigError
+
+# Read outside the settings model, so not "unknown" when present.
+SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE"})
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_NUMBERS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "HF_DATASETS_IN_MEMORY_MAX_SIZE")
+_OURS = ("TITLEGEN_", "HF_", "HUGGING_FACE_", "OLLAMA_")
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+# What was taken out of the environment, with the reason.
+_withheld: dict[str, tuple[str, str]] = {}
+
+
+def settle() -> None:
+    """Rewrite what a library would fail on while it is imported; it is complained about where it is needed.
+
+    Proxies become readable (:func:`titlegen.proxies.settle_proxies`), certificates that do not exist and an OLLAMA_HOST
+    that is no address are taken out, and where the home folder cannot be written to, caches get another place.
+    """
+    _clean_values()
+    proxies.settle_proxies()
+    _withheld.clear()
+    # Pictures are written to files; a notebook's back end is not installed here.
+    os.environ["MPLBACKEND"] = "agg"
+    for name in _NUMBERS:
+        if not os.environ.get(name, "0").strip().isdecimal():
+            _withhold(name, "is no number")
+    if "SSLKEYLOGFILE" in os.environ:
+        try:
+            ssl.create_default_context()
+        except OSError as error:
+            _withhold("SSLKEYLOGFILE", str(error.strerror))
+    for name in _CERTIFICATES:
+        if value := os.environ.get(name):
+            try:
+                _ = ssl.create_default_context(cafile=value) if name.endswith("FILE") else None
+                reason = "" if Path(value).exists() else "does not exist"
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+            _withhold(name, reason)
+    if (host := os.environ.get("OLLAMA_HOST")) and not _is_address(host):
+        _withhold("OLLAMA_HOST", "is no address")
+    _settle_caches()
+
+
+def ollama_host() -> str | None:
+    """Return OLLAMA_HOST as the user set it."""
+    return os.environ.get("OLLAMA_HOST") or _withheld.get("OLLAMA_HOST", (None,))[0]
+
+
+def check_remote(url: str) -> None:
+    """Raise when the environment keeps an address on another machine from being reached.
+
+    Raises:
+        ConfigError: naming the variable, its value and what to do.
+    """
+    if proxies.is_loopback(url):
+        return
+    proxies.check_way(url)
+    for name in (*_NUMBERS, *_CERTIFICATES):
+        if name in _withheld:
+            value, reason = _withheld[name]
+            raise ConfigError(f"{name} = {value!r} cannot be used ({reason}); correct or unset it to reach {url}")
+    for name in _TOKENS:
+        if not os.environ.get(name, "").strip().isascii():
+            raise ConfigError(f"{name} holds characters that no token has; copy it again, or unset it to reach {url}")
+
+
+def cache_directory() -> Path:
+    """Return the folder of materialised base models.
+
+    That is TITLEGEN_CACHE, else ``titlegen`` in XDG_CACHE_HOME or ~/.cache; where that can be neither found nor made,
+    a folder of this user's below the temporary one.
+    """
+    if own := os.environ.get("TITLEGEN_CACHE"):
+        return Path(own)
+    cache = _cache_home()
+    if cache is not None and ((cache / "titlegen").is_dir() or is_writable(cache)):
+        return cache / "titlegen"
+    return _fallback()
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether a folder can be written to, or made."""
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def prepare_training_environment(*, compile_model: bool) -> None:
+    """Turn off the telemetry of the training libraries, and give their caches and the GPU's memory a lasting order.
+
+    Variables that the user has set stay as they are.
+
+    Args:
+        compile_model: let Unsloth compile the whole model, which costs a minute before its first use.
+    """
+    cache = cache_directory()
+    for name, value in {
+        "UNSLOTH_COMPILE_DISABLE": "0" if compile_model else "1",
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Unsloth writes generated source beside the current directory otherwise, and torch forgets kernels at a reboot.
+        "UNSLOTH_COMPILE_LOCATION": str(cache / "unsloth"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled"),
+        # Batches of many sizes would leave gaps that no later batch fits into.
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def debugging() -> bool:
+    """Return whether TITLEGEN_DEBUG asks for tracebacks."""
+    return os.environ.get("TITLEGEN_DEBUG", "") not in {"", "0"}
+
+
+def secrets() -> set[str]:
+    """Return the values of the variables that hold tokens, keys and passwords."""
+    marks = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "APIKEY", "CREDENTIAL")
+    shortest = 8
+    return {
+        value.strip()
+        for name, value in os.environ.items()
+        if any(mark in name.upper() for mark in marks) and len(value.strip()) >= shortest
+    }
+
+
+def _clean_values() -> None:
+    """Take off what a .env file of another system leaves: a BOM, carriage returns, quotes that Docker keeps."""
+    for name, value in list(os.environ.items()):
+        bare = name.lstrip("\ufeff")
+        if not bare.startswith(_OURS):
+            continue
+        clean = value.strip()
+        if len(clean) > 1 and clean[0] == clean[-1] and clean[0] in "\"'":
+            clean = clean[1:-1]
+        if bare != name:
+            del os.environ[name]
+        if (bare, clean) != (name, value) and (bare == name or bare not in os.environ):
+            os.environ[bare] = clean
+
+
+def _withhold(name: str, reason: str) -> None:
+    if reason and name in os.environ:
+        _withheld[name] = (os.environ.pop(name), reason)
+
+
+def _is_address(host: str) -> bool:
+    """Return whether Ollama's client can read an OLLAMA_HOST; it does so while it is imported."""
+    import httpx
+
+    try:
+        parts = urlsplit(host if "://" in host else f"http://{host}")
+        port, name = parts.port or 1, parts.hostname or "127.0.0.1"
+        with contextlib.suppress(ValueError):
+            name = f"[{name}]" if ipaddress.ip_address(name).version == 6 else name  # noqa: PLR2004 - the protocol's
+        httpx.URL(f"{parts.scheme}://{name}:{port}{parts.path}")
+    except (ValueError, httpx.InvalidURL):
+        return False
+    return True
+
+
+def _settle_caches() -> None:
+    """Give libraries that write into the home folder another place where they cannot."""
+    cache = _cache_home()
+    if cache is not None and is_writable(cache):
+        return
+    os.environ.setdefault("MPLCONFIGDIR", str(_fallback() / "matplotlib"))
+    # A token and models that lie there can still be read.
+    if cache is None or not (cache / "huggingface").is_dir():
+        os.environ.setdefault("HF_HOME", str(_fallback() / "huggingface"))
+    else:
+        os.environ.setdefault("HF_DATASETS_CACHE", str(_fallback() / "huggingface" / "datasets"))
+
+
+def _cache_home() -> Path | None:
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        # Neither HOME nor the system's list of users names one.
+        return None
+
+
+def _fallback() -> Path:
+    """Return a folder below the temporary one that is this user's alone.
+
+    Raises:
+        ConfigError: somebody else's stands in its place.
+    """
+    folder = Path(tempfile.gettempdir()) / f"titlegen-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ConfigError(f"{folder} belongs to somebody else; say with TITLEGEN_CACHE where base models may lie")
+    return folder

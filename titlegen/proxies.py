@@ -1,0 +1,210 @@
+"""Proxy variables in the forms that every HTTP library understands, and which way a request goes.
+
+Each library reads HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY by rules of its own, many while they are imported or
+build a client, and a value that one of them does not know breaks requests that need no proxy at all. So the variables
+are rewritten once, before any library is imported. A proxy that none could use is replaced by a name that can never be
+reached: what is meant to go through a proxy must not go around it because of a misspelling.
+"""
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from titlegen.errors import ConfigError
+
+_SCHEMES = ("http", "https", "all")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# RFC 2606: no name below .invalid exists.
+_UNUSABLE = ".proxy.invalid"
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
+_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_CONNECT_TIMEOUT_S = 5.0
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class _Proxy(NamedTuple):
+    """A proxy as the user gave it, and the value that stands in the environment for it."""
+
+    variable: str
+    given: str
+    used: str
+
+
+# What the environment no longer says after it was rewritten.
+_given: dict[str, _Proxy] = {}
+# Ranges of NO_PROXY: most libraries take the first address alone for one, or fail.
+_networks: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set()
+
+
+def settle_proxies() -> None:
+    """Rewrite the proxy variables so that no library fails on them; loopback is never asked for through a proxy."""
+    for scheme in _SCHEMES:
+        variable, value = _pop(f"{scheme}_proxy")
+        if not value.strip():
+            continue
+        try:
+            used = _normalised(value)
+        except ValueError:
+            used = f"http://{scheme}{_UNUSABLE}:9"
+        if scheme not in _given or _given[scheme].used != value:
+            _given[scheme] = _Proxy(variable, value, used)
+        _put(f"{scheme}_proxy", used)
+    hosts = dict.fromkeys([*_exempt_hosts(_pop("no_proxy")[1]), *_LOOPBACK])
+    # urllib knows the asterisk only where it stands alone.
+    _put("no_proxy", "*" if "*" in hosts else ",".join(hosts))
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether an address is on this machine."""
+    name = _host_and_port(url)[0]
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address = _address(name)
+    return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def check_way(url: str) -> None:
+    """Raise unless the proxy that stands between us and an address can be used; a direct way is not looked at.
+
+    Raises:
+        ConfigError: naming the variable, its value and what to do.
+    """
+    proxy = _proxy_of(url)
+    if proxy is None:
+        return
+    remedy = f"correct or unset {proxy.variable}, or add {_host_and_port(url)[0]} to NO_PROXY"
+    try:
+        parts = urlsplit(_normalised(proxy.given))
+    except ValueError as error:
+        raise ConfigError(
+            f"{proxy.variable} = {_without_password(proxy.given)!r} cannot be used as a proxy: {error}; {remedy}"
+        ) from None
+    try:
+        address = (parts.hostname or "", parts.port or _PORTS[parts.scheme])
+        socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{proxy.variable} = {_without_password(proxy.given)!r}: the proxy does not answer ({reason}), and {url} "
+            f"is asked for through it; start it, or {remedy}"
+        ) from None
+
+
+def way(url: str) -> str:
+    """Return the words that a failed request's message needs when it went through a proxy, else nothing."""
+    proxy = _proxy_of(url)
+    return f" through the proxy of {proxy.variable}" if proxy else ""
+
+
+def _proxy_of(url: str) -> _Proxy | None:
+    if _is_direct(url):
+        return None
+    for scheme in (urlsplit(url).scheme, "all"):
+        name = f"{scheme}_proxy"
+        if used := os.environ.get(name, os.environ.get(name.upper(), "")).strip():
+            found = _given.get(scheme)
+            return found if found and found.used == used else _Proxy(name.upper(), used, used)
+    return None
+
+
+def _is_direct(url: str) -> bool:
+    if is_loopback(url):
+        return True
+    name, port = _host_and_port(url)
+    exempt = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    for entry in filter(None, exempt.split(",")):
+        host, at = (entry, None) if _address(entry) else _host_and_port(f"//{entry}")
+        if host == "*" or (at in {None, port} and (name == host or name.endswith(f".{host.lstrip('.')}"))):
+            break
+    else:
+        address = _address(name)
+        if address is None or not any(address in network for network in _networks):
+            return False
+    # Not every library knows ranges, or takes a missing port for the usual one.
+    if name not in exempt.split(",") and exempt != "*":
+        _put("no_proxy", f"{exempt},{name}")
+    return True
+
+
+def _normalised(value: str) -> str:
+    """Return a proxy's address in the form that every library takes.
+
+    Raises:
+        ValueError: none could use it; says why.
+    """
+    text = value.strip()
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    # GNOME writes SOCKS proxies in this way.
+    scheme = {"socks": "socks5"}.get(parts.scheme, parts.scheme)
+    if scheme not in _PORTS:
+        raise ValueError(f"{parts.scheme!r} is none of http, https, socks5 and socks5h")
+    if scheme.startswith("socks") and find_spec("socksio") is None:
+        raise ValueError("SOCKS needs a package; run: python -m pip install socksio")
+    host, port = parts.hostname or "", parts.port
+    if _address(host) is None and not _HOST.fullmatch(host):
+        raise ValueError("it names no host; write it as http://HOST:PORT")
+    if host.endswith(_UNUSABLE):
+        raise ValueError("it could not be read")
+    user = ":".join(quote(unquote(part), safe="") for part in (parts.username, parts.password) if part is not None)
+    return f"{scheme}://{user}{'@' if user else ''}{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+
+
+def _exempt_hosts(text: str) -> Iterator[str]:
+    """Yield the entries of a NO_PROXY that every library understands; ranges are remembered, nonsense is left out."""
+    for given in filter(None, re.split(r"[\s,;]+", text)):
+        entry = given.partition("://")[2] or given
+        if entry == "*":
+            yield entry
+            continue
+        try:
+            network = ipaddress.ip_network(entry.strip("[]"), strict=False)
+        except ValueError:
+            host, port = _host_and_port(f"//{entry}")
+            host = host.removeprefix("*").strip(".")
+            if _address(host) is not None and ":" in host:
+                yield host
+            elif _HOST.fullmatch(host):
+                yield f"{host}:{port}" if port else host
+            continue
+        _networks.add(network)
+        if network.version == 4 or "/" not in entry:  # noqa: PLR2004 - the Internet Protocol's
+            yield entry.strip("[]")
+
+
+def _host_and_port(url: str) -> tuple[str, int | None]:
+    """Return an address' host in small letters and in ASCII, and its port; nothing for what cannot be read."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").rstrip(".")
+        host = host if host.isascii() else host.encode("idna").decode()
+        return host, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return "", None
+
+
+def _address(name: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return None
+
+
+def _without_password(value: str) -> str:
+    return re.sub(r"(^|//)[^/]*@", r"\1***@", value.strip())
+
+
+def _pop(name: str) -> tuple[str, str]:
+    """Take every spelling of a variable out of the environment; the one in small letters counts, also when empty."""
+    spellings = sorted((key for key in os.environ if key.lower() == name), key=lambda key: key != name)
+    values = [(key, os.environ.pop(key)) for key in spellings]
+    return values[0] if values else (name.upper(), "")
+
+
+def _put(name: str, value: str) -> None:
+    os.environ[name] = os.environ[name.upper()] = value
