@@ -8,12 +8,18 @@ from corpus import TARGETS, corpus_rows, tiny_vocabulary
 
 from titlegen.export import merge_adapter
 from titlegen.models import write_tokenizer
+from titlegen.processor import describe_processor
 from titlegen.settings import ExportSettings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the contract tests run against any server."""
     parser.addoption("--ollama-host", help="address of a real Ollama server for tests/contract")
+
+
+def pytest_report_header() -> str:
+    """Say on which processor the suite runs: libraries choose their code by its features."""
+    return f"processor: {describe_processor()}"
 
 
 @pytest.fixture(scope="module")

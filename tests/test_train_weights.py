@@ -90,6 +90,22 @@ def test_the_untuned_loss_is_that_of_the_dequantised_model(base: Path) -> None:
     assert expected == pytest.approx(completion_loss(by_hand, BATCH).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("repacks", [True, False])
+def test_a_validation_changes_neither_weights_nor_gradients(
+    base: Path, tiny_base: Path, repacks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether the processor has AVX512-BF16, where bitsandbytes repacks weights whose sides are multiples of 32 and 64,
+    # as the second model's are, and fails with others.
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: repacks)
+    for directory in (base, tiny_base):
+        model = load(directory)
+        loss = completion_loss(model, BATCH)
+        expected = gradients(model, loss)
+        with torch.no_grad():
+            assert completion_loss(model.eval(), BATCH).item() == pytest.approx(loss.item(), rel=1e-6)
+        assert relative(gradients(model, completion_loss(model.train(), BATCH)), expected) < 1e-6
+
+
 @pytest.mark.parametrize(("low_memory", "held"), [(False, "float32"), (True, "4-bit")])
 def test_unpacked_or_not_nothing_changes(base: Path, low_memory: bool, held: str) -> None:
     model = load(base)

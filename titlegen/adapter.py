@@ -119,11 +119,27 @@ def digest_base(base: Path) -> str:
 
 def sign_adapter(adapter: Path, base: Path) -> None:
     """Write into an adapter's file which weights it was trained on."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
-    path = adapter / WEIGHTS
+    _rewrite(adapter / WEIGHTS, load_file(adapter / WEIGHTS), digest_base(base))
+
+
+def round_adapter(adapter: Path) -> None:
+    """Round an adapter's values to bfloat16, which halves its file."""
+    import torch
+    from safetensors.torch import load_file
+
+    digest = AdapterDeltas(adapter).base_digest
+    weights = {key: value.to(torch.bfloat16) for key, value in load_file(adapter / WEIGHTS).items()}
+    _rewrite(adapter / WEIGHTS, weights, digest)
+
+
+def _rewrite(path: Path, weights: dict[str, Any], base_digest: str | None) -> None:
+    from safetensors.torch import save_file
+
+    metadata = {"format": "pt"} | ({_BASE_DIGEST: base_digest} if base_digest else {})
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(load_file(path), temporary, metadata={"format": "pt", _BASE_DIGEST: digest_base(base)})
+    save_file(weights, temporary, metadata=metadata)
     # safetensors makes the file readable by its owner alone; a server or container may run as another user.
     temporary.chmod(0o644)
     temporary.replace(path)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from titlegen.environment import check_remote
 from titlegen.errors import ConfigError
+from titlegen.processor import describe_processor
 from titlegen.settings import EMBEDDED, Settings
 from titlegen.train.backends import MIN_GIB
 
@@ -37,6 +38,7 @@ def examine(settings: Settings) -> list[Check]:
     """Run every check; a check never fails, it reports."""
     checks: list[Callable[[Settings], Check]] = [
         _python,
+        _processor,
         _memory,
         _disk,
         _torch,
@@ -87,6 +89,10 @@ def _python(_: Settings) -> Check:
     if sys.version_info[:2] < _PYTHON:
         return Check("Python", "missing", found, "install Python 3.11, 3.12 or 3.13")
     return Check("Python", "ok", found)
+
+
+def _processor(_: Settings) -> Check:
+    return Check("processor", "ok", describe_processor())
 
 
 def _memory(settings: Settings) -> Check:

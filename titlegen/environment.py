@@ -13,6 +13,16 @@ from titlegen.errors import ConfigError
 
 # Read outside the settings model, so not "unknown" when present.
 SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE"})
+# A thread looks for the others a short while before it sleeps. Being woken for each operation makes a quiet machine
+# slower, looking for long a busy one many times slower: benchmarks/results/waiting_train.json, and short_wait_gain in
+# offline_server.json. GNU's library (torch's, llama.cpp's) knows the first of the two, which then outweighs the second;
+# others know the second alone.
+SHORT_WAIT = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "passive"}
+# Source: torch, oneDNN (both of its names), MKL, OpenBLAS, numpy and the C library.
+_PROCESSOR_LIMITS = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "GLIBC_TUNABLES"),
+)
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _NUMBERS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "HF_DATASETS_IN_MEMORY_MAX_SIZE")
 _OURS = ("TITLEGEN_", "HF_", "HUGGING_FACE_", "OLLAMA_")
@@ -101,6 +111,21 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
+def processor_limits() -> dict[str, str]:
+    """Return the variables in use that keep a library from some of the processor's features, or choose its code."""
+    return {name: os.environ[name] for name in _PROCESSOR_LIMITS if name in os.environ}
+
+
+def prepare_threads() -> None:
+    """Let the threads of torch wait for each other a short while before they sleep; call it before torch is imported.
+
+    Beside other work a thread that looks for the others for long takes the time that they need. Whoever has set one of
+    the variables has decided about both, for the first outweighs the second.
+    """
+    if not SHORT_WAIT.keys() & os.environ.keys():
+        os.environ.update(SHORT_WAIT)
+
+
 def prepare_training_environment(*, compile_model: bool) -> None:
     """Turn off the telemetry of the training libraries, and give their caches and the GPU's memory a lasting order.
 
@@ -109,6 +134,7 @@ def prepare_training_environment(*, compile_model: bool) -> None:
     Args:
         compile_model: let Unsloth compile the whole model, which costs a minute before its first use.
     """
+    prepare_threads()
     cache = cache_directory()
     for name, value in {
         "UNSLOTH_COMPILE_DISABLE": "0" if compile_model else "1",

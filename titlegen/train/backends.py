@@ -162,6 +162,8 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         device_map="cuda" if torch.cuda.is_available() else None,
         quantization_config=in_4bit if settings.load_in_4bit else None,
     )
+    if settings.load_in_4bit:
+        _keep_weights_as_loaded(model)
     model.config.use_cache = False
     set_seed(settings.seed)
     lora = LoraConfig(
@@ -174,6 +176,19 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora), tokenizer
+
+
+def _keep_weights_as_loaded(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for inference, which it does on a CPU with AVX512-BF16.
+
+    The first pass in evaluation mode would do it, for good: the loss is then computed in bfloat16, the layers pass no
+    gradient on to those below, so that training after the first validation is broken without a word, and matrices
+    whose sides are no multiples of 32 and 64 fail. Source: bitsandbytes 0.50, ``Linear4bit.forward`` and
+    ``matmul_4bit``.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
