@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: a tiny model with Gemma's tokenizer format, and a few articles."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ from corpus import TARGETS, corpus_rows, tiny_vocabulary
 from titlegen.export import merge_adapter
 from titlegen.models import write_tokenizer
 from titlegen.processor import describe_processor
+from titlegen.serve.server import server_url
 from titlegen.settings import ExportSettings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the contract tests run against any server."""
-    parser.addoption("--ollama-host", help="address of a real Ollama server for tests/contract")
+    parser.addoption("--ollama-host", help="address of an Ollama server for tests/contract, in place of OLLAMA_HOST")
 
 
 def pytest_report_header() -> str:
@@ -102,11 +104,17 @@ def articles() -> list[dict[str, str]]:
     return corpus_rows()[:12]
 
 
+def chosen_server(option: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the address of the server that was named; None when none was."""
+    named = option or environment.get("OLLAMA_HOST")
+    return server_url(named) if named else None
+
+
 @pytest.fixture(scope="session")
 def ollama_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address given with ``--ollama-host``, else that of an offline server started for the session."""
-    if given := request.config.getoption("--ollama-host"):
-        yield given if "://" in given else f"http://{given}"
+    """The address in ``--ollama-host``, or else OLLAMA_HOST; without both, of a bundled server for the session."""
+    if given := chosen_server(request.config.getoption("--ollama-host"), os.environ):
+        yield given
         return
     from ollama_server import offline_server
 

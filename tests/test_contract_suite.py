@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import chosen_server
 
 SUITE = Path(__file__).parent / "contract" / "test_ollama_api.py"
 PUBLIC = {"httpx", "ollama", "pytest"}
@@ -29,3 +30,20 @@ def test_contract_imports_nothing_of_ours() -> None:
 @pytest.mark.parametrize("line", ["import titlegen.serve", "from conftest import SHARED", "from . import x"])
 def test_an_import_of_ours_is_found(line: str) -> None:
     assert not imported(ast.parse(f"def f():\n    {line}")) - set(sys.stdlib_module_names) <= PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("option", "environment", "server"),
+    [
+        ("gpu:8000", {"OLLAMA_HOST": "other"}, "http://gpu:8000"),
+        ("https://gpu", {}, "https://gpu:443"),
+        (None, {"OLLAMA_HOST": "127.0.0.1:11500"}, "http://127.0.0.1:11500"),
+        (None, {"OLLAMA_HOST": "[::]:5"}, "http://[::1]:5"),
+        (None, {"OLLAMA_HOST": ""}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_server_is_that_of_the_option_or_else_of_ollama_host(
+    option: str | None, environment: dict[str, str], server: str | None
+) -> None:
+    assert chosen_server(option, environment) == server
