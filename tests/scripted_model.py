@@ -68,43 +68,6 @@ def write_scripted_gguf(
     writer.close()
 
 
-def write_scripted_safetensors(
-    directory: Path, vocabulary: Vocabulary, follows: Mapping[str, str | Sequence[str]]
-) -> None:
-    """Write the same model as a Hugging Face directory, beside the tokenizer that is there."""
-    import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    tokens = vocabulary[0]
-    rope = {
-        "full_attention": {"rope_theta": 1_000_000.0, "rope_type": "default"},
-        "sliding_attention": {"rope_theta": 10_000.0, "rope_type": "default"},
-    }
-    config = Gemma3TextConfig(
-        vocab_size=len(tokens),
-        hidden_size=_WIDTH,
-        intermediate_size=_FFN,
-        num_hidden_layers=1,
-        num_attention_heads=_HEADS,
-        num_key_value_heads=_HEADS,
-        head_dim=_HEAD_WIDTH,
-        layer_types=["sliding_attention"],
-        rope_parameters=rope,
-        tie_word_embeddings=False,
-        bos_token_id=_BOS_ID,
-        eos_token_id=_EOS_ID,
-        pad_token_id=_PAD_ID,
-    )
-    model = Gemma3ForCausalLM(config)
-    embedding, output = _matrices(tokens, follows)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.model.embed_tokens.weight.copy_(torch.from_numpy(embedding))
-        model.lm_head.weight.copy_(torch.from_numpy(output))
-    model.save_pretrained(directory)
-
-
 def _matrices(tokens: Sequence[str], follows: Mapping[str, str | Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the embedding and the output matrix."""
     ids = {token: index for index, token in enumerate(tokens)}

@@ -1,6 +1,5 @@
 """What the offline server does when things go wrong, and its own parts; the API itself is in tests/contract."""
 
-import asyncio
 import concurrent.futures
 import hashlib
 import json
@@ -14,33 +13,27 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 from corpus import tiny_vocabulary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ollama_server import OfflineServer, free_port, offline_server, small_disk, wait_until
-from safetensors.numpy import save
 from scripted_model import write_scripted_gguf
 
 from titlegen.gguf_reader import GgufError, read_header
-from titlegen.offline.answer import Answer
-from titlegen.offline.engine import Engine
-from titlegen.offline.requests import CHAT, COPY, CREATE, GENERATE, NAMED, parse_body
+from titlegen.offline.requests import COPY, CREATE, GENERATE, NAMED, SHOW
 from titlegen.offline.store import BadNameError, ModelName
-from titlegen.offline.template import Template, TemplateError
 
 TOKENS = tiny_vocabulary()[0]
 # Characters that are tokens: each question has an answer of its own.
 CHARACTERS = [token for token in TOKENS[400:] if len(token) == 1 and token > "\u4e00"]  # noqa: S105
 QUESTIONS, ANSWERS = CHARACTERS[:200], CHARACTERS[200:400]
 ENDLESS, AGAIN, LOOP, VOID = CHARACTERS[400:404]
-RAW = {"raw": True, "options": {"num_predict": 8}}
+SHORT = {"options": {"num_predict": 8}}
 MODEL = "scripted"
 
 
@@ -64,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, scripted: Path) -> Iterator
 
 
 def ask(server: OfflineServer, question: str, **fields: Any) -> dict[str, Any]:
-    return server.generate(model=MODEL, prompt=question, **{**RAW, **fields})
+    return server.generate(model=MODEL, prompt=question, **{**SHORT, **fields})
 
 
 def is_answered(server: OfflineServer) -> bool:
@@ -74,7 +67,7 @@ def is_answered(server: OfflineServer) -> bool:
 def endless(server: OfflineServer) -> dict[str, Any]:
     """A request whose answer takes as long as the window allows, ten times over."""
     assert is_answered(server)
-    return {"model": MODEL, "prompt": ENDLESS, "raw": True, "options": {"num_predict": 30_000}}
+    return {"model": MODEL, "prompt": ENDLESS, "options": {"num_predict": 30_000}}
 
 
 # Processes that end
@@ -148,7 +141,7 @@ def test_stop_lets_an_answer_end(tmp_path: Path, scripted: Path) -> None:
     with offline_server(tmp_path) as server:
         server.create(MODEL, scripted)
         assert is_answered(server)
-        body = {"model": MODEL, "prompt": ENDLESS, "raw": True, "options": {"num_predict": 1500}}
+        body = {"model": MODEL, "prompt": ENDLESS, "options": {"num_predict": 1500}}
         answer = server.stream(**body)
         next(answer)
         engines = server.engines
@@ -202,7 +195,7 @@ def test_evicted_model_is_loaded_again(tmp_path: Path, scripted: Path) -> None:
         server.create("other", other)
         for _ in range(2):
             assert is_answered(server)
-            assert server.generate(model="other", prompt=QUESTIONS[0], **RAW)["response"] == ANSWERS[1]
+            assert server.generate(model="other", prompt=QUESTIONS[0], **SHORT)["response"] == ANSWERS[1]
             assert len(server.http.get("/api/ps").json()["models"]) == 1
             wait_until(lambda: len(server.engines) == 1)
 
@@ -228,7 +221,7 @@ def test_another_window_takes_the_place_of_the_model(server: OfflineServer) -> N
 def test_two_hundred_at_once_get_their_own_answers(server: OfflineServer) -> None:
     def one(number: int) -> tuple[str, int]:
         with httpx.Client(base_url=server.host, timeout=120, trust_env=False) as client:
-            body = {"model": MODEL, "prompt": "問題" * number + "\n" + QUESTIONS[number], "stream": False, **RAW}
+            body = {"model": MODEL, "prompt": "問題" * number + "\n" + QUESTIONS[number], "stream": False, **SHORT}
             answer = client.post("/api/generate", json=body).json()
             return answer["response"], answer["prompt_eval_count"]
 
@@ -275,7 +268,7 @@ def test_slow_reader_does_not_hold_the_engine(tmp_path: Path, scripted: Path) ->
     with offline_server(tmp_path, "--parallel", "1") as server, socket.socket() as connection:
         server.create(MODEL, scripted)
         assert is_answered(server)
-        body = json.dumps({"model": MODEL, "prompt": ENDLESS, "raw": True, "options": {"num_predict": 3000}}).encode()
+        body = json.dumps({"model": MODEL, "prompt": ENDLESS, "options": {"num_predict": 3000}}).encode()
         # An answer of 300 kB does not fit into these buffers.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
@@ -319,7 +312,7 @@ def test_slow_body_is_408(server: OfflineServer) -> None:
         (b'{"model": "scripted", "prompt": "' + b"\xff\xfe" * 10 + b'"}', 200),
         (b'{"model": "scripted", "prompt": "a' + b"\\ud800" + b'"}', 200),
         (b'{"model": "scripted", "prompt": "a' + b"\\u0000" + b'b"}', 200),
-        (b'{"model": "scripted", "context": ["a"], "prompt": "a"}', 400),
+        (b'{"model": "scripted", "images": ["a"], "prompt": "a"}', 400),
         (b'{"model": "scripted", "messages": [1]}', 200),
         (b"null", 400),
         (b"x" * (17 * 2**20), 413),
@@ -336,8 +329,8 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = sorted({*GENERATE, *CHAT, *CREATE, *NAMED, *COPY, "keep_alive", "think", "format"} - {"options"})
-ROUTES = [("POST", f"/api/{name}") for name in ("generate", "chat", "create", "show", "copy", "pull")]
+FIELDS = sorted({*GENERATE, *SHOW, *CREATE, *NAMED, *COPY, "keep_alive", "think", "format", "license"} - {"options"})
+ROUTES = [("POST", f"/api/{name}") for name in ("generate", "create", "show", "copy")]
 
 
 @pytest.mark.fault
@@ -350,7 +343,7 @@ ROUTES = [("POST", f"/api/{name}") for name in ("generate", "chat", "create", "s
 def test_any_body_is_answered(
     server: OfflineServer, route: tuple[str, str], body: dict[str, Any], cut: int | None
 ) -> None:
-    changes_names = route[1] not in {"/api/generate", "/api/chat", "/api/show"}
+    changes_names = route[1] not in {"/api/generate", "/api/show"}
     for name in ("model", "name", "destination"):
         # The model that the other tests ask stays.
         if changes_names and body.get(name) == MODEL:
@@ -402,12 +395,12 @@ def test_log_holds_no_article(server: OfflineServer) -> None:
     ask(server, "機密的內文" + QUESTIONS[0])
     server.http.post("/api/generate", content='{"model": "機密的內文", bad'.encode())
     server.http.post("/api/generate", json={"model": MODEL, "prompt": "機密的內文" * 5000, "truncate": False})
-    # The engine quotes a schema that it cannot read.
-    fields = {"model": MODEL, "prompt": QUESTIONS[0], "format": {"type": "機密的內文"}, "options": {"num_predict": 1}}
-    server.http.post("/api/generate", json=fields)
+    server.http.post("/api/generate", json={"model": MODEL, "prompt": QUESTIONS[0], "format": {"type": "機密的內文"}})
+    server.http.get("/機密的內文%0A2026 INFO forged?機密的內文")
     log = server.log.read_text()
     assert "/api/generate 200" in log
     assert "機密" not in log
+    assert "\n2026 INFO forged" not in log
 
 
 # Start
@@ -470,33 +463,6 @@ threading.Event().wait()
         assert not list(server.directory.glob(".key-*"))
 
 
-class FakeEngine(Engine):
-    """One whose model writes BOS 2 and EOS 1 around a prompt; a token is a letter's code."""
-
-    def __init__(self) -> None:
-        asyncio.run(self._find_surroundings())
-
-    async def tokenize(self, text: str, *, complete: bool = False) -> list[int]:
-        tokens = [2 if letter == "<" else ord(letter) for letter in text]
-        return [2, *tokens, 1] if complete else tokens
-
-
-def test_what_a_model_puts_around_a_prompt_is_found() -> None:
-    engine = FakeEngine()
-    assert (engine.head, engine.tail) == ([2], [1])
-
-
-@pytest.mark.parametrize("config", [{"bos": "<", "space_prefix": False}, {"bos": "<", "space_prefix": True}, {}])
-@pytest.mark.parametrize("prompt", ["ab", "<ab", ""])
-def test_the_context_is_prompt_and_answer(config: dict[str, Any], prompt: str) -> None:
-    answer = object.__new__(Answer)
-    answer._model, answer._said = SimpleNamespace(config=config), "c"  # type: ignore[assignment]
-    engine = FakeEngine()
-    tokens = asyncio.run(engine.tokenize(prompt.removeprefix("<")))
-    expected = asyncio.run(engine.tokenize(prompt + "c"))
-    assert asyncio.run(answer._context(engine, prompt, tokens)) == expected
-
-
 @pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path, scripted: Path) -> None:
     with offline_server(tmp_path) as server:
@@ -505,7 +471,7 @@ def test_memory_stays_flat(tmp_path: Path, scripted: Path) -> None:
         def resident() -> int:
             return sum(p.memory_info().rss for p in [psutil.Process(server.process.pid), *server.engines])
 
-        body = {"model": MODEL, "stream": False, "raw": True, "options": {"num_predict": 1}}
+        body = {"model": MODEL, "stream": False, "options": {"num_predict": 1}}
         sizes = []
         for number in range(5000):
             answer = server.http.post("/api/generate", json=body | {"prompt": f"{number}\n{QUESTIONS[number % 200]}"})
@@ -513,80 +479,6 @@ def test_memory_stays_flat(tmp_path: Path, scripted: Path) -> None:
             if number in {1000, 4999}:
                 sizes.append(resident())
     assert sizes[1] < 1.05 * sizes[0]
-
-
-@pytest.mark.slow
-def test_safetensors_directory_is_imported(server: OfflineServer, tiny_merged: Path) -> None:
-    files = {}
-    for path in tiny_merged.iterdir():
-        if path.suffix in {".safetensors", ".json", ".model"}:
-            digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-            if server.http.head(f"/api/blobs/{digest}").status_code != 200:
-                server.http.post(f"/api/blobs/{digest}", content=path.read_bytes()).raise_for_status()
-            files[path.name] = digest
-    body = {"model": "imported", "files": files, "quantize": "q8_0"}
-    lines = server.http.post("/api/create", json=body).text.splitlines()
-    assert json.loads(lines[0]) == {"status": "converting model"}
-    assert json.loads(lines[-1]) == {"status": "success"}
-    shown = server.http.post("/api/show", json={"model": "imported"}).json()
-    assert shown["details"]["quantization_level"] == "Q8_0"
-    assert server.generate(model="imported", prompt="臺北市", **RAW)["eval_count"] > 0
-
-
-# Templates
-
-
-@pytest.mark.parametrize(
-    ("template", "rendered"),
-    [
-        ("{{ .Prompt }}", "P"),
-        ("<{{ .System }}>{{ .Prompt }}", "<S>P"),
-        ("{{ if .System }}{{ .System }}|{{ end }}{{ .Prompt }}", "S|P"),
-        ('{{ if .Nope }}a{{ else if eq .System "S" }}b{{ else }}c{{ end }}', "b"),
-        ("{{ if and .System .Nope }}a{{ else }}c{{ end }}", "c"),
-        ("{{ if not (or .Nope .Response) }}a{{ end }}", "a"),
-        ("a {{- .Prompt -}} b", "aPb"),
-        ("{{/* a remark */}}{{ .Prompt }}", "P"),
-        ("{{ .Prompt }}{{ .Response }}<end>", "P"),
-        ("{{ range .Messages }}{{ .Role }}={{ .Content }};{{ end }}", "system=S;user=P;"),
-        ("{{ range .Messages }}{{ $.System }}{{ end }}", "SS"),
-        ('{{ range .Messages }}{{ if eq .Role "user" }}{{ .Content }}{{ end }}{{ end }}', "P"),
-        ("{{ range .Nope }}a{{ else }}none{{ end }}{{ len .Prompt }}", "none1"),
-        ('{{ "q\\"\\n" }}{{ `r` }}{{ 7 }}{{ true }}', 'q"\nr7true'),
-    ],
-)
-def test_template_renders(template: str, rendered: str) -> None:
-    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "P"}]
-    assert Template(template).render(messages) == rendered
-
-
-@pytest.mark.parametrize(
-    ("template", "error"),
-    [
-        ("{{ .Prompt", "unclosed action"),
-        ("{{ if .A }}x", "unexpected EOF"),
-        ("{{ end }}", "unexpected {{end}}"),
-        ("{{ nope .A }}", 'function "nope" not defined'),
-        ("{{ $x := 1 }}", "not supported by the offline server"),
-        ("{{ eq .A }}", "wrong number of args for eq"),
-        ("{{ (.A }}", "unclosed left paren"),
-        ("{{}}", "missing value for command"),
-        ("{{ if .A }}" * 100, "nested too deeply"),
-    ],
-)
-def test_template_that_is_none_is_refused(template: str, error: str) -> None:
-    with pytest.raises(TemplateError, match="template error: template: :1: ") as caught:
-        Template(template)
-    assert error in str(caught.value)
-
-
-@given(st.text(alphabet='{}. -$()"`abPrompt\n', max_size=60))
-def test_any_text_is_a_template_or_refused(text: str) -> None:
-    try:
-        template = Template(text)
-    except TemplateError:
-        return
-    assert isinstance(template.render([{"role": "user", "content": "P"}]), str)
 
 
 # Files and names
@@ -640,40 +532,6 @@ def upload(server: OfflineServer, content: bytes) -> str:
     return digest
 
 
-GLM, GEMMA = {"architectures": ["GlmForCausalLM"]}, {"architectures": ["Gemma3ForCausalLM"]}
-EVIL_TOKENIZER = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
-
-
-@pytest.mark.fault
-@pytest.mark.parametrize(
-    ("config", "tokenizer", "error"),
-    [
-        # For this one the converter loads the tokenizer with the code that comes along.
-        (GLM, EVIL_TOKENIZER, "asks for remote code"),
-        (GLM, {}, 'unsupported architecture "GlmForCausalLM"'),
-        (GEMMA | {"text_config": GLM}, {}, 'unsupported architecture "GlmForCausalLM"'),
-        (GEMMA | {"auto_map": {"AutoConfig": "evil.Evil"}}, {}, "asks for remote code"),
-        ({}, {}, 'unsupported architecture ""'),
-    ],
-)
-def test_no_code_of_an_uploaded_model_runs(
-    server: OfflineServer, tmp_path: Path, config: dict[str, Any], tokenizer: dict[str, Any], error: str
-) -> None:
-    mark = tmp_path / "ran"
-    files = {
-        "config.json": json.dumps({"num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 10} | config).encode(),
-        "tokenizer_config.json": json.dumps(tokenizer).encode(),
-        "model.safetensors": save({"model.embed_tokens.weight": np.zeros((10, 64), np.float16)}),
-        "tokenizer.model": b"x",
-        "evil.py": f"open({str(mark)!r}, 'w')\nclass Evil: pass\n".encode(),
-    }
-    body = {"model": "evil", "files": {name: upload(server, content) for name, content in files.items()}}
-    answer = [json.loads(line) for line in server.http.post("/api/create", json=body).text.splitlines()]
-    assert answer[0] == {"status": "converting model"}
-    assert error in answer[-1]["error"]
-    assert not mark.exists()
-
-
 @pytest.mark.fault
 def test_no_more_engines_run_than_allowed(tmp_path: Path, scripted: Path) -> None:
     with offline_server(tmp_path, "--max-loaded", "1", "--parallel", "2") as server:
@@ -719,23 +577,6 @@ def test_a_replaced_model_takes_its_weights_along(tmp_path: Path, scripted: Path
         assert new.replace(":", "-") in blobs
 
 
-@pytest.mark.fault
-def test_a_client_that_leaves_during_a_conversion_leaves_nothing(tmp_path: Path, tiny_merged: Path) -> None:
-    with offline_server(tmp_path) as server:
-        names = [path for path in tiny_merged.iterdir() if path.suffix in {".safetensors", ".json", ".model"}]
-        body = json.dumps(
-            {"model": "left", "files": {path.name: upload(server, path.read_bytes()) for path in names}}
-        ).encode()
-        with socket.create_connection(("127.0.0.1", server.port)) as connection:
-            connection.sendall(head(server, len(body), "/api/create") + body)
-            wait_until(lambda: server.engines)
-        # The converter is a child of the server, too.
-        wait_until(lambda: not server.engines)
-        wait_until(lambda: not list((server.directory / "blobs").glob(".upload-*")))
-        wait_until(lambda: not [path for path in server.directory.iterdir() if path.name.startswith("tmp")])
-        assert server.http.get("/api/tags").json() == {"models": []}
-
-
 def test_quantising_the_same_file_again_finds_the_layer(server: OfflineServer, f16_gguf: Path) -> None:
     files = {f16_gguf.name: upload(server, f16_gguf.read_bytes())}
     for name, status in (("first", "creating new"), ("second", "using existing")):
@@ -751,9 +592,6 @@ def test_quantising_the_same_file_again_finds_the_layer(server: OfflineServer, f
 @pytest.mark.parametrize(
     ("fields", "status", "error"),
     [
-        ('"format": "xyz"', 500, 'invalid format: "\\"xyz\\""; expected "json" or a valid JSON Schema object'),
-        ('"format": 5', 500, 'invalid format: "5"; expected "json" or a valid JSON Schema object'),
-        ('"format": {"const": 1e999}', 500, "invalid JSON schema in format"),
         ('"options": {"top_k": 1' + 400 * "0" + "}", 500, 'option "top_k" must be of type integer'),
         ('"options": {"temperature": 1e999}', 500, 'option "temperature" must be of type float32'),
     ],
@@ -768,9 +606,6 @@ def test_values_that_no_engine_takes_are_named(server: OfflineServer, fields: st
 def test_odd_values_are_taken_as_ollama_takes_them(server: OfflineServer) -> None:
     content = f'{{"model": "{MODEL}", "prompt": "{QUESTIONS[0]}", "stream": false, "keep_alive": 1{400 * "0"}}}'
     assert server.http.post("/api/generate", content=content).status_code == 200
-    # Nothing that follows a schema can be said in this vocabulary: it is not sent to the engine.
-    body = parse_body(b'{"format": {"title": "\\ud800", "type": "object"}}', "GenerateRequest", GENERATE)
-    assert body["format"] == {"title": "\ufffd", "type": "object"}
     for headers in ({"Host": "[::1"}, {"Origin": "http://[::1"}):
         assert server.http.get("/api/version", headers=headers).status_code == 403
     response = server.http.post("/api/create", json={"model": "x", "files": {"a\0.gguf": "sha256:" + 64 * "0"}})

@@ -39,11 +39,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from ollama_server import OfflineServer, free_port, offline_server, small_disk, wait_until
-from scripted_model import END_OF_TURN, chain, write_scripted_gguf, write_scripted_safetensors
+from scripted_model import END_OF_TURN, chain, write_scripted_gguf
 
 from titlegen import serve
 from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, VerifyError
-from titlegen.export import _declare_added_tokens
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
 from titlegen.prompt import INSTRUCTION, SYSTEM, TEMPLATE, render_prompt
@@ -605,19 +604,15 @@ def test_quantised_on_the_server(export: Export, settings: ServeSettings, tmp_pa
     assert shown.details.quantization_level == "Q8_0"
 
 
-def test_safetensors_directory_is_quantised_on_the_server(
-    export: Export, settings: ServeSettings, tmp_path: Path
-) -> None:
-    write_scripted_safetensors(export.merged, VOCABULARY, chain(TITLE))
-    _declare_added_tokens(export.merged)
+@pytest.mark.fault
+def test_safetensors_are_refused_with_the_reason(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
+    (export.merged / "config.json").write_text("{}")
+    (export.merged / "model.safetensors").write_bytes(b"weights")
     said: list[str] = []
-    settings = changed(settings, source=str(export.merged), quantize="q8_0")
-    assert export.deploy(settings, tmp_path, said.append)["titles"] == [TITLE] * 5
+    with pytest.raises(ServeError, match="builds a vocabulary that reads other tokens"):
+        export.deploy(changed(settings, source=str(export.merged)), tmp_path, said.append)
     assert any("importing safetensors" in line for line in said)
-    with management(settings) as connection:
-        shown = connection.show(settings.model_name)
-    assert shown.details is not None
-    assert (shown.details.format, shown.details.quantization_level) == ("gguf", "Q8_0")
+    assert names(settings) == {}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_MAGIC = b"GGUF"
+MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
 # Source: the GGUF specification; value type to struct format.
@@ -125,7 +125,7 @@ def read_header(path: Path) -> GgufHeader:
     """
     with _open(path) as data:
         reader = _Reader(data)
-        if reader.bytes(4) != _MAGIC or reader.scalar("I") not in _VERSIONS:
+        if reader.bytes(4) != MAGIC or reader.scalar("I") not in _VERSIONS:
             raise GgufError("supplied file was not in GGUF format")
         tensor_count, field_count = reader.count(), reader.count()
         fields: dict[str, Any] = {}

@@ -42,9 +42,6 @@ _CONTROL = re.compile(
     r"|\[(?=(?:multimodal|@BOS@)\])",
     re.IGNORECASE,
 )
-# The constructs of Go's text/template that TEMPLATE uses.
-_IF_SYSTEM = re.compile(r"\{\{ if \.System \}\}(.*?)\{\{ end \}\}", re.DOTALL)
-_ACTION = re.compile(r"\{\{ *(.*?) *\}\}")
 _FULL_WIDTH = {"<": "＜", "[": "［"}
 
 
@@ -80,20 +77,3 @@ def chat_messages(content: str) -> list[dict[str, str]]:
 def parameters(temperature: float, num_ctx: int, num_predict: int) -> dict[str, float | int | list[str]]:
     """Return the Modelfile's PARAMETER values, as ``/api/create`` takes them."""
     return {"temperature": temperature, "num_ctx": num_ctx, "num_predict": num_predict, "stop": list(STOP)}
-
-
-def render_template(template: str, system: str, prompt: str) -> str:
-    """Render an Ollama TEMPLATE for one prompt and an empty response, for the constructs that ours uses.
-
-    Raises:
-        ValueError: the template uses another construct.
-    """
-    rendered = _IF_SYSTEM.sub(r"\1" if system else "", template)
-    values = {".System": system, ".Prompt": prompt, ".Response": ""}
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise ValueError(f"template construct {match[0]!r} is not one of {sorted(values)}")
-        return values[match[1]]
-
-    return _ACTION.sub(value, rendered)

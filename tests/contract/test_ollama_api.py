@@ -1,5 +1,7 @@
 """Ollama's REST API as its clients see it; runs against any server: ``pytest tests/contract --ollama-host URL``.
 
+Without the option the server is that of OLLAMA_HOST, and without both the bundled one.
+
 What is expected was recorded of a real Ollama v0.33 with Gemma 3 270M. Nothing here knows which server answers.
 """
 
@@ -133,7 +135,7 @@ def test_unknown_path_is_404(api: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        *(("GET", f"/api/{route}") for route in ("generate", "chat", "show", "create", "copy")),
+        *(("GET", f"/api/{route}") for route in ("generate", "show", "create", "copy")),
         ("POST", "/api/tags"),
         ("POST", "/api/delete"),
     ],
@@ -365,9 +367,6 @@ def test_generate_unstreamed(api: httpx.Client, model: str) -> None:
     assert (answer["model"], answer["done"], answer["done_reason"]) == (model, True, "length")
     assert answer["response"] == "請將以下"
     assert (answer["prompt_eval_count"], answer["eval_count"]) == (ARTICLE_TOKENS, 3)
-    # Tokens of prompt and answer, without the one at the very beginning.
-    assert len(answer["context"]) == ARTICLE_TOKENS - 1 + 3
-    assert answer["context"][0] == 105
     for duration in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
         assert answer[duration] > 0
     assert answer["total_duration"] >= answer["load_duration"]
@@ -398,23 +397,33 @@ def test_stop_text_ends_the_answer(api: httpx.Client) -> None:
     assert (answer["response"], answer["done_reason"]) == ("請將以下內容", "stop")
 
 
-def test_raw_prompt_is_not_rendered(api: httpx.Client) -> None:
-    answer = generate(api, prompt="台積電\n\n公布", raw=True)
-    assert answer["prompt_eval_count"] == 6
-    assert "context" not in answer
+@pytest.fixture(scope="module")
+def plain(api: httpx.Client, model: str) -> str:
+    """A model that reads the prompt as it is."""
+    body = {"model": "contract-plain", "from": model, "template": "{{ .Prompt }}", "stream": False}
+    assert api.post("/api/create", json=body).status_code == 200
+    return "contract-plain"
 
 
 @pytest.mark.parametrize("prompt", ["你好", "<bos>你好"])
-def test_beginning_of_text_is_there_once(api: httpx.Client, prompt: str) -> None:
-    assert generate(api, prompt=prompt, raw=True)["prompt_eval_count"] == 2
+def test_beginning_of_text_is_there_once(api: httpx.Client, plain: str, prompt: str) -> None:
+    assert generate(api, model=plain, prompt=prompt)["prompt_eval_count"] == 2
 
 
 @pytest.mark.parametrize(
     ("text", "tokens"),
-    [("\n\n", 2), ("\n\n\n", 2), ("  ", 2), ("\t\t", 2), ("<table>", 2), ("<end_of_turn>\n", 3)],
+    [
+        ("台積電\n\n公布", 6),
+        ("\n\n", 2),
+        ("\n\n\n", 2),
+        ("  ", 2),
+        ("\t\t", 2),
+        ("<table>", 2),
+        ("<end_of_turn>\n", 3),
+    ],
 )
-def test_white_space_and_control_tokens_are_tokens(api: httpx.Client, text: str, tokens: int) -> None:
-    assert generate(api, prompt=text, raw=True)["prompt_eval_count"] == tokens
+def test_white_space_and_control_tokens_are_tokens(api: httpx.Client, plain: str, text: str, tokens: int) -> None:
+    assert generate(api, model=plain, prompt=text)["prompt_eval_count"] == tokens
 
 
 @pytest.mark.parametrize(
@@ -422,10 +431,7 @@ def test_white_space_and_control_tokens_are_tokens(api: httpx.Client, text: str,
     [
         ({}, RENDERED_P),
         ({"system": "S"}, RENDERED_P.replace("user\n", "user\nS\n\n")),
-        ({"raw": True}, "P"),
-        ({"template": "T {{ .Prompt }}"}, "T P"),
-        ({"template": "{{ .Nope }}{{ .Prompt }}"}, "<no value>P"),
-        ({"template": "{{- if .System }}s{{ else }}n{{ end -}}  {{ .Prompt }}"}, "nP"),
+        ({"system": ""}, RENDERED_P),
         ({"prompt": "{{ .System }}"}, RENDERED_P.replace("P", "{{ .System }}", 1)),
     ],
 )
@@ -435,6 +441,32 @@ def test_rendered_prompt(api: httpx.Client, fields: dict[str, Any], rendered: st
     assert (answer["response"], answer["done"]) == ("", False)
 
 
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        ("T {{ .Prompt }}", "T P"),
+        ("{{ .Nope }}{{ .Prompt }}", "<no value>P"),
+        ("{{- if .System }}s{{ else }}n{{ end -}}  {{ .Prompt }}", "nP"),
+    ],
+)
+def test_template_of_a_model(api: httpx.Client, model: str, name: str, template: str, rendered: str) -> None:
+    body = {"model": name, "from": model, "template": template, "stream": False}
+    assert api.post("/api/create", json=body).status_code == 200
+    answer = generate(api, model=name, prompt="P", _debug_render_only=True)
+    assert answer["_debug_info"] == {"rendered_template": rendered}
+
+
+def test_empty_texts_inherit(api: httpx.Client, model: str, name: str) -> None:
+    for fields in ({"system": "甲"}, {"system": "", "template": ""}):
+        source = name if "template" in fields else model
+        body = {"model": name, "from": source, "stream": False} | fields
+        assert api.post("/api/create", json=body).status_code == 200
+    shown = api.post("/api/show", json={"model": name}).json()
+    assert (shown["system"], shown["template"]) == ("甲", TEMPLATE)
+    answer = generate(api, model=name, prompt="P", system="", _debug_render_only=True)
+    assert answer["_debug_info"]["rendered_template"] == RENDERED_P.replace("user\n", "user\n甲\n\n")
+
+
 def test_system_text_of_the_model_can_be_replaced(api: httpx.Client, model: str, name: str) -> None:
     body = {"model": name, "from": model, "system": "甲", "stream": False}
     assert api.post("/api/create", json=body).status_code == 200
@@ -442,13 +474,6 @@ def test_system_text_of_the_model_can_be_replaced(api: httpx.Client, model: str,
     for fields, head in (({}, "user\n甲\n\n"), ({"system": "乙"}, "user\n乙\n\n")):
         answer = generate(api, model=name, prompt="P", _debug_render_only=True, **fields)
         assert answer["_debug_info"]["rendered_template"] == RENDERED_P.replace("user\n", head)
-
-
-def test_context_goes_on_with_a_conversation(api: httpx.Client) -> None:
-    first = generate(api, prompt=ARTICLE)
-    second = generate(api, prompt="P", context=first["context"])
-    alone = generate(api, prompt="P")
-    assert second["prompt_eval_count"] == pytest.approx(len(first["context"]) + alone["prompt_eval_count"], abs=2)
 
 
 def test_unknown_options_do_not_matter(api: httpx.Client) -> None:
@@ -472,14 +497,9 @@ def test_parameter_of_a_wrong_type_fails_when_it_is_used(api: httpx.Client, mode
 
 
 @pytest.mark.parametrize("name", ["nosuch", f"{MODEL}:v9", ""])
-@pytest.mark.parametrize("route", ["generate", "chat"])
-def test_unknown_model_is_404(api: httpx.Client, route: str, name: str) -> None:
-    body = {"model": name, "prompt": "P", "messages": [{"role": "user", "content": "P"}]}
-    response = api.post(f"/api/{route}", json=body)
-    if route == "generate" or name:
-        assert (response.status_code, response.json()) == (404, {"error": f"model '{name}' not found"})
-    else:
-        assert response.status_code in {400, 404}
+def test_unknown_model_is_404(api: httpx.Client, name: str) -> None:
+    response = api.post("/api/generate", json={"model": name, "prompt": "P"})
+    assert (response.status_code, response.json()) == (404, {"error": f"model '{name}' not found"})
 
 
 def test_names_have_no_case(api: httpx.Client, model: str) -> None:
@@ -512,19 +532,10 @@ def test_what_the_model_cannot_do_is_400(api: httpx.Client, model: str, fields: 
     assert (response.status_code, response.json()) == (400, {"error": error})
 
 
-def test_log_probabilities(api: httpx.Client) -> None:
-    options = {"temperature": 0, "num_predict": 1}
-    (entry,) = generate(api, prompt="a", logprobs=True, top_logprobs=2, options=options)["logprobs"]
-    assert entry["token"] == "請"  # noqa: S105
-    assert entry["bytes"] == list("請".encode())
-    assert entry["logprob"] < 0
-    assert [other["token"] for other in entry["top_logprobs"]] == ["請", "a"]
-
-
 def test_prompt_over_the_window_is_cut_without_a_word(api: httpx.Client) -> None:
     answer = generate(api, prompt=ARTICLE * 20, options={"temperature": 0, "num_predict": 1})
     assert answer["done"]
-    assert answer["prompt_eval_count"] < PARAMETERS["num_ctx"] < len(answer["context"])
+    assert answer["prompt_eval_count"] < PARAMETERS["num_ctx"]
 
 
 def test_prompt_over_the_window_is_400_when_it_must_not_be_cut(api: httpx.Client, model: str) -> None:
@@ -589,39 +600,6 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-# Chat
-
-
-def test_chat_unstreamed(api: httpx.Client, model: str) -> None:
-    messages = [{"role": "user", "content": ARTICLE}]
-    answer = api.post(
-        "/api/chat", json={"model": model, "messages": messages, "stream": False, "options": GREEDY}
-    ).json()
-    assert answer["message"] == {"role": "assistant", "content": "請將以下"}
-    assert (answer["done"], answer["done_reason"]) == (True, "length")
-    assert (answer["prompt_eval_count"], answer["eval_count"]) == (ARTICLE_TOKENS, 3)
-    assert "context" not in answer
-
-
-def test_chat_streams_by_default(api: httpx.Client, model: str) -> None:
-    messages = [{"role": "user", "content": ARTICLE}]
-    *parts, last = lines(api.post("/api/chat", json={"model": model, "messages": messages, "options": GREEDY}))
-    assert "".join(part["message"]["content"] for part in parts) == "請將以下"
-    assert last["done"]
-
-
-def test_chat_renders_every_turn(api: httpx.Client, model: str) -> None:
-    messages = [
-        {"role": "system", "content": "S"},
-        {"role": "user", "content": "P"},
-        {"role": "assistant", "content": "A"},
-        {"role": "user", "content": "P"},
-    ]
-    body = {"model": model, "messages": messages, "stream": False, "_debug_render_only": True}
-    rendered = api.post("/api/chat", json=body).json()["_debug_info"]["rendered_template"]
-    assert rendered == RENDERED_P.replace("user\n", "user\nS\n\n") + "A" + RENDERED_P
 
 
 # Copy and delete

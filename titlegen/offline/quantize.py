@@ -6,11 +6,10 @@ Run as ``python -m titlegen.offline.quantize SOURCE TARGET``: in a process of it
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from titlegen.export import CONVERTER_REMEDY, NO_CONVERTER, quantize_command
+from titlegen.export import quantize_command
 from titlegen.gguf_writer import arrange
 
 # Source: Ollama's server/quantization.go, in the order of its message.
@@ -21,7 +20,7 @@ _Q8_0_FILE_TYPE, _QUANTIZATION_VERSION, _Q8_0_BLOCK = 7, 2, 32
 
 
 class ConversionError(Exception):
-    """The files cannot be converted, or not quantised to that type."""
+    """The file cannot be quantised to that type."""
 
 
 async def quantize(source: Path, target: Path, level: str) -> None:
@@ -38,15 +37,6 @@ async def quantize(source: Path, target: Path, level: str) -> None:
             f"quantizing to {level} needs llama.cpp's program llama-quantize on PATH; install it, use Ollama, or "
             "quantize to q8_0"
         )
-    await run(command, f"quantizing to {level}")
-
-
-async def run(command: Sequence[str], what: str) -> None:
-    """Run one of llama.cpp's programs; it ends with us.
-
-    Raises:
-        ConversionError: it failed; the text says ``what``, and holds the end of its output.
-    """
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
@@ -59,10 +49,8 @@ async def run(command: Sequence[str], what: str) -> None:
         await process.wait()
         raise
     if process.returncode != 0:
-        text = output.decode(errors="replace").strip()
-        if NO_CONVERTER in text:
-            raise ConversionError(CONVERTER_REMEDY)
-        raise ConversionError(f"{what} failed with code {process.returncode}: {text[-_LOG_TAIL_CHARS:]}")
+        text = output.decode(errors="replace").strip()[-_LOG_TAIL_CHARS:]
+        raise ConversionError(f"quantizing to {level} failed with code {process.returncode}: {text}")
 
 
 def write_q8_0(source: Path, target: Path) -> None:

@@ -13,31 +13,26 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 _GO_NAMES = {str: "string", bool: "bool", dict: "map[string]interface {}", list: "[]interface {}"}
 _JSON_NAMES = {str: "string", bool: "bool", dict: "object", list: "array", int: "number", float: "number"}
+# What Python's reader misses at a character, and how Go's says so.
+_GO_ERRORS = {
+    "Expecting property name": "looking for beginning of object key string",
+    "Illegal trailing comma": "looking for beginning of object key string",
+    "Expecting value": "looking for beginning of value",
+    "Expecting ':'": "after object key",
+    "Expecting ','": "after object key:value pair",
+    "Invalid control character": "in string literal",
+    "Invalid \\": "in string escape code",
+}
 
 GENERATE = {
     "model": str,
     "prompt": str,
     "suffix": str,
     "system": str,
-    "template": str,
-    "context": list,
     "stream": bool,
-    "raw": bool,
     "truncate": bool,
     "options": dict,
-    "logprobs": bool,
-    "top_logprobs": int,
     "images": list,
-    "_debug_render_only": bool,
-}
-CHAT = {
-    "model": str,
-    "messages": list,
-    "stream": bool,
-    "truncate": bool,
-    "options": dict,
-    "logprobs": bool,
-    "top_logprobs": int,
     "_debug_render_only": bool,
 }
 CREATE = {
@@ -51,8 +46,14 @@ CREATE = {
     "quantize": str,
     "stream": bool,
 }
+SHOW = {"model": str, "name": str, "system": str, "verbose": bool}
 NAMED = {"model": str, "name": str}
 COPY = {"source": str, "destination": str}
+# What Ollama has and no verb, client or document of ours asks for: refused, so that no answer is another than Ollama's.
+_ABSENT = {
+    "GenerateRequest": ("raw", "template", "context", "format", "logprobs", "top_logprobs"),
+    "CreateRequest": ("adapters", "license", "messages", "parser", "renderer", "requires"),
+}
 
 # Source: Ollama's api.Options; the names in its messages are Go's.
 _INTEGERS = {"num_predict", "num_ctx", "num_keep", "num_batch", "num_gpu", "num_thread", "main_gpu"}
@@ -62,8 +63,9 @@ _LARGEST = 2.0**63
 _FLOATS = {"temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"}
 
 # Source: Go's time.ParseDuration.
-_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([^0-9.]+)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_THINK_LEVELS = ("high", "medium", "low", "max")
 
 
 class ApiError(Exception):
@@ -99,64 +101,54 @@ async def read_body(request: Request, timeout_s: float) -> bytes:
 def parse_body(body: bytes, kind: str, fields: Mapping[str, type]) -> dict[str, Any]:
     """Return a body's JSON object with the fields of ``kind``; others are ignored, and null counts as missing.
 
+    As in Go, a field's case does not matter, and what follows the object is not read.
+
     Raises:
-        ApiError: 400, the body is empty, not JSON, or a field has another type.
+        ApiError: 400, the body is empty, not JSON, a field has another type or is not offered here.
     """
-    if not body.strip():
-        raise ApiError(400, "missing request body")
-    try:
-        # As in Go: what is not UTF-8, and half a surrogate pair, becomes the replacement character.
-        value = json.loads(body.decode("utf-8", errors="replace"), parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ApiError(400, "exceeded max depth") from error
-    except json.JSONDecodeError as error:
-        at_end = error.pos >= len(error.doc.rstrip())
-        shown = error.doc[error.pos : error.pos + 1]
-        raise ApiError(400, "unexpected EOF" if at_end else f"invalid character {shown!r}: {error.msg}") from error
-    except ValueError as error:
-        raise ApiError(400, str(error)) from error
+    value = _read_json(body)
     if not isinstance(value, dict):
         name = "null" if value is None else _JSON_NAMES[type(value)]
         raise ApiError(400, f"json: cannot unmarshal {name} into Go value of type api.{kind}")
+    value = {name.lower(): field for name, field in value.items()}
     found = {}
     for name, type_ in fields.items():
         if (field := value.get(name)) is None:
             continue
-        if not isinstance(field, type_) or (type_ is int and isinstance(field, bool)):
-            raise ApiError(
-                400,
-                f"json: cannot unmarshal {_JSON_NAMES[type(field)]} into Go struct field {kind}.{name} "
-                f"of type {_GO_NAMES.get(type_, 'int')}",
-            )
+        if not isinstance(field, type_):
+            go_name = "map[string]string" if name == "files" else _GO_NAMES[type_]
+            found_name = f"json: cannot unmarshal {_JSON_NAMES[type(field)]} into Go struct field {kind}.{name}"
+            raise ApiError(400, f"{found_name} of type {go_name}")
         found[name] = plain(field) if isinstance(field, str) else field
+    for name in _ABSENT.get(kind, ()):
+        if value.get(name):
+            raise ApiError(400, f'"{name}" is not offered by the bundled server; use Ollama')
     found["keep_alive"] = parse_keep_alive(value.get("keep_alive"))
-    found |= {name: value[name] for name in ("think", "format") if value.get(name)}
-    if "format" in found:
-        # Keys and values of a schema are texts, too.
-        found["format"] = json.loads(plain(json.dumps(found["format"], ensure_ascii=False)))
+    found["think"] = _parse_think(value.get("think"))
     return found
+
+
+def _read_json(body: bytes) -> Any:
+    # As in Go: what is not UTF-8, and half a surrogate pair, becomes the replacement character.
+    text = body.decode("utf-8", errors="replace").lstrip(" \t\r\n")
+    if not text:
+        raise ApiError(400, "missing request body")
+    try:
+        return json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text)[0]
+    except RecursionError as error:
+        raise ApiError(400, "exceeded max depth") from error
+    except json.JSONDecodeError as error:
+        shown = text[error.pos : error.pos + 1]
+        missed = next((go for said, go in _GO_ERRORS.items() if error.msg.startswith(said)), error.msg)
+        at_end = not shown.strip(" \t\r\n") or error.msg.startswith("Unterminated")
+        raise ApiError(400, "unexpected EOF" if at_end else f"invalid character {shown!r} {missed}") from error
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
 
 
 def plain(text: str) -> str:
     """Return a text that can be encoded: half a surrogate pair becomes the replacement character."""
     return _SURROGATE.sub("\ufffd", text)
-
-
-def parse_messages(messages: list[Any]) -> list[dict[str, str]]:
-    """Return chat messages with their role and content.
-
-    Raises:
-        ApiError: 400, one is no message.
-    """
-    found = []
-    for message in messages:
-        if not isinstance(message, dict) or not all(isinstance(message.get(k, ""), str) for k in ("role", "content")):
-            raise ApiError(400, "json: cannot unmarshal value into Go struct field ChatRequest.messages")
-        role = message.get("role", "")
-        if role not in {"system", "user", "assistant", "tool"}:
-            raise ApiError(400, f'invalid role: {role}, role must be one of ["system", "user", "assistant", "tool"]')
-        found.append({"role": role, "content": plain(message.get("content", ""))})
-    return found
 
 
 def parse_keep_alive(value: Any) -> float | None:
@@ -170,7 +162,7 @@ def parse_keep_alive(value: Any) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return -1.0 if value < 0 else float(min(value, 1e9))
     if not isinstance(value, str):
-        raise ApiError(400, f"invalid keep_alive: {value!r}")
+        raise ApiError(400, f"Unsupported type: '{_GO_NAMES[type(value)]}'")
     sign, digits = (-1.0, value[1:]) if value.startswith("-") else (1.0, value.removeprefix("+"))
     if digits == "0":
         return 0.0
@@ -179,49 +171,54 @@ def parse_keep_alive(value: Any) -> float | None:
     parts = _DURATION.findall(digits)
     if not parts or "".join(number + unit for number, unit in parts) != digits:
         raise ApiError(400, f'time: invalid duration "{value}"')
+    for _, unit in parts:
+        if unit not in _UNITS:
+            raise ApiError(400, f'time: unknown unit "{unit}" in duration "{value}"')
     seconds = sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
     return -1.0 if seconds < 0 else min(seconds, 1e9)
 
 
+def _parse_think(value: Any) -> bool:
+    """Return whether the model is to think before it answers.
+
+    Raises:
+        ApiError: 400, it is neither a truth value nor a level.
+    """
+    levels = f"{', '.join(json.dumps(level) for level in _THINK_LEVELS)}, true, or false"
+    if value is not None and not isinstance(value, (bool, str)):
+        raise ApiError(400, f"think must be a boolean or string ({levels})")
+    if isinstance(value, str) and value and value not in _THINK_LEVELS:
+        raise ApiError(400, f"invalid think value: {json.dumps(plain(value), ensure_ascii=False)} (must be {levels})")
+    return bool(value)
+
+
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that are known, in the types that the engine wants; unknown ones are left out.
+    """Return the options that are known, in the types that the engine wants; unknown ones and null are left out.
 
     Raises:
         ApiError: 500, as in Ollama: an option has another type.
     """
+    known = {name: value for name, value in options.items() if value is not None}
     found: dict[str, Any] = {}
-    for name, value in options.items():
+    for name, value in known.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
         if name in _INTEGERS:
-            if not number:
-                raise ApiError(500, f'option "{name}" must be of type integer')
-            found[name] = int(value)
+            found[name] = int(_must(number, name, "of type integer") and value)
         elif name in _FLOATS:
-            if not number:
-                raise ApiError(500, f'option "{name}" must be of type float32')
-            found[name] = float(value)
+            found[name] = float(_must(number, name, "of type float32") and value)
+        elif name == "use_mmap":
+            _must(isinstance(value, bool), name, "of type boolean")
         elif name == "stop":
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise ApiError(500, 'option "stop" must be of an array of strings')
+            _must(isinstance(value, list), name, "of type array")
+            _must(all(isinstance(item, str) for item in value), name, "of an array of strings")
             found[name] = [plain(item) for item in value if item]
     return found
 
 
-def check_format(form: Any) -> None:
-    """Check what an answer is to look like: nothing, ``json`` or a JSON schema.
-
-    Raises:
-        ApiError: 500, as in Ollama: it is something else, or holds a number that is none.
-    """
-    if not form or form == "json":
-        return
-    if not isinstance(form, dict):
-        shown = json.dumps(json.dumps(form, ensure_ascii=False), ensure_ascii=False)
-        raise ApiError(500, f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
-    try:
-        json.dumps(form, allow_nan=False)
-    except ValueError as error:
-        raise ApiError(500, "invalid JSON schema in format") from error
+def _must(holds: bool, name: str, kind: str) -> bool:  # noqa: FBT001 - what has to hold
+    if not holds:
+        raise ApiError(500, f'option "{name}" must be {kind}')
+    return True
 
 
 def _refuse_constant(name: str) -> Any:

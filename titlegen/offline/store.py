@@ -19,8 +19,9 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _DEFAULT_HOST, _DEFAULT_NAMESPACE, _DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
-_DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 _UPLOAD = ".upload-"
+DEFAULT_TEMPLATE = "{{ .Prompt }}"
 
 
 class BadNameError(ValueError):
@@ -82,7 +83,7 @@ class StoredModel:
     """A model as its manifest describes it."""
 
     name: str
-    """Name as it was given at creation, with its tag."""
+    """Name as it was first given, with its tag."""
     full_name: str
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
@@ -121,7 +122,7 @@ class StoredModel:
         """Return the model's details in Ollama's words."""
         family = self.config["family"]
         return {
-            "parent_model": "",
+            "parent_model": self.config.get("parent_model", ""),
             "format": "gguf",
             "family": family,
             "families": [family],
@@ -139,7 +140,6 @@ def describe(header: GgufHeader) -> dict[str, Any]:
         "context_length": header.number("context_length"),
         "embedding_length": header.number("embedding_length"),
         "bos": header.bos,
-        "space_prefix": bool(header.fields.get("tokenizer.ggml.add_space_prefix", True)),
     }
 
 
@@ -243,8 +243,12 @@ class Store:
         return layer, True
 
     def save(self, name: ModelName, layers: list[Layer], config: Mapping[str, Any]) -> None:
-        """Give layers a name; a model that had it loses it in the same moment, and the blobs that only it had go."""
+        """Give layers a name; a model that had it loses it in the same moment, and the blobs that only it had go.
+
+        The name keeps the case in which it was given first.
+        """
         replaced = self._read(self._manifest(name))
+        name = ModelName.parse(replaced.full_name) if replaced else name
         manifest = {
             "name": name.short,
             "full_name": name.full,

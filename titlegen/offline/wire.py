@@ -1,17 +1,14 @@
-"""HTTP as the offline servers need it on loopback: who may ask, how long a request may take, answers in parts."""
+"""HTTP as the bundled server needs it: how long a request may take, and answers in parts."""
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from titlegen.offline.answer import line
@@ -20,66 +17,10 @@ from titlegen.offline.requests import ApiError
 log = logging.getLogger("titlegen.offline")
 
 _CLIENT_GONE = 499
+JSON = "application/json; charset=utf-8"
+# What Ollama says of an answer that it gathered from a stream, a failure too.
+GATHERED_JSON = "application/json"
 Parts = AsyncGenerator[dict[str, Any]]
-
-
-class LoopbackGuard:
-    """Middleware: answers only to loopback names, so that no web page can reach the server, and logs each request.
-
-    Neither queries nor bodies are logged: they hold articles.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.monotonic()
-        status = 0
-
-        async def watch(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        app: ASGIApp = self._app
-        if not _is_local(headers.get(b"host", b"").decode("latin-1")) or not (origin == "" or _is_local_url(origin)):
-            app = Response(status_code=403)
-        try:
-            await app(scope, receive, watch)
-        finally:
-            elapsed_ms = 1000 * (time.monotonic() - started)
-            log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, elapsed_ms)
-
-
-def _is_local(host: str) -> bool:
-    """Return whether a Host header names this machine."""
-    try:
-        name = urlsplit(f"//{host}").hostname if host else ""
-    except ValueError:
-        return False
-    if not name:
-        return host == ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
-
-
-def _is_local_url(origin: str) -> bool:
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and _is_local(parts.netloc)
 
 
 class TimedProtocol(H11Protocol):
@@ -192,6 +133,7 @@ async def respond(
     stream: bool,
     gather: Callable[[Sequence[dict[str, Any]]], dict[str, Any]],
     failures: tuple[type[Exception], ...],
+    media_type: str = JSON,
 ) -> Response:
     """Return the answer that parts make: line by line, or gathered into one; nothing is made for a client that left.
 
@@ -201,9 +143,10 @@ async def respond(
         stream: answer line by line.
         gather: makes one answer of all parts.
         failures: what the source raises with a text for the client.
+        media_type: of a gathered answer, and of a failure before the first part.
 
     Raises:
-        Exception: what the source raised before its first part, or at any time when the parts are gathered.
+        Exception: what else the source raised before its first part, or at any time when the parts are gathered.
     """
     gone = asyncio.ensure_future(_disconnected(request))
     made: list[dict[str, Any]] = []
@@ -212,7 +155,10 @@ async def respond(
             if stream:
                 return _PartsResponse(part, parts, failures)
             made.append(part)
-        return json_response(gather(made))
+        return json_response(gather(made), media_type=media_type)
+    except failures as error:
+        parts.cancel()
+        return error_response(getattr(error, "status", 500), str(error), media_type)
     except ClientGoneError:
         parts.cancel()
         return Response(status_code=_CLIENT_GONE)
@@ -244,15 +190,20 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def json_response(value: Any, status: int = 200) -> JSONResponse:
+def json_response(value: Any, status: int = 200, media_type: str = JSON) -> JSONResponse:
     """Return a JSON answer with Ollama's content type."""
-    return JSONResponse(value, status, media_type="application/json; charset=utf-8")
+    return JSONResponse(value, status, media_type=media_type)
 
 
-def error_response(status: int, text: str) -> JSONResponse:
+def error_response(status: int, text: str, media_type: str = JSON) -> JSONResponse:
     """Return Ollama's form of an error; a connection with an unread body is closed."""
     headers = {"Connection": "close"} if status in {408, 413} else None
-    return JSONResponse({"error": text}, status, headers, media_type="application/json; charset=utf-8")
+    return JSONResponse({"error": text}, status, headers, media_type=media_type)
+
+
+def text_response(status: int, text: str) -> Response:
+    """Return a plain text as Ollama's router sends it, without a character set."""
+    return Response(text, status, {"Content-Type": "text/plain"})
 
 
 async def body_chunks(request: Request, timeout_s: float) -> AsyncIterator[bytes]:

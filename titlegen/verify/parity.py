@@ -14,8 +14,8 @@ from titlegen.prompt import (
     neutralise_control_tokens,
     render_completion,
     render_prompt,
-    render_template,
 )
+from titlegen.template import Template
 from titlegen.verify.check import Check, none_wrong
 from titlegen.verify.llama_cpp import ask, llama_server
 
@@ -30,11 +30,13 @@ def load_tokenizer(export: Path) -> Any:
 def check_prompt_bytes(export: Path, articles: Sequence[str], tokenizer: Any = None) -> Check:
     """The chat template and the Ollama template render the very bytes that the model was trained on."""
     tokenizer = tokenizer or load_tokenizer(export)
+    template = Template(TEMPLATE)
     wrong = []
     for number, article in enumerate(articles):
         trained = render_prompt(article)
         chat = tokenizer.apply_chat_template(chat_messages(article), tokenize=False, add_generation_prompt=True)
-        served = BOS + render_template(TEMPLATE, SYSTEM, neutralise_control_tokens(article).strip())
+        prompt = neutralise_control_tokens(article).strip()
+        served = BOS + template.render({"System": SYSTEM, "Prompt": prompt})
         if chat != trained:
             wrong.append(f"article {number}: the chat template renders {_difference(trained, chat)}")
         if served != trained:
