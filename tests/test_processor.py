@@ -22,7 +22,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd sve bf16 i8mm\nCPU part\t: 0xd40\n"
 def test_features_come_from_the_first_core(
     text: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("titlegen.settings._PROCESSOR_LIMITS", ())
+    monkeypatch.setattr("titlegen.environment._PROCESSOR_LIMITS", ())
     if text is not None:
         (tmp_path / "cpuinfo").write_text(text)
     assert describe_processor(tmp_path / "cpuinfo").endswith(expected)
