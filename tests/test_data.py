@@ -134,7 +134,7 @@ def test_a_broken_line_is_named_with_its_file_and_number(tmp_path: Path, line: b
     (tmp_path / "val.jsonl").write_bytes(json.dumps(GOOD).encode() + b"\n\n" + line + b"\n")
     with pytest.raises(DataError) as error:
         load_split(tmp_path, "val")
-    assert "val.jsonl, line 3: " in str(error.value)
+    assert "val.jsonl, line 3" in str(error.value)
     assert reason in str(error.value)
 
 
@@ -239,11 +239,69 @@ def test_every_drop_is_counted(run: Run) -> None:
     assert steps[-1]["out"] == results["kept"] == len(all_examples(directory)) == 40
 
 
-def test_a_repeated_id_is_kept_once(run: Run) -> None:
-    rows = [article(number, id=str(number % 38)) for number in range(40)]
-    directory, results = run(rows)
+def test_an_article_that_was_written_on_is_kept_once_under_its_id(run: Run) -> None:
+    rows = [article(number, id=str(number)) for number in range(40)]
+    # The first has grown to more than twice its length, the second has another text under its old title.
+    grown = article(
+        0, id="0", title="改寫後的新標題", content=article(0)["content"] + article(90, sentences=20)["content"]
+    )
+    rewritten = article(91, id="1", title=article(1)["title"])
+    directory, results = run([*rows, grown, rewritten])
     assert dropped(results) == {"duplicate_id": 2}
-    assert sorted(example.id for example in all_examples(directory)) == sorted({r["id"] for r in rows})
+    assert sorted(example.id for example in all_examples(directory)) == sorted(r["id"] for r in rows)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["1.13E+11"] * 40,  # as a spreadsheet rounds them
+        [number % 20 for number in range(40)],  # as files that were joined count
+        [1, *range(1, 40)],
+        [float(number % 10) for number in range(40)],
+        [0.1] * 40,
+        [True] * 40,
+        ["0"] * 40,
+    ],
+    ids=str,
+)
+def test_an_id_that_different_articles_have_loses_none(run: Run, ids: list[Any]) -> None:
+    directory, results = run([article(number, id=identity) for number, identity in enumerate(ids)])
+    assert results["kept"] == 40
+    examples = all_examples(directory)
+    assert len({example.id for example in examples}) == 40
+    shuffled, _ = run(seeded(1).sample([article(n, id=identity) for n, identity in enumerate(ids)], 40))
+    assert sorted(example.id for example in all_examples(shuffled)) == sorted(example.id for example in examples)
+
+
+@pytest.mark.parametrize("none", ["NULL", "null", "None", "NaN", "nan", "N/A", "#N/A", "<NA>", "-", "", " "])
+def test_what_a_database_writes_for_no_id_is_none(run: Run, none: str) -> None:
+    directory, results = run([article(number, id=none) for number in range(40)])
+    assert results["kept"] == 40
+    assert results["notes"] == []
+    assert none not in {example.id for example in all_examples(directory)}
+
+
+@pytest.mark.fault
+def test_ids_that_restart_in_each_file_lose_no_article(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    # Even the same article is judged by its content alone there.
+    for place, name in enumerate(("test", "train")):
+        write_jsonl(folder / f"{name}.jsonl", [article(20 * place + number, id=number) for number in range(20)])
+    directory, results = run(folder)
+    assert (results["rows"], results["kept"]) == (40, 40)
+    assert len({example.id for example in all_examples(directory)}) == 40
+
+
+@pytest.mark.fault
+def test_many_repeated_ids_are_a_warning_and_named_by_an_empty_split(run: Run) -> None:
+    rows = [article(number, id=number) for number in range(20)]
+    copies = [article(number, id=number, content=article(number)["content"] + "後記。") for number in range(20)]
+    _, results = run([*rows, *copies])
+    assert any("duplicate_id left out 20 of 40 rows" in note for note in results["notes"])
+    with pytest.raises(DataError, match=r"the val split is empty: 2 articles are left \(left out: duplicate_id 6\)"):
+        run([article(number % 2, id=number % 2) for number in range(8)])
 
 
 def test_an_id_that_no_file_could_hold_is_replaced(run: Run) -> None:

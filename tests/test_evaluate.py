@@ -277,7 +277,7 @@ def test_a_predictions_file_may_be_in_any_order(tmp_path: Path) -> None:
         (lambda rows: [{"id": "a0"}, *rows[1:]], r"line 1: key 'prediction' is missing"),
         (lambda rows: [{"id": "a0", "prediction": None}, *rows[1:]], r"line 1: key 'prediction' is NoneType"),
         (lambda rows: [{"id": 0, "prediction": ""}, *rows[1:]], r"line 1: key 'id' is int instead of text"),
-        (lambda rows: [*rows[1:], ["a0", "甲"]], r"line 24: list instead of an object"),
+        (lambda rows: [*rows[1:], ["a0", "甲"]], r"line 24 cannot be read: list instead of an object"),
         (lambda _: [], r"24 ids missing"),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_predictions_file_that_does_not_fit_is_named(tmp_path: Path, change: A
 def test_a_predictions_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes('{"id": "a0", "prediction": "甲"}\n{"id": "a1", "prediction": "臺'.encode() + b'\xa5"}\n')
-    with pytest.raises(DataError, match=r"p\.jsonl, line 2: not UTF-8 \(byte 0xa5"):
+    with pytest.raises(DataError, match=r"p\.jsonl, line 2 cannot be read: not UTF-8 \(byte 0xa5"):
         read_predictions(path, EXAMPLES)
     path.write_text('{"id": "a0", "prediction": "\\ud83d"}\n', encoding="utf-8")
     with pytest.raises(DataError, match="line 1: 'prediction' holds half of a surrogate pair"):

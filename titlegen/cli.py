@@ -189,13 +189,13 @@ def generate(
     concurrency: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=256))] = 4,
     as_json: AsJson = False,
 ) -> int:
-    """Print a title for an article, or write one for every line of a JSONL file, from the deployed model.
+    """Print a title for an article, or write one for every row of a file or folder, from the deployed model.
 
     A run over a file can be interrupted: the same command goes on from what is written. Exit code 1 when an article
     of the file got no title; its line in the result says why.
 
     Args:
-        article: path of a UTF-8 text file, - for standard input, or with --out a JSONL file of articles.
+        article: path of a text file, - for standard input, or with --out a file, folder or pattern as for prepare.
         settings: all settings; --data.content-column names the column that holds the article.
         out: JSONL file for the titles, in the order of the articles.
         number: titles for each article, the best first by the output contract and by numbers that the article has.
@@ -203,14 +203,15 @@ def generate(
         as_json: print titles, timings and token counts as one JSON object.
     """
     from titlegen import service
+    from titlegen.data.files import is_table
 
     resolved = settings or load_settings()
     if out is not None:
         result = service.generate_file(resolved, article, out, number=number, concurrency=concurrency)
         _emit(result, result["message"], as_json=as_json)
         return EXIT_GATE if result["failed"] else EXIT_DONE
-    if Path(article).suffix.lower() in {".jsonl", ".ndjson"}:
-        raise ConfigError(f"{article} is a file of many articles; say with --out where their titles go")
+    if is_table(article):
+        raise ConfigError(f"{article} is a file or folder of many articles; say with --out where their titles go")
     answers = service.generate(resolved, article, number)
     value = answers[0] if number == 1 else {**answers[0], "candidates": answers}
     _emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.daemon import stop_daemon
+from titlegen.encodings import decode_text
 from titlegen.errors import DataError
 from titlegen.runs import say
 from titlegen.settings import Settings
@@ -21,22 +22,20 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
 
     Args:
         settings: all settings.
-        article: path of a UTF-8 text file, or ``-``.
+        article: path of a text file, or ``-``.
         number: titles at most.
 
     Raises:
-        DataError: the file cannot be read as UTF-8 text.
+        DataError: the file cannot be read as text.
         ServeError: the server or the model does not answer.
     """
     try:
         raw = sys.stdin.buffer.read() if article == "-" else Path(article).read_bytes()
-        text = raw.decode("utf-8-sig")
     except OSError as error:
         raise DataError(
             f"cannot read {article!r}: {error.strerror}; give a text file, or - for standard input"
         ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{article!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    text = decode_text(raw, repr(article), settings.data.encoding)
     with _client(settings) as client:
         answers = client.generate_candidates(text, number)
     if answers[0].trimmed:
@@ -45,7 +44,7 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
 
 
 def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> dict[str, Any]:
-    """Write the deployed model's titles for the articles of a JSONL file; an interrupted run is gone on from.
+    """Write the deployed model's titles for the articles of a file or folder; an interrupted run is gone on from.
 
     Raises:
         DataError: the source cannot be read, or the target is something else's result.
@@ -61,11 +60,10 @@ def generate_file(settings: Settings, source: str, target: Path, *, number: int,
     with _client(settings) as client:
         result = serving.generate_file(
             client,
-            Path(source),
+            settings.data.model_copy(update={"source": source, "limit": 0}),
             target,
             concurrency=concurrency,
             number=number,
-            content_column=settings.data.content_column,
             on_line=progress,
         )
     text = f"{result['lines'] - result['failed']} titles in {target}, {result['failed']} articles without one"

@@ -32,9 +32,15 @@ class DataSettings(Stage):
     """Where the articles come from and how they become train, val and test."""
 
     source: str = "AWeirdDev/zh-tw-pts-articles-sm"
-    """Hub data set name, path to JSONL, CSV or Parquet, or `embedded` for the corpus shipped with titlegen."""
+    """Hub data set, file, folder or pattern of JSON, CSV or Parquet, or `embedded` for the corpus of titlegen."""
     revision: str | None = None
     """Hub revision of the data set; a branch may move, which goes unnoticed, a commit id may not."""
+    config_name: str | None = None
+    """Configuration (subset) of a Hub data set that has several."""
+    source_split: str | None = None
+    """Split of a Hub data set that is read, or several joined by `+`; all of them by default."""
+    encoding: str | None = None
+    """Encoding of text files that are not UTF-8, UTF-16 or UTF-32, such as `big5` or `gb18030`."""
     content_column: str = "content"
     """Column that holds the article."""
     title_column: str = "title"

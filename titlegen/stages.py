@@ -4,12 +4,11 @@ import json
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import ConfigError, DataError
-from titlegen.manifest import check_files, digest_file, digest_json, read_manifest, stage_key, write_atomically
+from titlegen.manifest import check_files, digest_file, read_manifest, stage_key, write_atomically
 from titlegen.models import fingerprint, resolve_base
 from titlegen.runs import StageRun, recall, remember, run_stage, say
 from titlegen.settings import EMBEDDED, DataSettings, Settings
@@ -33,7 +32,7 @@ def prepare(settings: Settings) -> StageRun:
         settings.directory / "data",
         # The number of workers changes the speed and nothing else.
         settings.data.model_dump(mode="json", exclude={"workers"}),
-        {"source": _source_digest(settings), "tokenizer": digest_file(tokenizer)},
+        {"source": data.source_digest(settings.data), "tokenizer": digest_file(tokenizer)},
         lambda directory: data.prepare(settings.data, tokenizer, directory),
     )
     for note in run.results["notes"] if run.fresh else ():
@@ -336,16 +335,3 @@ def _check_served(settings: Settings, titles: Sequence[str], client: "Client") -
     kind = settings.serve.quantize or settings.export.gguf_types[0]
     check: dict[str, Any] = require([check_served(served, titles, kind.upper())])["checks"][0]
     return check
-
-
-def _source_digest(settings: Settings) -> str:
-    source = settings.data.source
-    if source == EMBEDDED:
-        folder = resources.files("titlegen") / "corpus"
-        return digest_json(
-            sorted(item.read_text(encoding="utf-8") for item in folder.iterdir() if ".jsonl" in item.name)
-        )
-    path = Path(source)
-    if path.is_file():
-        return digest_file(path)
-    return digest_json([source, settings.data.revision])

@@ -2,5 +2,6 @@
 
 from titlegen.data.example import Example, load_split
 from titlegen.data.prepare import prepare
+from titlegen.data.sources import source_digest
 
-__all__ = ["Example", "load_split", "prepare"]
+__all__ = ["Example", "load_split", "prepare", "source_digest"]

@@ -13,6 +13,7 @@ from titlegen.manifest import write_atomically
 
 PICTURE = "lengths.png"
 _BINS = 40
+_EXAMPLE_CHARS = 120
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_{}[]#|~!"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
@@ -87,6 +88,7 @@ def render_card(card: Mapping[str, Any]) -> str:
         "# Data card",
         paragraphs["source"],
         paragraphs["counts"],
+        *_reading(card["read"]),
         "## Steps",
         _table(("step", "in", "dropped", "out"), [(s["step"], s["in"], s["dropped"], s["out"]) for s in card["steps"]]),
         *_dates(card["dates"], card["notes"]),
@@ -115,6 +117,21 @@ def _dates(dates: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
     ]
     table = _table(("written", "articles", "examples"), rows)
     return ["## Dates", *([_escape(f"{'; '.join(notes)}.")] if notes else []), table]
+
+
+def _reading(read: Mapping[str, Any]) -> list[str]:
+    """Return what the reader made of the source, files and cells; nothing when there is nothing to say."""
+    rows = [
+        *((f"{what}: flattened to text", count) for what, count in read["flattened"].items()),
+        *((f"instruction taken off: {what}", count) for what, count in read["instructions"].items()),
+        *((f"left out: {what}", count) for what, count in read["left_out"].items()),
+        *((("articles that share an id with others", read["ambiguous_ids"]),) if read["ambiguous_ids"] else ()),
+    ]
+    forms = Counter(read["files"].values())
+    files = ", ".join(f"{count} as {_escape(form)}" for form, count in forms.most_common())
+    passed = f"; {len(read['passed_over'])} passed over, which are no tables" if read["passed_over"] else ""
+    table = _table(("what", "rows"), [(_escape(what[:_EXAMPLE_CHARS]), count) for what, count in rows])
+    return ["## Reading", f"Files or splits: {files}{passed}.", *([table] if rows else [])]
 
 
 def _rule_table(rules: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """Near-duplicates: MinHash finds candidates, the exact Jaccard similarity of character 5-grams decides."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +28,10 @@ _ESTIMATE_MARGIN = 0.15
 _MISS = 1e-4
 _CACHED_SETS = 4096
 _REMEMBERED_PAIRS = 1_000_000
+# An article that is written on keeps at least half of the shorter version.
+_REVISED_SHARE = 0.5
+# An id that more rows share names no article.
+_MAX_REVISIONS = 32
 
 
 def mix(values: U64) -> U64:
@@ -72,6 +77,12 @@ def jaccard(a: U64, b: U64) -> float:
     both = np.sort(np.concatenate([a, b]))
     shared = int(np.count_nonzero(both[1:] == both[:-1]))
     return shared / (len(both) - shared)
+
+
+def contained(a: U64, b: U64) -> float:
+    """Return the share of the smaller shingle set that the larger one holds."""
+    both = np.sort(np.concatenate([a, b]))
+    return int(np.count_nonzero(both[1:] == both[:-1])) / min(len(a), len(b))
 
 
 def rows_per_band(threshold: float) -> int:
@@ -130,10 +141,38 @@ class Clusters:
         return np.array([self.find(row) for row in range(len(self._parent))], dtype=np.int64)
 
 
-def join_equal(clusters: Clusters, keys: U64) -> int:
-    """Join rows with equal keys, 0 being no key; returns how many joins there were."""
-    runs = (members.tolist() for members in _runs(keys) if keys[members[0]])
-    return sum(clusters.join(members[0], other) for members in runs for other in members[1:])
+def join_revisions(
+    clusters: Clusters, keys: U64, titles: U64, digests: U64, read_text: Callable[[int], str]
+) -> tuple[int, Rows]:
+    """Join rows of one id whose titles are equal or of which one holds half of the other.
+
+    An id alone proves nothing: spreadsheets round it, exports count anew from 0, databases write NULL. The clusters do
+    not depend on the order of the rows.
+
+    Args:
+        clusters: grown in place.
+        keys: of id and file, 0 for no id, ``(rows,)``.
+        titles: digests, ``(rows,)``.
+        digests: of the rows, ``(rows,)``.
+        read_text: returns the article of a row.
+
+    Returns:
+        The number of joins, and the rows whose id other articles have, too.
+    """
+    joins = 0
+    ambiguous: list[int] = []
+    for run in _runs(keys):
+        if not keys[run[0]]:
+            continue
+        members = run[np.argsort(digests[run], kind="stable")].tolist()
+        if len(members) <= _MAX_REVISIONS:
+            shingles = lru_cache(maxsize=None)(lambda row: shingle_set(read_text(row)))
+            for a, b in itertools.combinations(members, 2):
+                if titles[a] == titles[b] or contained(shingles(a), shingles(b)) >= _REVISED_SHARE:
+                    joins += clusters.join(a, b)
+        if len({clusters.find(row) for row in members}) > 1:
+            ambiguous += members
+    return joins, np.array(sorted(ambiguous), dtype=np.int64)
 
 
 def join_similar(

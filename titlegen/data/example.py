@@ -1,11 +1,13 @@
 """What the other stages read: one article with its title, out of the JSONL files that ``prepare`` wrote."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from titlegen.data.lines import numbered_lines, read_head
+from titlegen.data.records import Unreadable, unreadable_row
+from titlegen.encodings import detect_encoding
 from titlegen.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -42,24 +44,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: a line is not UTF-8, not JSON or not an object.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start}); "
-                    "save the file as UTF-8"
-                ) from error
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error}); correct or remove the line") from error
-            except RecursionError as error:
-                raise DataError(f"{path}, line {number}: nested too deeply; correct or remove the line") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{path}, line {number}: {type(record).__name__} instead of an object {{...}}")
-            yield number, record
+    for number, record in numbered_lines(path, detect_encoding(read_head(path), str(path))):
+        if isinstance(record, Unreadable):
+            raise unreadable_row(str(path), "line", number, record.reason)
+        yield number, dict(record)
 
 
 def _example(record: dict[str, Any], path: Path, number: int) -> Example:

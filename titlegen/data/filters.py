@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
+from titlegen.data.cells import describe
 from titlegen.data.dates import Reading, read_date
 from titlegen.data.sources import Row
 from titlegen.settings import DataSettings
@@ -68,11 +69,21 @@ def clean_row(row: Row, settings: DataSettings, content_removals: Removals, titl
 
 def unreadable(row: Row) -> str | None:
     """Return why a row cannot be cleaned at all, None when it can."""
+    if row.problem:
+        return "oversized"  # Any other stops the stage.
     if row.content is None or row.title is None:
         return "missing"
     if not (isinstance(row.content, str) and isinstance(row.title, str)):
         return "not_text"
     return "oversized" if len(row.content) > MAX_CONTENT_CHARS or len(row.title) > MAX_CONTENT_CHARS else None
+
+
+def describe_unreadable(row: Row) -> str:
+    """Return what a row that cannot be cleaned holds in place of an article; empty for one that can."""
+    if row.problem:
+        return row.problem
+    wrong = ((role, value) for role, value in (("content", row.content), ("title", row.title)))
+    return next((f"{role} is {describe(value)}" for role, value in wrong if not isinstance(value, str)), "")
 
 
 def failed_bound(clean: Clean, settings: DataSettings) -> str | None:
@@ -165,9 +176,12 @@ def _source_name(name: str) -> str:
     return clean_title(name[:200]) or "unknown"
 
 
-def _usable_id(identity: str | None) -> str | None:
+def _usable_id(identity: str | int | None) -> str | None:
     # The id stands in every file that follows; a long or unprintable one is replaced by its digest.
-    if identity is None or (identity.isprintable() and len(identity) <= _MAX_ID_CHARS):
+    if identity is None:
+        return None
+    identity = str(identity)
+    if identity.isprintable() and len(identity) <= _MAX_ID_CHARS:
         return identity
     return digest_hex(identity)
 

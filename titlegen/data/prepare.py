@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
@@ -16,9 +17,10 @@ from titlegen.data.card import write_card
 from titlegen.data.date_notes import count_dates, describe_dates
 from titlegen.data.date_order import decide_orders, settle
 from titlegen.data.dates import UNDATED
-from titlegen.data.dedup import U64, Clusters, Rows, join_equal, join_similar
+from titlegen.data.dedup import U64, Clusters, Rows, join_revisions, join_similar, mix
 from titlegen.data.example import KEYS, SPLITS
 from titlegen.data.filters import REASONS
+from titlegen.data.notes import describe_findings
 from titlegen.data.shorten import STRATEGIES, load_counter, shorten, title_coverage
 from titlegen.data.sources import Source, open_source
 from titlegen.data.split import balance_rows, best_first, draw, keep_first, leak_rate, split_rows
@@ -39,6 +41,8 @@ class Kept:
     clusters: Rows
     """Cluster of every row, the dropped ones included."""
     dropped: dict[str, int]
+    ambiguous: Rows
+    """Rows whose id stands for other articles, too."""
 
 
 def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> dict[str, Any]:
@@ -67,12 +71,14 @@ def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> di
         late = set(settle(pool.days, pool.date_forms, pool.date_choices, orders).tolist())
         kept = deduplicate(pool, settings)
         dates = count_dates(pool, kept.rows, orders)
-        notes = list(describe_dates(dates))
+        notes = describe_findings(source, pool, kept.dropped["duplicate_id"], kept.ambiguous)
+        notes += describe_dates(dates)
         if settings.split == "time" and (pool.days[kept.rows] == UNDATED).all():
             raise DataError(_no_dates(notes))
-        splits = split_rows(pool.days[kept.rows], pool.digests[kept.rows], settings)
+        splits = split_rows(pool.days[kept.rows], pool.digests[kept.rows], settings, _drops(pool, kept))
         splits = {name: kept.rows[places] for name, places in splits.items()}
-        written = {name: _split_lines(pool, rows, name, settings, late) for name, rows in splits.items()}
+        shared = _shared_ids(pool, kept.rows)
+        written = {name: _split_lines(pool, rows, name, settings, late, shared) for name, rows in splits.items()}
         sizes = {name: _write_lines(directory / f"{name}.jsonl", parts) for name, parts in written.items()}
         write_dataset(directory, Path(folder))
         results = _results(source, pool, kept, sizes, settings)
@@ -102,7 +108,10 @@ def check_settings(settings: DataSettings) -> None:
 def deduplicate(pool: Collected, settings: DataSettings) -> Kept:
     """Return one row of each cluster of near-duplicates, and of each title."""
     clusters = Clusters(len(pool.digests))
-    repeated_ids = join_equal(clusters, pool.ids)
+    first_text = np.searchsorted(pool.views, np.arange(len(pool.digests))).tolist()
+    repeated_ids, ambiguous = join_revisions(
+        clusters, _id_keys(pool), pool.titles, pool.digests, lambda row: pool.texts[first_text[row]].decode()
+    )
     near = join_similar(
         clusters, pool.views, _bands(pool), pool.signatures, lambda n: pool.texts[n].decode(), settings.near_duplicate
     )
@@ -112,7 +121,14 @@ def deduplicate(pool: Collected, settings: DataSettings) -> Kept:
     # One headline over different bodies says nothing about either.
     titled = keep_first(unique, pool.titles)
     dropped = {"duplicate_id": repeated_ids, "near_duplicate": near, "same_title": len(unique) - len(titled)}
-    return Kept(titled, labels, dropped)
+    return Kept(titled, labels, dropped, ambiguous)
+
+
+def _id_keys(pool: Collected) -> U64:
+    """Return a key of id and part for each row, 0 for no id: exports count anew in each file and split."""
+    keys: U64 = mix(pool.ids ^ mix(pool.parts.astype(np.uint64) + np.uint64(1)))
+    keys[pool.ids == 0] = 0
+    return keys
 
 
 def _bands(pool: Collected) -> Iterator[U64]:
@@ -120,29 +136,44 @@ def _bands(pool: Collected) -> Iterator[U64]:
         yield np.concatenate([keys[:, band] for keys in pool.band_keys])
 
 
+def _drops(pool: Collected, kept: Kept) -> dict[str, int]:
+    return dict((pool.counts.dropped + Counter(kept.dropped)).most_common(4))
+
+
+def _shared_ids(pool: Collected, rows: Rows) -> set[int]:
+    """Return the rows that need another id, since several articles that are kept have theirs."""
+    ids = pool.ids[rows]
+    _, places, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    return set(rows[(counts[places] > 1) & (ids != 0)].tolist())
+
+
 def _split_lines(
-    pool: Collected, rows: Rows, name: str, settings: DataSettings, late: AbstractSet[int]
+    pool: Collected, rows: Rows, name: str, settings: DataSettings, late: AbstractSet[int], shared: AbstractSet[int]
 ) -> Iterator[bytes]:
-    """Yield the lines of a split; ``late`` are the rows that got their date after their line was written."""
+    """Yield the lines of a split.
+
+    Args:
+        pool: all clean rows.
+        rows: those of the split.
+        name: of the split.
+        settings: whether it is balanced.
+        late: rows that got their date after their line was written.
+        shared: rows whose id other articles of the output have, too.
+    """
     chosen = [(row, 0) for row in rows.tolist()]
     if settings.balance and name == "train":
         chosen = balance_rows(rows, pool.title_chars, pool.digests, settings.seed)
     for row, copy in chosen:
         line = pool.lines[row]
-        yield _copy(_with_date(line, int(pool.days[row])) if row in late else line, copy)
-
-
-def _with_date(line: bytes, day: int) -> bytes:
-    record = json.loads(line) | {"date": date.fromordinal(day).isoformat()}
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-
-
-def _copy(line: bytes, number: int) -> bytes:
-    if not number:
-        return line
-    record = json.loads(line)
-    record["id"] = f"{record['id']}#{number + 1}"
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        if not (copy or row in late or row in shared):
+            yield line
+            continue
+        record = json.loads(line)
+        if row in late:
+            record["date"] = date.fromordinal(int(pool.days[row])).isoformat()
+        identity = f"{pool.digests[row]:016x}" if row in shared else record["id"]
+        record["id"] = identity + (f"#{copy + 1}" if copy else "")
+        yield json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
@@ -225,6 +256,14 @@ def _results(
     return {
         "source": source.name,
         "columns": source.columns,
+        "read": {
+            "files": source.findings.files,
+            "passed_over": list(source.findings.passed_over),
+            "flattened": dict(sorted(source.findings.flattened.items())),
+            "instructions": dict(sorted(source.findings.instructions.items())),
+            "left_out": dict(sorted(counts.unread_rows.items())),
+            "ambiguous_ids": len(kept.ambiguous),
+        },
         "rows": counts.rows,
         "kept": len(kept.rows),
         "splits": dict(sizes),

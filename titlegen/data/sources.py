@@ -1,44 +1,56 @@
-"""Raw articles out of the embedded corpus, local files or a Hub data set, as one stream of rows."""
+"""Raw articles out of the embedded corpus, local files or a Hub data set, as one stream of typed rows."""
 
-import csv
-import difflib
 import itertools
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from uuid import UUID
 
-from titlegen.data.example import read_jsonl
-from titlegen.environment import check_remote
+from titlegen.data import arrow
+from titlegen.data.cells import flatten, take_turn
+from titlegen.data.columns import CHATS, find_columns
+from titlegen.data.delimited import open_delimited
+from titlegen.data.files import (
+    ARROW_SUFFIXES,
+    SUFFIXES,
+    TABLE_SUFFIXES,
+    find_files,
+    is_local,
+    stem_of,
+    suffix_of,
+)
+from titlegen.data.hub_sets import open_hub
+from titlegen.data.instructions import Instructions, find_instructions
+from titlegen.data.lines import open_json, read_head
+from titlegen.data.records import Findings, Part, Record, Table, Unreadable, unreadable_row
+from titlegen.encodings import detect_encoding, python_codec
 from titlegen.errors import DataError
-from titlegen.prompt import INSTRUCTION
-from titlegen.proxies import way
+from titlegen.manifest import digest_file, digest_json
 from titlegen.settings import EMBEDDED, DataSettings
 
-_SUFFIXES = (".jsonl", ".csv", ".parquet")
+# Records by which columns and instructions are found.
 _HEAD_RECORDS = 500
-# Other names that published title and headline sets use; taken only where the settings still have their defaults.
-_CONTENT_NAMES = ("content", "article")
-_TITLE_NAMES = ("title", "headline")
-_DATE_NAMES = ("date", "timestamp")
-_MESSAGES = "messages"
-_BATCH_ROWS = 512
-
-Record = Mapping[str, Any]
+# Written by databases, spreadsheets and pandas where a row has no id.
+_NO_ID = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "<na>", "nil", "undefined", "-", "\\n"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One raw article; anything may be missing or of a wrong type, which the filters count."""
+    """One raw article and where it stands; anything may be missing or of a wrong type, which the filters count."""
 
     content: Any
     title: Any
     source: str
     date: Any
-    id: str | None
+    id: str | int | None
+    part: int = 0
+    """Which file or split of the source: ids are compared within one alone."""
+    number: int = 0
+    """Line, row or item within its part, from 1."""
+    problem: str = ""
+    """Why there is no row to read, for readers that go on past it; empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,245 +60,172 @@ class Source:
     name: str
     columns: dict[str, str]
     rows: Iterator[Row]
+    findings: Findings
 
 
-def open_source(settings: DataSettings) -> Source:
+def open_source(settings: DataSettings, *, titled: bool = True, strict: bool = True) -> Source:
     """Open the source that the settings name, and find its columns.
 
     Only the needed columns are read: the image column of a Hub data set is never loaded.
 
+    Args:
+        settings: the source, and how it is read.
+        titled: whether the articles must have titles.
+        strict: stop at a row that cannot be read; else it comes as a row with a problem.
+
     Raises:
-        DataError: the source cannot be reached or read, is empty, or lacks a column (its columns are listed).
+        DataError: the source cannot be reached or read, is empty, or lacks a column (its columns are listed); with
+            ``strict`` also while it is read, naming file and row.
     """
+    findings = Findings()
     name = settings.source
-    path = Path(name)
     if name == EMBEDDED:
-        columns, records = _open_records(name, settings, _embedded_records())
-    elif path.suffix in _SUFFIXES or path.exists():
-        columns, records = _open_file(path, settings)
+        parts = _open_files(embedded_files(), settings, titled=titled, findings=findings)
+    elif is_local(name):
+        files = find_files(name)
+        findings.passed_over = files.passed_over
+        parts = _open_files(files.paths, settings, titled=titled, findings=findings)
     else:
-        columns, records = _open_hub(settings)
-    origin = path.stem if path.suffix in _SUFFIXES else name
-    rows = (_row(record, columns, origin) for record in records)
-    return Source(name, columns, itertools.islice(rows, settings.limit) if settings.limit else rows)
-
-
-def embedded_files() -> list[str]:
-    """Return the names of the corpus files shipped with titlegen."""
-    folder = resources.files("titlegen") / "corpus"
-    return sorted(file.name for file in folder.iterdir() if file.name.endswith(".jsonl"))
-
-
-def _embedded_records() -> Iterator[Record]:
-    for name in embedded_files():
-        with resources.as_file(resources.files("titlegen") / "corpus" / name) as path:
-            yield from (record for _, record in read_jsonl(path))
-
-
-def _open_file(path: Path, settings: DataSettings) -> tuple[dict[str, str], Iterator[Record]]:
-    if not path.is_file():
-        raise DataError(f"data source {str(path)!r} does not exist; check --data.source")
-    if path.suffix == ".jsonl":
-        return _open_records(str(path), settings, (record for _, record in read_jsonl(path)))
-    if path.suffix == ".csv":
-        return _open_records(str(path), settings, _csv_records(path))
-    if path.suffix == ".parquet":
-        return _open_parquet(path, settings)
-    raise DataError(f"data source {str(path)!r} is none of {', '.join(_SUFFIXES)}; convert it to one of them")
-
-
-def _open_records(
-    name: str, settings: DataSettings, records: Iterator[Record]
-) -> tuple[dict[str, str], Iterator[Record]]:
-    """Find the columns by the first records of a stream: a record may lack what it has no value for."""
-    head = list(itertools.islice(records, _HEAD_RECORDS))
-    if not head:
-        raise DataError(f"data source {name!r} is empty")
-    names = list(dict.fromkeys(key for record in head for key in record))
-    return find_columns(name, names, settings), itertools.chain(head, records)
-
-
-def _csv_records(path: Path) -> Iterator[Record]:
-    # An article may be longer than the csv module's default of 128 KiB a field.
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    # Bytes that are not UTF-8 come through as lone surrogates, so that the row that holds them can be named.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for record in reader:
-                yield _csv_record(record, len(reader.fieldnames or ()))
-        except (csv.Error, ValueError) as error:
-            raise DataError(f"{path}, line {reader.reader.line_num}: {error}; correct or remove the row") from error
-
-
-def _csv_record(record: dict[str, str], fields: int) -> Record:
-    if None in record or None in record.values():
-        raise ValueError(f"the row has not {fields} fields as the header has")
-    try:
-        "".join(record.values()).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"not UTF-8 (byte 0x{ord(error.object[error.start]) - 0xDC00:02x})") from error
-    return record
-
-
-def _open_parquet(path: Path, settings: DataSettings) -> tuple[dict[str, str], Iterator[Record]]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    def records(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[Record]:
-        try:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
-                yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read: {_short(error)}") from error
-        finally:
-            file.close()
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file: {_short(error)}") from error
-    columns = find_columns(str(path), file.schema_arrow.names, settings)
-    return columns, records(file, list(dict.fromkeys(columns.values())))
-
-
-def _open_hub(settings: DataSettings) -> tuple[dict[str, str], Iterator[Record]]:
-    import datasets
-    import httpx
-    import huggingface_hub
-
-    name = settings.source
-    endpoint = huggingface_hub.constants.ENDPOINT
-    check_remote(endpoint)
-    unusable = (
-        OSError,
-        ValueError,
-        datasets.exceptions.DatasetsError,
-        huggingface_hub.errors.HfHubHTTPError,
-        httpx.HTTPError,
+        parts = open_hub(settings, titled=titled, findings=findings)
+    rows = _all_rows(parts, findings, strict=strict)
+    return Source(
+        name, parts[0].columns.roles, itertools.islice(rows, settings.limit) if settings.limit else rows, findings
     )
 
-    def fail(error: Exception) -> DataError:
-        return DataError(
-            f"Hub data set {name!r} cannot be loaded{way(endpoint)}: {type(error).__name__}: {_short(error)}; check "
-            "the name and the network, or choose a local file or `embedded` with --data.source"
-        )
 
-    def records(streams: Sequence[Any]) -> Iterator[Record]:
-        try:
-            for stream in streams:
-                yield from stream
-        except unusable as error:
-            raise fail(error) from error
-
-    try:
-        builder = datasets.load_dataset_builder(name, revision=settings.revision)
-        available = _hub_columns(builder)
-        columns = find_columns(name, available, settings) if available else None
-        # Streaming with named columns fetches only their parts of a Parquet file.
-        narrow = {"columns": list(dict.fromkeys(columns.values()))} if columns and _is_parquet(builder) else {}
-        loaded = datasets.load_dataset(name, revision=settings.revision, streaming=True, **narrow)
-        streams = [loaded[split] for split in loaded]
-        if columns is None:
-            columns, _ = _open_records(name, settings, iter(streams[0].take(1)))
-        wanted = list(dict.fromkeys(columns.values()))
-        return columns, records([stream.select_columns(wanted) for stream in streams])
-    except unusable as error:
-        raise fail(error) from error
+def source_digest(settings: DataSettings) -> str:
+    """Return the digest of all bytes of a local source; of one on the Hub only what it is called."""
+    if settings.source == EMBEDDED:
+        return digest_json(sorted(path.read_text(encoding="utf-8") for path in embedded_files()))
+    if not is_local(settings.source):
+        return digest_json([settings.source, settings.revision])
+    paths = find_files(settings.source).paths
+    return digest_file(paths[0]) if len(paths) == 1 else digest_json([[str(p), digest_file(p)] for p in paths])
 
 
-def _is_parquet(builder: Any) -> bool:
-    return "columns" in vars(builder.config)
+def embedded_files() -> list[Path]:
+    """Return the files of the corpus shipped with titlegen."""
+    # A package that was unpacked, as pip does.
+    folder = Path(str(resources.files("titlegen"))) / "corpus"
+    return sorted(folder.glob("*.jsonl"))
 
 
-def _hub_columns(builder: Any) -> list[str]:
-    """Return the column names, out of the data set's card or the footer of its first Parquet file."""
-    import pyarrow.parquet as pq
-    from huggingface_hub import HfFileSystem
-
-    if builder.info.features:
-        return list(builder.info.features)
-    if not _is_parquet(builder):
-        return []
-    first = next(iter(builder.config.data_files.values()))[0]
-    with HfFileSystem().open(first, "rb") as file:
-        return list(pq.read_schema(file).names)
+def _open_files(paths: Sequence[Path], settings: DataSettings, *, titled: bool, findings: Findings) -> list[Part]:
+    parts = [part for path in paths if (part := _open_part(path, settings, titled=titled)) is not None]
+    if not parts:
+        raise DataError(f"data source {settings.source!r} is empty")
+    findings.files = {part.name: part.form for part in parts}
+    return parts
 
 
-def find_columns(name: str, available: Sequence[str], settings: DataSettings) -> dict[str, str]:
-    """Return which column holds content, title and, where there are such, date, source and id.
+def _open_part(path: Path, settings: DataSettings, *, titled: bool) -> Part | None:
+    """Find the columns of a file, by its first records where it does not list them; None for an empty file."""
+    table = open_table(path, settings.encoding)
+    names = table.names
+    if names is None:
+        head = list(itertools.islice(table.read(None), _HEAD_RECORDS))
+        names = tuple(dict.fromkeys(key for _, record in head if not isinstance(record, Unreadable) for key in record))
+        broken = [(number, record.reason) for number, record in head if isinstance(record, Unreadable)]
+        if broken and len(broken) == len(head):
+            raise unreadable_row(str(path), table.unit, *broken[0])
+    if not names:
+        return None
+    columns = find_columns(str(path), names, settings, titled=titled)
+    # Only what is needed: a scan stands beside each article in some tables.
+    if next(table.read(columns.names), None) is None:
+        return None
+    return Part(str(path), table.form, table.unit, stem_of(path), columns, lambda: table.read(columns.names))
+
+
+def open_table(path: Path, encoding: str | None = None) -> Table:
+    """Recognise what a file is, by its first bytes and its name.
 
     Raises:
-        DataError: a column that the settings name is not there; the message suggests a like one.
+        DataError: it is nothing that holds rows, or in an encoding that its bytes do not prove.
     """
-    defaults = DataSettings()
-    untouched = (settings.content_column, settings.title_column) == (defaults.content_column, defaults.title_column)
-    contents, titles = [settings.content_column], [settings.title_column]
-    if untouched:
-        contents, titles = [*_CONTENT_NAMES, _MESSAGES], [*_TITLE_NAMES, _MESSAGES]
-    elif settings.content_column == _MESSAGES:
-        titles = [_MESSAGES]
-    columns = {
-        "content": _first(name, contents, available, "content"),
-        "title": _first(name, titles, available, "title"),
-    }
-    if settings.date_column != defaults.date_column and settings.date_column not in available:
-        raise _missing(name, settings.date_column, available, "date")
-    for column in (settings.date_column, *_DATE_NAMES):
-        if column in available:
-            columns["date"] = column
-            break
-    columns |= {column: column for column in ("source", "id") if column in available}
-    return columns
+    head = read_head(path)
+    if head.startswith(b"PAR1") or suffix_of(path) == ".parquet":
+        return arrow.open_parquet(path)
+    if head.startswith(b"ARROW1") or suffix_of(path) in ARROW_SUFFIXES:
+        return arrow.open_arrow(path)
+    codec = python_codec(encoding) if encoding else detect_encoding(head, str(path))
+    if suffix_of(path) not in SUFFIXES and not head.decode(codec, "replace").lstrip("\ufeff \r\n\t").startswith(
+        ("{", "[")
+    ):
+        raise DataError(f"{path} ends in none of {', '.join(SUFFIXES)}; convert it to one of them, or rename it")
+    if suffix_of(path) in TABLE_SUFFIXES:
+        return open_delimited(path, codec)
+    return open_json(path, codec, is_lines=suffix_of(path) != ".json")
 
 
-def _first(name: str, wanted: Sequence[str], available: Sequence[str], role: str) -> str:
-    for column in wanted:
-        if column in available:
-            return column
-    raise _missing(name, wanted[0], available, role)
+def _all_rows(parts: Sequence[Part], findings: Findings, *, strict: bool) -> Iterator[Row]:
+    for place, part in enumerate(parts):
+        rows = _part_rows(part, place, findings, strict=strict)
+        if not part.columns.is_prompt:
+            yield from rows
+            continue
+        head = list(itertools.islice(rows, _HEAD_RECORDS))
+        instructions = find_instructions([row.content for row in head if isinstance(row.content, str)])
+        for row in itertools.chain(head, rows):
+            yield _without_instruction(row, instructions, findings)
 
 
-def _missing(name: str, column: str, available: Sequence[str], role: str) -> DataError:
-    like = difflib.get_close_matches(column, available, n=1)
-    guess = like[0] if like else "NAME"
-    return DataError(
-        f"data source {name!r} has no column {column!r} for the {role}; it has {', '.join(sorted(available)[:20])}; "
-        f"name the right one with --data.{role}-column {guess}"
-    )
+def _part_rows(part: Part, place: int, findings: Findings, *, strict: bool) -> Iterator[Row]:
+    for number, record in part.records():
+        if not isinstance(record, Unreadable):
+            yield _row(record, part, place, number, findings)
+        elif strict and not record.is_long:
+            raise unreadable_row(part.name, part.unit, number, record.reason)
+        else:
+            yield Row(None, None, part.origin, None, None, place, number, record.reason)
 
 
-def _row(record: Record, columns: Mapping[str, str], source: str) -> Row:
-    content, title = record.get(columns["content"]), record.get(columns["title"])
-    if columns["content"] == _MESSAGES:
-        content, title = _turn(content, "user"), _turn(title, "assistant")
-        if isinstance(content, str):
-            content = content.removeprefix(INSTRUCTION)
-    identity = record.get(columns["id"]) if "id" in columns else None
-    origin = record.get(columns["source"]) if "source" in columns else None
+def _row(record: Record, part: Part, place: int, number: int, findings: Findings) -> Row:
+    columns = part.columns
+    content, title = record.get(columns.content), record.get(columns.title) if columns.title else None
+    if type(content) is not str or columns.content in CHATS:
+        content = _plain_text(content, "content", columns.content in CHATS, findings)
+    if columns.instruction and isinstance(content, str | None):
+        # An article stands in the longer of the two: the other is the order, or empty.
+        order = record.get(columns.instruction)
+        content = max(content or "", order, key=len) if isinstance(order, str) else content
+    if type(title) is not str or columns.title in CHATS:
+        title = _plain_text(title, "title", columns.title in CHATS, findings)
+    origin = record.get(columns.source) if columns.source else None
     return Row(
         content=content,
         title=title,
-        source=origin if isinstance(origin, str) and origin.strip() else source,
-        date=record.get(columns["date"]) if "date" in columns else None,
-        id=str(identity) if isinstance(identity, str | int) and str(identity).strip() else None,
+        source=origin if isinstance(origin, str) and origin.strip() else part.origin,
+        date=record.get(columns.date) if columns.date else None,
+        id=_identity(record.get(columns.id)) if columns.id else None,
+        part=place,
+        number=number,
     )
 
 
-def _turn(messages: Any, role: str) -> Any:
-    if isinstance(messages, str):  # CSV holds the list as JSON text
-        try:
-            messages = json.loads(messages)
-        except ValueError:
-            return None
-    if not isinstance(messages, list):
+def _plain_text(value: Any, role: Literal["content", "title"], is_chat: bool, findings: Findings) -> Any:  # noqa: FBT001
+    text, origin = take_turn(value, role) if is_chat else flatten(value, role)
+    if origin:
+        findings.flattened[f"{role}, {origin}"] += 1
+    return text
+
+
+def _identity(value: Any) -> str | int | None:
+    """Return an id as text or whole number; what a table writes for none is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # a column of whole numbers with gaps
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         return None
-    turns = [turn for turn in messages if isinstance(turn, dict) and turn.get("role") in {role, _ROLE_NAMES[role]}]
-    return turns[-1].get("content") if turns else None
+    if isinstance(value, int):
+        return value
+    return None if str(value).strip().casefold() in _NO_ID else str(value)
 
 
-_ROLE_NAMES = {"user": "human", "assistant": "model"}
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _without_instruction(row: Row, instructions: Instructions, findings: Findings) -> Row:
+    if not isinstance(row.content, str):
+        return row
+    article, instruction = instructions.take_off(row.content)
+    if not instruction:
+        return row
+    findings.instructions[instruction] += 1
+    return replace(row, content=article)

@@ -1,5 +1,7 @@
 """Which article goes into train, val or test; all decisions depend on digests and the seed, never on file order."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,11 +35,19 @@ def draw(digests: U64, seed: int) -> Rows:
     return np.lexsort((digests, keyed))
 
 
-def split_rows(days: npt.NDArray[np.int32], digests: U64, settings: DataSettings) -> dict[str, Rows]:
+def split_rows(
+    days: npt.NDArray[np.int32], digests: U64, settings: DataSettings, drops: Mapping[str, int] | None = None
+) -> dict[str, Rows]:
     """Return the rows of train, val and test, each in random order.
 
     With ``data.split`` at ``time`` the oldest are for training and the newest for the test; no day is in two splits,
     and undated rows are for training.
+
+    Args:
+        days: number of each row's day, ``(rows,)``.
+        digests: ``(rows,)``.
+        settings: shares, seed and kind of split.
+        drops: what was left out before and why, for the message.
 
     Raises:
         DataError: a split would be empty.
@@ -56,11 +66,16 @@ def split_rows(days: npt.NDArray[np.int32], digests: U64, settings: DataSettings
     for name, rows in splits.items():
         if not len(rows) and shares[name]:
             raise DataError(
-                f"the {name} split is empty: {count} articles are left, split by {settings.split} with val_share "
-                f"{settings.val_share} and test_share {settings.test_share}; give more articles, loosen the filters "
-                "or change the shares"
+                f"the {name} split is empty: {count} articles are left{_left_out(drops)}, split by {settings.split} "
+                f"with val_share {settings.val_share} and test_share {settings.test_share}; give more articles, loosen "
+                "the filters or change the shares"
             )
     return splits
+
+
+def _left_out(drops: Mapping[str, int] | None) -> str:
+    named = ", ".join(f"{reason} {count}" for reason, count in (drops or {}).items() if count)
+    return f" (left out: {named})" if named else ""
 
 
 def _split_by_time(days: npt.NDArray[np.int32], test: int, val: int) -> npt.NDArray[np.int64]:

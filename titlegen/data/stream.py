@@ -23,7 +23,7 @@ import numpy.typing as npt
 from titlegen.data.date_order import PACKED, OrderCounts, pack_choices
 from titlegen.data.dates import ABSENT, AMBIGUOUS, FORMS, UNDATED, Reading
 from titlegen.data.dedup import U8, U64, Rows, sign
-from titlegen.data.filters import Clean, clean_row, digest_hex, printable
+from titlegen.data.filters import Clean, clean_row, describe_unreadable, digest_hex, printable
 from titlegen.data.shorten import CountTokens, fits, load_counter, shorten
 from titlegen.data.sources import Row
 from titlegen.errors import DataError
@@ -64,6 +64,10 @@ class Counts:
 
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    unread: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Part and number of the first rows that hold no article, by what they hold instead."""
+    unread_rows: Counter[str] = field(default_factory=Counter)
+    """How many rows these are."""
     converted: int = 0
     shortened: int = 0
     content_rules: dict[str, RuleCount] = field(default_factory=dict)
@@ -83,11 +87,23 @@ class Counts:
         self.orders.add(other.orders)
         for form, examples in other.date_examples.items():
             self.date_examples[form] = sorted({*self.date_examples.get(form, ()), *examples})[:_EXAMPLES]
+        self.unread_rows.update(other.unread_rows)
+        for reason, places in other.unread.items():
+            self.unread[reason] = sorted([*self.unread.get(reason, ()), *places])[:_EXAMPLES]
         self.raw_content_chars.update(other.raw_content_chars)
         self.raw_title_chars.update(other.raw_title_chars)
         for mine, theirs in ((self.content_rules, other.content_rules), (self.title_rules, other.title_rules)):
             for name, count in theirs.items():
                 mine.setdefault(name, RuleCount()).add(count)
+
+    def drop(self, reason: str, row: Row) -> None:
+        """Count a row that is left out, with its place when it could not even be cleaned."""
+        self.dropped[reason] += 1
+        if what := describe_unreadable(row):
+            self.unread_rows[what] += 1
+            places = self.unread.setdefault(what, [])
+            if len(places) < _EXAMPLES:
+                places.append((row.part, row.number))
 
 
 @dataclass(slots=True)
@@ -104,6 +120,8 @@ class Chunk:
     digests: U64
     ids: U64
     """Digest of the id that the source gave, 0 for none."""
+    parts: npt.NDArray[np.int32]
+    """File or split of each row."""
     titles: U64
     days: npt.NDArray[np.int32]
     date_forms: npt.NDArray[np.int8]
@@ -126,11 +144,13 @@ def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | 
     kept: list[Clean] = []
     contents: list[str] = []
     choices: list[tuple[int, ...]] = []
+    parts: list[int] = []
     for row in rows:
         clean = _clean_one(row, settings, counts, count_tokens)
         if isinstance(clean, str):
-            counts.dropped[clean] += 1
+            counts.drop(clean, row)
             continue
+        parts.append(row.part)
         full = clean.content
         content = shorten(full, settings.max_content_tokens, settings.shorten, count_tokens) if count_tokens else full
         identity = clean.id or digest_hex(f"{clean.title}\n{full}")
@@ -163,6 +183,7 @@ def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | 
         digests=_digests(lines),
         ids=_digests([(clean.id or "").encode() for clean in kept])
         * np.array([bool(clean.id) for clean in kept], np.uint64),
+        parts=np.array(parts, dtype=np.int32),
         titles=_digests([clean.title.encode() for clean in kept]),
         days=np.array([clean.date.day.toordinal() if clean.date.day else UNDATED for clean in kept], dtype=np.int32),
         date_forms=np.array([FORMS.index(clean.date.form) for clean in kept], dtype=np.int8),
@@ -359,6 +380,7 @@ class Collected:
     views: Rows
     digests: U64
     ids: U64
+    parts: npt.NDArray[np.int32]
     titles: U64
     days: npt.NDArray[np.int32]
     date_forms: npt.NDArray[np.int8]
@@ -377,7 +399,17 @@ def collect(chunks: Iterable[Chunk], lines: Spool, texts: Spool) -> Collected:
     counts = Counts()
     arrays: dict[str, list[npt.NDArray[np.generic]]] = {
         name: []
-        for name in ("digests", "ids", "titles", "days", "date_forms", "content_chars", "title_chars", "signatures")
+        for name in (
+            "digests",
+            "ids",
+            "parts",
+            "titles",
+            "days",
+            "date_forms",
+            "content_chars",
+            "title_chars",
+            "signatures",
+        )
     }
     views: list[Rows] = []
     choices: list[Rows] = []

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from titlegen.data.files import is_local
 from titlegen.data.sources import open_source
 from titlegen.errors import ConfigError
 from titlegen.models import read_json, text_config
@@ -15,7 +16,6 @@ TOKENS_PER_CHAR = 0.8
 _AROUND_TOKENS = 50 + 21
 # Source: the data set's card on the Hub; the mean length is that of benchmarks/results/faster.json.
 _PTS, _PTS_ROWS, _PTS_TOKENS = "AWeirdDev/zh-tw-pts-articles-sm", 1400, 551.0
-_FILES = {".jsonl", ".csv", ".parquet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +118,7 @@ def count_articles(settings: DataSettings, rows: int | None) -> Articles:
         DataError: a local source cannot be read.
     """
     longest = settings.max_content_tokens + _AROUND_TOKENS
-    path = Path(settings.source)
-    if settings.source == EMBEDDED or path.suffix in _FILES or path.exists():
+    if settings.source == EMBEDDED or is_local(settings.source):
         lengths = [len(str(row.content or "")) for row in open_source(settings).rows]
         content = sum(min(length * TOKENS_PER_CHAR, settings.max_content_tokens) for length in lengths) / len(lengths)
         return Articles(rows or len(lengths), content + _AROUND_TOKENS, f"read, {TOKENS_PER_CHAR} tokens a character")

@@ -1,4 +1,4 @@
-"""Titles for a whole JSONL file: in order, several at a time, and going on where an interrupted run stopped."""
+"""Titles for a whole file or folder: in order, several at a time, and going on where an interrupted run stopped."""
 
 import contextlib
 import dataclasses
@@ -10,23 +10,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from titlegen.data.cells import describe
+from titlegen.data.files import find_files
+from titlegen.data.sources import open_source
 from titlegen.errors import DataError, TitlegenError
 from titlegen.serve.client import CONCURRENCY, Answer, Client, UnavailableError
+from titlegen.settings import DataSettings
 
-_MAX_LINE_BYTES = 8 * 2**20
-# Hexadecimal digits of the SHA-256 of a line: enough to tell the lines of one file apart.
+# Hexadecimal digits of the SHA-256 of a row: enough to tell the rows of one file apart.
 _DIGEST_CHARS = 16
 _RECORD_START = b'{"id": '
 
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """One line of the source, read once."""
+    """One row of the source, read once."""
 
     number: int
+    """Line, row or item of its file."""
     digest: str
     id: str | int
-    """The row's own id, else the line's number."""
+    """The row's own id, else its number."""
     article: str
     problem: str
     """Why there is no article, empty when there is one."""
@@ -34,27 +38,25 @@ class _Line:
 
 def generate_file(
     client: Client,
-    source: Path,
+    articles: DataSettings,
     target: Path,
     *,
     concurrency: int = CONCURRENCY,
     number: int = 1,
-    content_column: str = "content",
     on_line: Callable[[int], None] = lambda _: None,
 ) -> dict[str, int]:
-    """Write a title, or the reason why there is none, for every line of a JSONL file.
+    """Write a title, or the reason why there is none, for every row of a file or folder.
 
-    Line n of ``target`` belongs to line n of ``source``: ``{"id", "sha256", "title", ...}`` or ``{"id", "sha256",
-    "error"}``. The id is the row's own or its line number, and ``sha256`` begins the digest of the line: what an
+    Line n of ``target`` belongs to row n of the source: ``{"id", "sha256", "title", ...}`` or ``{"id", "sha256",
+    "error"}``. The id is the row's own or its number, and ``sha256`` begins the digest of id and article: what an
     interrupted run wrote is kept and gone on from, and another file's result is not touched.
 
     Args:
         client: asks the model.
-        source: one JSON object a line.
+        articles: the source, and how it is read, as for ``prepare``; titles are not needed.
         target: is written line by line.
         concurrency: articles that are worked on at a time.
         number: titles for each article, at most; more than one are also written as ``titles``, the best first.
-        content_column: where a row has its article.
         on_line: is told how many lines are done, after each.
 
     Returns:
@@ -65,13 +67,12 @@ def generate_file(
         ServeError: the server or the model went away; what is written stays, and another call goes on from there.
         TitlegenError: the target cannot be written.
     """
-    if not source.is_file():
-        raise DataError(f"{source} does not exist; give a JSONL file with a column {content_column!r}")
-    if target.exists() and target.samefile(source):
+    files = find_files(articles.source).paths
+    if target.exists() and any(target.samefile(path) for path in files):
         raise DataError(f"{target} is the file of the articles itself; choose another file for the titles")
-    done, failed = _resume(source, target, content_column)
+    done, failed = _resume(articles, target)
     total = done
-    lines, again = itertools.tee(_lines(source, content_column, done))
+    lines, again = itertools.tee(_lines(articles, done))
     answers = client.generate_many((line.article for line in again), concurrency, number=number)
     with contextlib.closing(answers), _writing(target), _open(target) as output:
         for line, answer in zip(lines, answers, strict=True):
@@ -106,37 +107,21 @@ def _writing(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _lines(source: Path, column: str, skip: int = 0) -> Iterator[_Line]:
-    """Yield each line after the first ``skip``; of an endless one only its beginning.
+def _lines(articles: DataSettings, skip: int = 0) -> Iterator[_Line]:
+    """Yield each row after the first ``skip``.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the source cannot be read, or has no column for the article.
     """
-    try:
-        with source.open("rb") as file:
-            for number in itertools.count(1):
-                line = rest = file.readline(_MAX_LINE_BYTES)
-                if not line:
-                    return
-                while not rest.endswith(b"\n") and (rest := file.readline(_MAX_LINE_BYTES)):
-                    pass
-                if number > skip:
-                    yield _parse(number, line, column)
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror}") from error
-
-
-def _parse(number: int, line: bytes, column: str) -> _Line:
-    digest = hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()[:_DIGEST_CHARS]
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        return _Line(number, digest, number, "", f"not JSON: {error}")
-    found = row.get("id", number) if isinstance(row, dict) else number
-    name = found if isinstance(found, (str, int)) else number
-    if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        return _Line(number, digest, name, "", f"no text in column {column!r}")
-    return _Line(number, digest, name, row[column], "")
+    rows = open_source(articles, titled=False, strict=False).rows
+    for row in itertools.islice(rows, skip, None):
+        text, problem = row.content, row.problem
+        if not problem and not isinstance(text, str):
+            problem = f"the article is {describe(text)}"
+        text = text if isinstance(text, str) and not problem else ""
+        # What is compared is what the title is made of: another column may change.
+        digest = hashlib.sha256(json.dumps([row.id, text, problem]).encode()).hexdigest()[:_DIGEST_CHARS]
+        yield _Line(row.number, digest, row.number if row.id is None else row.id, text, problem)
 
 
 def _record(line: _Line, answer: list[Answer] | TitlegenError) -> dict[str, Any]:
@@ -148,7 +133,7 @@ def _record(line: _Line, answer: list[Answer] | TitlegenError) -> dict[str, Any]
     return record | ({"titles": [other.title for other in answer]} if len(answer) > 1 else {})
 
 
-def _resume(source: Path, target: Path, column: str) -> tuple[int, int]:
+def _resume(articles: DataSettings, target: Path) -> tuple[int, int]:
     """Return how many lines are done and how many of them failed; a last line that was cut off is removed.
 
     Raises:
@@ -158,7 +143,7 @@ def _resume(source: Path, target: Path, column: str) -> tuple[int, int]:
         return 0, 0
     done = failed = kept = 0
     with target.open("rb") as file:
-        for line, written in itertools.zip_longest(_lines(source, column), file):
+        for line, written in itertools.zip_longest(_lines(articles), file):
             if written is None:
                 break
             if not written.endswith(b"\n") and written.startswith(_RECORD_START[: len(written)]):
@@ -166,8 +151,8 @@ def _resume(source: Path, target: Path, column: str) -> tuple[int, int]:
             record = _json(written)
             if line is None or not isinstance(record, dict) or record.get("sha256") != line.digest:
                 raise DataError(
-                    f"{target} is not the result of {source}: its line {done + 1} belongs to something else; choose "
-                    "another file, or remove it"
+                    f"{target} is not the result of {articles.source}: its line {done + 1} belongs to something else; "
+                    "choose another file, or remove it"
                 )
             done, failed, kept = done + 1, failed + ("error" in record), kept + len(written)
     with _writing(target), target.open("rb+") as file:

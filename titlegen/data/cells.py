@@ -1,0 +1,161 @@
+"""What stands in a cell, as text: conversations, paragraphs, wrapped texts and bytes, where their meaning is clear."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Any, Literal
+
+Role = Literal["content", "title"]
+# A text may be wrapped so deeply and no deeper: anything beyond is not an article.
+_MAX_DEPTH = 4
+_SPEAKER_KEYS = ("role", "from", "speaker")
+_SPEECH_KEYS = ("content", "value", "text")
+_READERS = frozenset({"user", "human", "prompter"})
+_WRITERS = frozenset({"assistant", "gpt", "model", "bot", "chatgpt"})
+# One object a round, as XTuner and others write it.
+_ROUNDS = (("human", "assistant"), ("input", "output"), ("user", "assistant"))
+_TEXT_KEYS = ("text", "content", "value", "body", "rendered", "paragraph", "#text")
+_PICTURE = re.compile(r"image|img|picture|photo|figure|video|audio|file", re.IGNORECASE)
+_NAMES: tuple[tuple[type, str], ...] = (
+    (NoneType, "missing"),
+    (bool, "true or false"),
+    (int, "a number"),
+    (float, "a number"),
+    (bytes, "bytes"),
+    (list, "a list"),
+    (dict, "a struct"),
+)
+
+
+def describe(value: Any) -> str:
+    """Return what a value that is no text is, in words."""
+    return next((name for kind, name in _NAMES if isinstance(value, kind)), type(value).__name__)
+
+
+def flatten(value: Any, role: Role) -> tuple[Any, str]:
+    """Return the text in a cell and what it was taken out of, empty for a plain text.
+
+    A value whose meaning is not clear comes back as it is, and nothing at all as None.
+    """
+    if isinstance(value, str):
+        return value, ""
+    if _is_missing(value):
+        return None, ""
+    is_conversation = _is_conversation(value)
+    text = _spoken(value, role) if is_conversation else _text(value, role, _MAX_DEPTH)
+    return (value, "") if text is None else (text, "conversation" if is_conversation else describe(value))
+
+
+def take_turn(value: Any, role: Role) -> tuple[Any, str]:
+    """Return the article or the title of a conversation, and what it was taken out of; anything else as it is.
+
+    A table may hold the turns as JSON text, and older sets hold them as a list of texts in turn.
+    """
+    turns = _parsed(value) if isinstance(value, str) else value
+    if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str) for turn in turns):
+        turns = [{"role": "assistant" if place % 2 else "user", "content": turn} for place, turn in enumerate(turns)]
+    text = _spoken(turns, role) if _is_conversation(turns) else None
+    if text is not None:
+        return text, "conversation"
+    # A text that is no conversation would be its own title.
+    return (None, "") if _is_missing(value) else (turns if isinstance(turns, list | dict) else {}, "")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_conversation(value: Any) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("messages"), list) or _speaker(value) is not None
+    turns = [turn for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
+    return any(_speaker(turn) is not None or _round(turn) is not None for turn in turns)
+
+
+def _spoken(value: Any, role: Role) -> str | None:
+    """Return the article, which is the longest that a person said, or the title, which answers it."""
+    turns: list[tuple[bool, str]] = []
+    turn_list = value if isinstance(value, list) else value.get("messages", [value])
+    for turn in turn_list:
+        if not isinstance(turn, dict):
+            continue
+        if (pair := _round(turn)) is not None:
+            turns += [(True, pair[0]), (False, pair[1])]
+            continue
+        speaker = _speaker(turn)
+        said = next((turn[key] for key in _SPEECH_KEYS if turn.get(key) is not None), None)
+        text = said if isinstance(said, str) else _text(said, "content", _MAX_DEPTH)
+        if speaker in _READERS | _WRITERS and text is not None:
+            turns.append((speaker in _READERS, text))
+    asked = [place for place, (is_reader, _) in enumerate(turns) if is_reader]
+    article = max(asked, key=lambda place: len(turns[place][1]), default=None)
+    if role == "content":
+        return None if article is None else turns[article][1]
+    # A completion may come without its prompt.
+    answers = turns if article is None else turns[article + 1 :]
+    return next((text for is_reader, text in answers if not is_reader), None)
+
+
+def _speaker(turn: Mapping[str, Any]) -> str | None:
+    speaker = next((turn[key] for key in _SPEAKER_KEYS if key in turn), None)
+    return speaker.strip().casefold() if isinstance(speaker, str) else None
+
+
+def _round(turn: Mapping[str, Any]) -> tuple[str, str] | None:
+    for asked, answered in _ROUNDS:
+        if isinstance(turn.get(asked), str) and isinstance(turn.get(answered), str):
+            return turn[asked], turn[answered]
+    return None
+
+
+def _text(value: Any, role: Role, depth: int) -> str | None:
+    if isinstance(value, str) or not depth:
+        return value if depth else None
+    if isinstance(value, bytes):
+        return _decoded(value)
+    if isinstance(value, dict):
+        return _wrapped(value, role, depth)
+    if not isinstance(value, list) or not value:
+        return None
+    if all(isinstance(item, tuple) and len(item) == 2 for item in value):  # noqa: PLR2004 - an Arrow map
+        return _wrapped(dict(value), role, depth)
+    return _paragraphs(value, role, depth)
+
+
+def _decoded(value: bytes) -> str | None:
+    try:
+        return value.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+
+
+def _wrapped(value: Mapping[str, Any], role: Role, depth: int) -> str | None:
+    """Return the one text of a struct: under a usual name, or under the only name it has."""
+    filled = [key for key in value if value[key] is not None]
+    named = [key for key in _TEXT_KEYS if key in filled]
+    key = named[0] if len(named) == 1 else filled[0] if len(filled) == 1 else None
+    return None if key is None else _text(value[key], role, depth - 1)
+
+
+def _paragraphs(items: Sequence[Any], role: Role, depth: int) -> str | None:
+    # Pictures between the paragraphs are no part of the text.
+    wanted = [item for item in items if item is not None and not _is_picture(item)]
+    texts = [_text(item, role, depth - 1) for item in wanted]
+    if not texts or any(text is None for text in texts):
+        return None
+    if role == "title" and len(texts) > 1:
+        return None  # several titles: nothing says which
+    return "\n".join(text for text in texts if text)
+
+
+def _is_picture(item: Any) -> bool:
+    return isinstance(item, dict) and bool(_PICTURE.search(str(item.get("type", ""))))

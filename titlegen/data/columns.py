@@ -1,0 +1,144 @@
+"""Which column of a source holds what."""
+
+import difflib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from titlegen.errors import DataError
+from titlegen.settings import DataSettings
+
+CHATS = ("messages", "conversations", "conversation")
+# Columns with an order to a model, in which the article stands; with the column of its answer.
+_PROMPTS = (("prompt", "label"), ("prompt", "completion"), ("prompt", "response"), ("input", "output"))
+# Other names that published title and headline sets and newsrooms use; only where the settings have their defaults.
+_CONTENT_NAMES = ("content", "article", "body", "text", "內文", "內容", "新聞內容", "新聞內文", "本文", "全文")
+_TITLE_NAMES = ("title", "headline", "標題", "新聞標題")
+_DATE_NAMES = ("date", "timestamp", "日期", "發布日期", "發佈日期")
+_SHOWN_NAMES = 20
+_SHOWN_CHARS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns that are read, by what they hold."""
+
+    content: str
+    title: str | None
+    """None where titles are not asked for and there are none."""
+    date: str | None = None
+    source: str | None = None
+    id: str | None = None
+    instruction: str | None = None
+    """Where an Alpaca row has its order, and the article when its input is empty."""
+    is_prompt: bool = False
+    """The content is what somebody said to a model, with an order around it."""
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Column by role, for the data card."""
+        names = {role: getattr(self, role) for role in ("content", "title", "date", "source", "id", "instruction")}
+        return {role: name for role, name in names.items() if name is not None}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns to read, each once."""
+        return tuple(dict.fromkeys(self.roles.values()))
+
+
+def find_columns(name: str, available: Sequence[str], settings: DataSettings, *, titled: bool = True) -> Columns:
+    """Return which column holds content, title and, where there are such, date, source and id.
+
+    A column is found under its very name, else under one that differs in case and white space alone.
+
+    Args:
+        name: the source, for the message.
+        available: its columns.
+        settings: the names that the user gave.
+        titled: whether there must be a title.
+
+    Raises:
+        DataError: a column that the settings name is not there, or there twice; the message suggests a like one.
+    """
+    defaults = DataSettings()
+    lookup = _Lookup(name, available)
+    untouched = (settings.content_column, settings.title_column) == (defaults.content_column, defaults.title_column)
+    content = lookup.first(_CONTENT_NAMES if untouched else (settings.content_column,))
+    title = lookup.first(_TITLE_NAMES if untouched else (settings.title_column,))
+    chat = lookup.first(CHATS) if untouched or content in CHATS else None
+    instruction = None
+    plain = content
+    if chat is not None and (content is None or title is None):
+        content, title = content or chat, title or chat
+    elif untouched and title is None and (titled or content is None):
+        content, title, instruction = _find_prompt(lookup, titled=titled) or (content, title, None)
+    if content is None:
+        raise lookup.missing(settings.content_column, "content")
+    if title is None and titled:
+        raise lookup.missing(settings.title_column, "title")
+    if settings.date_column != defaults.date_column and lookup.first((settings.date_column,)) is None:
+        raise lookup.missing(settings.date_column, "date")
+    return Columns(
+        content=content,
+        title=title,
+        date=lookup.first((settings.date_column, *_DATE_NAMES)),
+        source=lookup.first(("source",)),
+        id=lookup.first(("id",)),
+        instruction=instruction,
+        is_prompt=content != plain or content in CHATS,
+    )
+
+
+def _find_prompt(lookup: "_Lookup", *, titled: bool) -> tuple[str, str | None, str | None] | None:
+    """Return the columns of article, title and order in a set for instruction tuning."""
+    instruction = lookup.first(("instruction",))
+    for asked, answered in _PROMPTS:
+        content, title = lookup.first((asked,)), lookup.first((answered,))
+        if content and (title or not titled):
+            return content, title, instruction
+    output = lookup.first(("output",))
+    return (instruction, output, None) if instruction and (output or not titled) else None
+
+
+class _Lookup:
+    """The columns of one source."""
+
+    def __init__(self, source: str, available: Sequence[str]) -> None:
+        self._source, self._available = source, list(available)
+        self._alike: dict[str, list[str]] = {}
+        for column in available:
+            self._alike.setdefault(_plain(column), []).append(column)
+
+    def first(self, wanted: Sequence[str]) -> str | None:
+        """Return the first of the wanted columns that is there."""
+        for column in wanted:
+            count = self._available.count(column)
+            alike = [column] * count or self._alike.get(_plain(column), [])
+            if len(alike) > 1:
+                raise DataError(
+                    f"data source {self._source!r} has {len(alike)} columns named {column!r}; rename or remove all but "
+                    "one"
+                )
+            if alike:
+                return alike[0]
+        return None
+
+    def missing(self, column: str, role: str) -> DataError:
+        """Return the error for a column that is not there."""
+        like = difflib.get_close_matches(column, self._available, n=1)
+        guess = _shown(like[0]) if like else "NAME"
+        there = ", ".join(sorted(map(_shown, self._available))[:_SHOWN_NAMES])
+        return DataError(
+            f"data source {self._source!r} has no column {column!r} for the {role}; it has {there}; "
+            f"name the right one with --data.{role}-column {guess}"
+        )
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().strip("\ufeff\u200b").strip().casefold()
+
+
+def _shown(name: str) -> str:
+    # A first row that is no header is an article.
+    short = name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}…"
+    return "".join(character if character.isprintable() else "�" for character in short)

@@ -1,0 +1,64 @@
+"""What a person should know about how a source was read, in a few lines."""
+
+import json
+from collections.abc import Iterator
+
+from titlegen.data.dedup import Rows
+from titlegen.data.sources import Source
+from titlegen.data.stream import Collected
+
+# A share of the rows from which on something is no accident any more.
+_WARNING_SHARE = 0.03
+_SHOWN_CHARS = 60
+_SHOWN_FILES = 3
+
+
+def describe_findings(source: Source, pool: Collected, repeated: int, ambiguous: Rows) -> list[str]:
+    """Return a line for each thing that was changed, left out or looks wrong.
+
+    Args:
+        source: read to its end.
+        pool: all clean rows.
+        repeated: rows that were left out for their id.
+        ambiguous: rows whose id other articles have, too.
+    """
+    return [*_readings(source), *_omissions(source, pool), *_identities(pool, repeated, ambiguous)]
+
+
+def _readings(source: Source) -> Iterator[str]:
+    findings = source.findings
+    plain = {"JSON lines", "CSV, commas", "Parquet"}
+    odd = [f"{name} as {form}" for name, form in findings.files.items() if form not in plain and "Hub" not in form]
+    if odd:
+        yield f"read {_listed(odd)}"
+    if findings.passed_over:
+        yield f"passed over {len(findings.passed_over)} files that are no tables: {_listed(findings.passed_over)}"
+    for what, count in findings.flattened.most_common():
+        yield f"{count} rows: {what.replace(', ', ' taken out of ', 1)}"
+    for text, count in findings.instructions.most_common(_SHOWN_FILES):
+        yield f"{count} articles: the instruction {_shown(text)!r} was taken off"
+
+
+def _omissions(source: Source, pool: Collected) -> Iterator[str]:
+    files = list(source.findings.files)
+    for reason, count in pool.counts.unread_rows.most_common():
+        part, number = pool.counts.unread[reason][0]
+        yield f"{count} rows left out: {reason}, first {files[part]}, number {number}"
+
+
+def _identities(pool: Collected, repeated: int, ambiguous: Rows) -> Iterator[str]:
+    rows = max(pool.counts.rows, 1)
+    if repeated > _WARNING_SHARE * rows:
+        yield f"warning: duplicate_id left out {repeated} of {rows} rows; see whether the id column names articles"
+    if len(ambiguous):
+        sample = json.loads(pool.lines[int(ambiguous[0])])["id"]
+        yield f"warning: {len(ambiguous)} articles share their id with others, such as {_shown(sample)!r}; all are kept"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
+    return ", ".join(names[:_SHOWN_FILES]) + more
