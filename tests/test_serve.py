@@ -390,6 +390,39 @@ def test_deploying_the_same_again_changes_nothing(
     assert {engine.pid for engine in server.engines} == engines
 
 
+def creations(server: OfflineServer) -> int:
+    return server.log.read_text().count("POST /api/create 200")
+
+
+def test_a_file_that_the_server_keeps_in_another_form_is_sent_once(
+    export: Export, settings: ServeSettings, server: OfflineServer, tmp_path: Path
+) -> None:
+    """What it has is quantised, and what came is dropped: the blob alone would say that it has to be sent again."""
+    settings = changed(settings, quantize="q8_0")
+    first = export.deploy(settings, tmp_path)
+    for path in export.gguf.glob("*.gguf"):
+        (server.directory / "blobs" / f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}").unlink()
+    before, said = creations(server), list[str]()
+    second = export.deploy(settings, tmp_path, said.append)
+    assert (second["changed"], second["digest"]) == (False, first["digest"])
+    assert creations(server) == before
+    assert not any("uploading" in line for line in said)
+
+
+@pytest.mark.fault
+def test_what_was_made_is_not_believed_where_another_model_answers(
+    export: Export, settings: ServeSettings, tmp_path: Path
+) -> None:
+    first = export.deploy(settings, tmp_path)
+    with management(settings) as connection:
+        connection.create(model=settings.model_name, from_=settings.model_name, system="另一個")
+    assert names(settings)["latest"] != first["digest"]
+    assert export.deploy(settings, tmp_path)["digest"] == first["digest"]
+    # Nor where the note is damaged.
+    (tmp_path / "served.json").write_text('{"x": 1, "')
+    assert not export.deploy(settings, tmp_path)["changed"]
+
+
 def test_new_version_takes_over_and_rollback_returns(
     export: Export, settings: ServeSettings, server: OfflineServer, tmp_path: Path
 ) -> None:

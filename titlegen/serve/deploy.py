@@ -16,6 +16,7 @@ from titlegen.manifest import read_manifest, write_atomically
 from titlegen.metrics.contract import title_violations
 from titlegen.prompt import BOS, SYSTEM, TEMPLATE, parameters, render_prompt
 from titlegen.serve.client import Answer, Client, is_passing
+from titlegen.serve.memory import recall, remember, request_digest
 from titlegen.serve.modelfile import Source, resolve_source
 from titlegen.serve.server import Server, ensure_server, http_options, server_url
 from titlegen.settings import ServeSettings
@@ -133,6 +134,7 @@ def deploy(
     source = resolve_source(settings, gguf_directory)
     for notice in source.notices:
         say(f"deploy: {notice}")
+    request = request_digest(source, settings)
     server = ensure_server(settings, state_directory)
     say(f"deploy: {'started' if server.started else 'using'} {server.kind} {server.version} at {server.host}")
     with _connection(settings) as connection:
@@ -141,8 +143,11 @@ def deploy(
         answers: list[Answer] = []
         accepted = None
         try:
-            create_model(connection.ollama, names.candidate, source, settings, say, upload=connection.upload)
-            digest = connection.digests()[names.candidate]
+            if before is not None and before == recall(state_directory, server.host, names.final, request):
+                digest = before
+            else:
+                create_model(connection.ollama, names.candidate, source, settings, say, upload=connection.upload)
+                digest = connection.digests()[names.candidate]
             if digest != before:
                 connection.load(names.candidate, _FOR_EVER)
                 with _candidate_client(names, source, export_directory, settings) as client:
@@ -156,6 +161,7 @@ def deploy(
         connection.load(names.final, _FOR_EVER)
         previous = names.previous if names.previous in connection.digests() else None
     say(f"deploy: {names.final} {'unchanged' if digest == before else 'now answers'}")
+    remember(state_directory, server.host, names.final, request, digest)
     if source.is_exported:
         _write_record(settings, gguf_directory, digest)
     return {
