@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from titlegen.daemon import Daemon, find_daemon, start_daemon, stop_daemon
-from titlegen.errors import ServeError
+from titlegen.errors import ServeError, TitlegenError
 
 
 def free_port() -> int:
@@ -156,3 +156,67 @@ def test_a_server_that_no_longer_answers_is_named_with_the_way_to_end_it(tmp_pat
     with pytest.raises(ServeError, match=rf"pid {server.pid}.*run `kill {server.pid}`"):
         start_daemon("web", ["true"], server.url, tmp_path / "run", lambda _: False)
     assert find_daemon("web", tmp_path / "run") == server
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "record",
+    ["", "[]", "null", "{}", '{"pid": 1}', "\x00", '{"name": 1, "pid": -5, "started": "x", "url": 2, "log": "c"}'],
+)
+def test_a_record_that_is_none_counts_as_no_server(record: str, tmp_path: Path) -> None:
+    (tmp_path / "web.json").write_text(record, encoding="utf-8")
+    assert find_daemon("web", tmp_path) is None
+    assert not stop_daemon("web", tmp_path)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("command", "folder", "said"),
+    [
+        (["/no/such/program"], "run", r"web cannot be started: /no/such/program: No such file"),
+        (["true"], "file/run", r"cannot write .*file/run: Not a directory"),
+        (["true"], "/proc/none", r"cannot|No such file"),
+    ],
+)
+def test_what_keeps_a_server_from_being_started_is_named(
+    command: list[str], folder: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises((TitlegenError, OSError), match=said):
+        start_daemon("web", command, "http://127.0.0.1:1/", tmp_path / folder, lambda _: False)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_a_command_that_a_signal_ends_while_it_starts_the_model_server_leaves_none(
+    name: str, code: int, tmp_path: Path
+) -> None:
+    run = tmp_path / "outputs" / "run"
+    host = f"http://127.0.0.1:{free_port()}"
+    command = [
+        sys.executable,
+        "-m",
+        "titlegen.cli",
+        "serve",
+        "--output",
+        str(tmp_path / "outputs"),
+        "--serve.host",
+        host,
+    ]
+    with subprocess.Popen(  # noqa: S603 - our own command line
+        ["/usr/bin/env", "--default-signal=INT,HUP", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as starter:
+        deadline = time.monotonic() + 60
+        while (found := find_daemon("server", run)) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert found is not None
+        starter.send_signal(getattr(signal, name))
+        out, err = starter.communicate(timeout=60)
+    assert (starter.returncode, out) == (code, "")
+    assert err.endswith("run the same command again to go on from the last checkpoint\n")
+    assert len(err.splitlines()) == 1
+    assert not psutil.pid_exists(found.pid)
+    assert find_daemon("server", run) is None

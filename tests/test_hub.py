@@ -22,7 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from titlegen.daemon import find_daemon, stop_daemon
-from titlegen.errors import HubError, VerifyError
+from titlegen.errors import GateError, HubError, VerifyError
 from titlegen.hub import (
     Artefacts,
     HubTarget,
@@ -346,7 +346,7 @@ def test_verify_only_compares_every_file(target: HubTarget, artefacts: Artefacts
 def refuse(server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, match: str) -> None:
     server.break_at()
     for act in (plan_push, push_model):
-        with pytest.raises(HubError, match=match):
+        with pytest.raises((HubError, GateError), match=match):
             act(target, artefacts, settings)
     assert {request["method"] for request in server.requests()} <= {"GET"}
 
@@ -1069,7 +1069,7 @@ def test_without_a_token_the_bundled_hub_is_started_once(
     assert target.repo_id == "local/titlegen-mine"
     assert "no Hub token" in target.describe()
     assert target.environment() == {"HF_ENDPOINT": target.endpoint, "HF_TOKEN": TOKEN}
-    assert os.environ["no_proxy"] == "intranet.example,127.0.0.1,localhost"
+    assert os.environ["no_proxy"] == "intranet.example,127.0.0.1,localhost,::1"
     result = push_model(target, artefacts, settings)
     assert result["url"] == f"{target.endpoint}/local/titlegen-mine"
     first = find_daemon("hub", state)

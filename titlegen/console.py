@@ -100,6 +100,8 @@ def prepare_process() -> None:
     """Make this process ready for any console, locale and failure; only a program of its own may do that."""
     enter_utf8_mode()
     prepare_streams()
+    if not sys.stderr.isatty():
+        environment.draw_rarely()
 
     def hook(failed: threading.ExceptHookArgs) -> None:
         if failed.exc_value is not None and not isinstance(failed.exc_value, (SystemExit, KeyboardInterrupt)):

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from titlegen.errors import ServeError
-from titlegen.manifest import write_atomically
+from titlegen.manifest import writable, write_atomically
 
 _POLL_S = 0.1
 _LOG_TAIL_CHARS = 600
@@ -63,9 +63,11 @@ def start_daemon(
         ServeError: the process ended or was not ready in time, with the end of its log; or one of that name runs
             already, and does not answer.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    with writable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        lock_file = (directory / f".{name}.lock").open("w")
     # Whoever comes second waits here: it would overwrite the record of the first.
-    with (directory / f".{name}.lock").open("w") as lock:
+    with lock_file as lock:
         # Some network file systems have no locks.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -84,10 +86,15 @@ def _start(
     name: str, command: Sequence[str], url: str, directory: Path, is_ready: Callable[[str], bool], timeout_s: float
 ) -> Daemon:
     log = directory / f"{name}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own command line
-            list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    with writable(log):
+        output = log.open("wb")
+    try:
+        with output:
+            process = subprocess.Popen(  # noqa: S603 - our own command line
+                list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    except OSError as error:
+        raise ServeError(f"{name} cannot be started: {command[0]}: {error.strerror}; see that it can be run") from error
     try:
         daemon = Daemon(name, process.pid, psutil.Process(process.pid).create_time(), url, log)
         # Before it is ready: should we be killed while we wait, it can still be found and stopped.
@@ -127,27 +134,46 @@ def find_daemon(name: str, directory: Path) -> Daemon | None:
     try:
         fields = json.loads(record.read_text(encoding="utf-8"))
         daemon = Daemon(**{**fields, "log": Path(fields["log"])})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
         return None
+    except OSError as error:
+        raise ServeError(
+            f"{record} cannot be read: {error.strerror}; use the account that started the {name}, or another --output"
+        ) from error
     if _process(daemon) is None:
-        record.unlink(missing_ok=True)
+        # Where nothing can be written, the next one that can will do it.
+        with contextlib.suppress(OSError):
+            record.unlink(missing_ok=True)
         return None
     return daemon
 
 
 def stop_daemon(name: str, directory: Path, timeout_s: float = 15.0) -> bool:
-    """Stop the server of that name: first politely, then not. Returns False when none was running."""
+    """Stop the server of that name: first politely, then not. Returns False when none was running.
+
+    Raises:
+        ServeError: it belongs to another user.
+    """
     daemon = find_daemon(name, directory)
     process = _process(daemon) if daemon else None
     if process is None:
         return False
-    family = [process, *process.children(recursive=True)]
-    process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=timeout_s)
-    for member in alive:
-        member.kill()
-    psutil.wait_procs(alive, timeout=timeout_s)
-    _record(directory, name).unlink(missing_ok=True)
+    try:
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=timeout_s)
+        for member in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(alive, timeout=timeout_s)
+    except psutil.NoSuchProcess:
+        # It ended by itself meanwhile.
+        pass
+    except psutil.AccessDenied as error:
+        owner = process.username()
+        raise ServeError(f"the {name} (pid {process.pid}) belongs to {owner}; stop it as {owner}") from error
+    with writable(_record(directory, name)):
+        _record(directory, name).unlink(missing_ok=True)
     return True
 
 
@@ -155,7 +181,8 @@ def _process(daemon: Daemon) -> psutil.Process | None:
     try:
         process = psutil.Process(daemon.pid)
         alive = process.create_time() == daemon.started and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, OverflowError, TypeError, ValueError):
+        # The last three: a record that somebody else has written.
         return None
     return process if alive else None
 

@@ -111,6 +111,16 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
+def draw_rarely() -> None:
+    """Let progress bars write a line now and then, for a log or another program, in place of redrawing."""
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_MININTERVAL": "30",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
 def processor_limits() -> dict[str, str]:
     """Return the variables in use that keep a library from some of the processor's features, or choose its code."""
     return {name: os.environ[name] for name in _PROCESSOR_LIMITS if name in os.environ}

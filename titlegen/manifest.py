@@ -236,20 +236,28 @@ def new_directory(directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writable(path: Path) -> Iterator[None]:
+def writable(path: Path, place: str = "--output") -> Iterator[None]:
     """Turn "no permission" and "no space" under a block into one clear error.
+
+    Args:
+        path: what is written.
+        place: the option or variable that names another place.
 
     Raises:
         TitlegenError: naming the path, the reason and the remedy.
     """
     remedies = {
-        errno.EACCES: "choose a folder you may write to with --output",
-        errno.EPERM: "choose a folder you may write to with --output",
-        errno.EROFS: "the file system is read-only; choose another folder with --output",
-        errno.ENOSPC: "free some disk space or choose another disk with --output",
-        errno.EDQUOT: "your disk quota is used up; choose another disk with --output",
-        errno.ENOTDIR: "a part of the path is a file; choose another folder with --output",
-        errno.EEXIST: "a file stands where a folder is needed; choose another folder with --output",
+        errno.EACCES: "choose a folder you may write to",
+        errno.EPERM: "choose a folder you may write to",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOSPC: "free some disk space or choose another disk",
+        errno.EDQUOT: "your disk quota is used up; choose another disk",
+        errno.EFBIG: "this disk or account takes no files so large; choose another disk",
+        errno.EIO: "the disk fails; choose another disk",
+        errno.ENAMETOOLONG: "choose a shorter path",
+        errno.ELOOP: "a link in the path leads back to itself; choose another folder",
+        errno.ENOTDIR: "a part of the path is a file; choose another folder",
+        errno.EEXIST: "a file stands where a folder is needed; choose another folder",
     }
     try:
         yield
@@ -257,4 +265,6 @@ def writable(path: Path) -> Iterator[None]:
         if error.errno not in remedies:
             raise
         reason = os.strerror(error.errno)
-        raise TitlegenError(f"cannot write {error.filename or path}: {reason}; {remedies[error.errno]}") from error
+        raise TitlegenError(
+            f"cannot write {error.filename or path}: {reason}; {remedies[error.errno]} with {place}"
+        ) from error

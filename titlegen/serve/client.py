@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from titlegen.errors import DataError, ServeError, TitlegenError
 from titlegen.prompt import neutralise_control_tokens, render_prompt
-from titlegen.serve.server import http_options, server_url
+from titlegen.serve.server import connection_failure, http_options, server_url
 from titlegen.settings import ServeSettings
 from titlegen.text import clean_content, first_line, trim_to_tokens
 
@@ -263,7 +263,7 @@ class Client:
             return ServeError(f"{self.url} refused: {error.error}; see the server's log")
         if is_passing(error):
             return UnavailableError(
-                f"no server answers at {self.url} ({error or type(error).__name__}); run `titlegen serve`, or correct "
+                f"no server answers at {self.url} ({connection_failure(error)}); run `titlegen serve`, or correct "
                 "serve.host"
             )
         raise error

@@ -18,7 +18,7 @@ from titlegen.prompt import BOS, SYSTEM, TEMPLATE, parameters, render_prompt
 from titlegen.serve.client import Answer, Client, is_passing
 from titlegen.serve.memory import recall, remember, request_digest
 from titlegen.serve.modelfile import Source, resolve_source
-from titlegen.serve.server import Server, ensure_server, http_options, server_url
+from titlegen.serve.server import Server, connection_failure, ensure_server, http_options, server_url
 from titlegen.settings import ServeSettings
 
 RECORD = "deployment.json"
@@ -315,7 +315,7 @@ def _connection(settings: ServeSettings) -> Iterator[_Connection]:
         raise ServeError(f"{connection.url} refused: {error.error}; what it served before, it still serves") from error
     except (ConnectionError, httpx.TransportError) as error:
         raise ServeError(
-            f"the connection to {connection.url} broke ({error or type(error).__name__}); start the server again and "
+            f"the connection to {connection.url} broke ({connection_failure(error)}); start the server again and "
             "repeat the command: what it served before, it still has"
         ) from error
     finally:

@@ -15,7 +15,7 @@ from titlegen.errors import DataError, ServeError
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
 from titlegen.serve.client import Client
 from titlegen.serve.deploy import RECORD, is_deployed
-from titlegen.serve.server import find_version, http_options, server_url
+from titlegen.serve.server import connection_failure, find_version, http_options, server_url
 from titlegen.settings import LatencySettings, ServeSettings, Settings
 
 # The first request after loading allocates buffers and opens the connection.
@@ -112,7 +112,7 @@ class LatencyProbe:
             response = self._http.post("/api/generate", json=body)
         except httpx.TransportError as error:
             raise ServeError(
-                f"{self.url} gave no answer to article {example_id} ({error or type(error).__name__}): latency cannot "
+                f"{self.url} gave no answer to article {example_id} ({connection_failure(error)}): latency cannot "
                 "be measured; see the server's log"
             ) from error
         wall_ms = (time.perf_counter() - started) * _MS_PER_S

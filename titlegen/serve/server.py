@@ -70,6 +70,12 @@ def http_options(url: str) -> dict[str, Any]:
     return {"trust_env": not is_loopback(url)}
 
 
+def connection_failure(error: BaseException) -> str:
+    """Return why a server could not be reached; Ollama's client tells to install Ollama in place of the reason."""
+    cause = error.__context__ if type(error) is ConnectionError and error.__context__ else error
+    return str(cause) or type(cause).__name__
+
+
 def ensure_server(settings: ServeSettings, state_directory: Path) -> Server:
     """Return a server that answers at ``settings.host``, started when none does.
 
