@@ -10,14 +10,16 @@ from typing import Any
 from huggingface_hub import ModelCard
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from titlegen.errors import TitlegenError
 from titlegen.offline.hub_faults import FaultSwitch
+from titlegen.offline.hub_pages import error_page, list_page, raw_file, repository_page, wants_page
 from titlegen.offline.hub_store import (
     LFS_SUFFIXES,
     MAIN,
@@ -98,9 +100,16 @@ def create_app(directory: Path, *, token: str = TOKEN, faults: bool = False) -> 
         Route("/lfs/{upload:segment}/{part:int}", hub.lfs_part, methods=["PUT"]),
         Route("/lfs/{upload:segment}", hub.lfs_complete, methods=["POST"]),
         Route(f"{repo}/resolve/{revision}/{{path:path}}", hub.resolve, methods=["GET", "HEAD"]),
+        # What a browser is led to by an address that a push prints.
+        Route(repo, hub.page),
+        Route(f"{repo}/tree/{revision}", hub.page),
+        Route(f"{repo}/commit/{revision}", hub.page),
+        Route(f"{repo}/discussions/{{number:int}}", hub.page),
+        Route(f"{repo}/raw/{revision}/{{path:path}}", hub.raw),
     ]
     app: ASGIApp = Starlette(
-        routes=routes, exception_handlers={RefusedError: refuse, TitlegenError: refuse, OSError: fail}
+        routes=routes,
+        exception_handlers={RefusedError: _refuse, TitlegenError: refuse, OSError: fail, HTTPException: _refuse},
     )
     # Another site's page, opened in a browser here, could otherwise reach us under a name that it points to loopback.
     app = TrustedHostMiddleware(KeepSlashes(app), allowed_hosts=["127.0.0.1", "localhost"])
@@ -116,7 +125,9 @@ class _Hub:
     def __init__(self, store: Store, token: str) -> None:
         self.store, self._token = store, token
 
-    async def describe(self, _: Request) -> Response:
+    async def describe(self, request: Request) -> Response:
+        if wants_page(request):
+            return await run_in_threadpool(list_page, self.store)
         return JSONResponse({"service": SERVICE, "directory": str(self.store.directory)})
 
     async def whoami(self, request: Request) -> Response:
@@ -346,6 +357,19 @@ class _Hub:
             headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(file.size)}
         return FileResponse(self.store.object_path(file.sha256), headers=headers, media_type="application/octet-stream")
 
+    async def page(self, request: Request) -> Response:
+        parameters = request.path_params
+        repo_id = f"{parameters['owner']}/{parameters['name']}"
+        check_name(repo_id)
+        pull = f"refs/pr/{parameters['number']}" if "number" in parameters else MAIN
+        return await run_in_threadpool(repository_page, self.store, repo_id, parameters.get("revision", pull))
+
+    async def raw(self, request: Request) -> Response:
+        parameters = request.path_params
+        repo_id, path = f"{parameters['owner']}/{parameters['name']}", parameters["path"].replace(SLASH, "/")
+        check_name(repo_id)
+        return await run_in_threadpool(raw_file, self.store, repo_id, parameters["revision"], path)
+
     def _open(self, request: Request) -> str:
         """Return the repository that a request names, if it may see it."""
         repo_id = f"{request.path_params['owner']}/{request.path_params['name']}"
@@ -359,6 +383,20 @@ class _Hub:
         repo_id = self._open(request)
         oid = self.store.resolve(repo_id, request.path_params.get("revision", MAIN))
         return repo_id, oid, self.store.read_commit(repo_id, oid)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer what is not there, or not allowed: a page for a browser, and for a program what it expects."""
+    place = request.url.path.split("/")[1]
+    if wants_page(request) and place in {"datasets", "spaces"}:
+        return error_page(404, f"This Hub keeps models only, no {place}; a model's card names its data set.")
+    if isinstance(error, HTTPException):
+        nothing = f"There is nothing at {request.url.path} on this Hub."
+        plain = PlainTextResponse(error.detail, error.status_code, error.headers)
+        return error_page(error.status_code, nothing) if wants_page(request) else plain
+    if wants_page(request) and isinstance(error, RefusedError):
+        return error_page(error.status, str(error))
+    return await refuse(request, error)
 
 
 async def _receive(request: Request, upload: Incoming, part: int) -> None:

@@ -198,6 +198,11 @@ class Store:
             self._write_repository(repo_id, created)
             return True
 
+    def names(self) -> list[str]:
+        """Return the names of all repositories."""
+        records = (self.directory / "repositories").glob("*/*/repository.json")
+        return sorted("/".join(path.parts[-3:-1]) for path in records)
+
     def read(self, repo_id: str) -> Repository:
         """Return a repository's record."""
         try:
