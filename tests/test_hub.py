@@ -21,6 +21,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from titlegen import cli
+from titlegen.console import EXIT_GATE
 from titlegen.daemon import find_daemon, stop_daemon
 from titlegen.errors import GateError, HubError, VerifyError
 from titlegen.hub import (
@@ -101,7 +103,9 @@ def report_content(verdict: str = "pass") -> dict[str, Any]:
         "rows": 31,
         "scores": {name: {"value": 0.41, "low": 0.35, "high": 0.47} for name in names},
         "baselines": dict.fromkeys(("random", "lead1", "textrank", "oracle", "base_model"), plain),
+        "dataset": {"kind": "fictional", "name": "embedded"},
         "gates": [{"name": "rougeL", "limit": 0.3, "value": 0.41, "verdict": verdict}],
+        "specification": [{"name": "rougeL", "limit": 0.36, "value": 0.41, "verdict": "undecided"}],
     }
 
 
@@ -171,7 +175,11 @@ def uploads(server: HubServer) -> list[dict[str, Any]]:
 def test_the_first_push_arrives_whole(
     server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, tmp_path: Path
 ) -> None:
+    artefacts = dataclasses.replace(artefacts, card=tmp_path / "model-card.md")
     result = push_model(target, artefacts, with_hub(settings, include_adapter=True))
+    with connect(target) as api:
+        card = Path(api.hf_hub_download(target.repo_id, "README.md"))
+    assert (tmp_path / "model-card.md").read_bytes() == card.read_bytes()
     files = remote_files(target)
     assert files == {
         *(path.name for path in artefacts.export.iterdir()),
@@ -443,7 +451,9 @@ def test_a_failed_gate_needs_consent_and_is_written_into_the_card(
 ) -> None:
     (artefacts.report / "report.json").write_text(json.dumps(report_content("fail")), encoding="utf-8")
     refresh(artefacts)
-    refuse(server, target, artefacts, settings, "gates failed: rougeL")
+    refuse(
+        server, target, artefacts, settings, r"gates failed: rougeL 0\.410 is below 0\.3 \(.*--train\.num-train-epochs"
+    )
     result = push_model(target, artefacts, with_hub(settings, allow_failed_gates=True))
     assert result["failed_gates"] == ["rougeL"]
     with connect(target) as api:
@@ -452,6 +462,24 @@ def test_a_failed_gate_needs_consent_and_is_written_into_the_card(
     (artefacts.report / "report.json").write_text(json.dumps(report_content("undecided")), encoding="utf-8")
     refresh(artefacts)
     assert push_model(target, artefacts, settings)["failed_gates"] == []
+
+
+@pytest.mark.fault
+def test_a_known_failed_gate_ends_a_push_at_once_with_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TITLEGEN_CACHE", str(tmp_path / "cache"))
+    report = tmp_path / "outputs" / "quickstart" / "report"
+    report.mkdir(parents=True)
+    (report / "report.json").write_text(json.dumps(report_content("fail")), encoding="utf-8")
+    assert cli.main(["push", "--output", str(tmp_path / "outputs")]) == EXIT_GATE
+    said = capsys.readouterr().err
+    assert "gates failed: rougeL 0.410 is below 0.3" in said
+    assert "--hub.allow-failed-gates" in said
+    # Neither was data prepared, nor the base model fetched, nor a server started.
+    assert [path.name for path in (tmp_path / "outputs" / "quickstart").iterdir()] == ["report"]
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "outputs" / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -612,11 +640,13 @@ def test_the_card_has_valid_metadata_and_says_what_a_user_needs(artefacts: Artef
     assert scores["ROUGE-L"] == 0.41
     assert len(scores) == 6
     assert {result.dataset_split for result in data.eval_results} == {"test"}
+    assert "Measured on 31 fictional articles of the test split" in text
+    # The profile's limit and the specification's, each with its verdict.
+    assert "| ROUGE-L | 0.410 | 0.350 to 0.470 | 0.300 | **pass** | 0.360 | **undecided** |" in text
     for heading in ("## Use", "### Ollama", "### transformers", "## Scores", "## Data", "## Training", "## Limits"):
         assert heading in text
     assert "ollama run hf.co/club/titles:Q8_0" in text
     assert "http://localhost:11434/api/generate" in text
-    assert "| ROUGE-L | 0.300 | 0.410 | 0.350 to 0.470 | **pass** |" in text
     assert "70 train, 5 val, 15 test" in text
     assert "nox -s train -- --profile quickstart" in text
     assert str(artefacts.export) not in text

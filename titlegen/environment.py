@@ -159,6 +159,14 @@ def prepare_training_environment(*, compile_model: bool) -> None:
         os.environ.setdefault(name, value)
 
 
+def locale_name() -> str:
+    """Return the locale for texts as gettext finds it, such as ``zh_TW.UTF-8``; ``C`` when there is none."""
+    locale = next(filter(None, (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))), "C")
+    if locale.partition(".")[0] in {"C", "POSIX"}:
+        return "C"
+    return os.environ.get("LANGUAGE") or locale
+
+
 def debugging() -> bool:
     """Return whether TITLEGEN_DEBUG asks for tracebacks."""
     return os.environ.get("TITLEGEN_DEBUG", "") not in {"", "0"}

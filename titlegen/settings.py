@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from titlegen import environment
+from titlegen import environment, specification
 from titlegen.errors import ConfigError
 
 ENV_PREFIX = "TITLEGEN_"
 EMBEDDED = "embedded"
 
+Language = Literal["en", "zh-TW"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -67,7 +68,7 @@ class DataSettings(Stage):
     """Longest title kept, characters after cleaning."""
     script: Literal["convert", "drop", "keep"] = "convert"
     """What happens to Simplified Chinese: convert it with OpenCC, drop the row, or keep it."""
-    near_duplicate: Share = 0.8
+    near_duplicate: Share = specification.NEAR_DUPLICATE
     """Jaccard similarity of character 5-grams from which two articles count as the same."""
     max_content_tokens: Annotated[int, Field(ge=16)] = 1536
     """Token budget of the article; a longer one is shortened at a sentence end."""
@@ -179,15 +180,15 @@ class ExportSettings(Stage):
 
 
 class GateSettings(Stage):
-    """Smallest value of each score with which the model may be released; a missing gate is `-1`."""
+    """Smallest value of each score with which the model may be released, the specification's by default; -1 is off."""
 
-    rougeL: Annotated[float, Field(ge=-1, le=1)] = 0.30  # noqa: N815 - the metric's name
+    rougeL: Annotated[float, Field(ge=-1, le=1)] = specification.SCORES["rougeL"]  # noqa: N815 - the metric's name
     """Mean ROUGE-L F1."""
-    bleu1: Annotated[float, Field(ge=-1, le=1)] = 0.45
+    bleu1: Annotated[float, Field(ge=-1, le=1)] = specification.SCORES["bleu1"]
     """Corpus BLEU-1 with brevity penalty."""
-    title_only_rate: Annotated[float, Field(ge=-1, le=1)] = 0.98
+    title_only_rate: Annotated[float, Field(ge=-1, le=1)] = specification.SCORES["title_only_rate"]
     """Share of raw outputs that are a title and nothing else."""
-    length_rate: Annotated[float, Field(ge=-1, le=1)] = 0.95
+    length_rate: Annotated[float, Field(ge=-1, le=1)] = specification.SCORES["length_rate"]
     """Share of titles of 8 to 30 characters."""
 
 
@@ -216,6 +217,20 @@ class EvaluateSettings(Stage):
     """Seed of the bootstrap, of the random baseline, and of titles that are drawn."""
     gates: GateSettings = GateSettings()
     """Limits below which `evaluate` exits with code 1."""
+
+
+class ReportSettings(Stage):
+    """The report that people read."""
+
+    language: Literal["auto"] | Language = "auto"
+    """Language of report.html and report.md: `en`, `zh-TW`, or `auto` for the user's locale."""
+
+    @property
+    def chosen_language(self) -> Language:
+        """The language to write in: `auto` is zh-TW wherever the locale is a Chinese one."""
+        if self.language != "auto":
+            return self.language
+        return "zh-TW" if environment.locale_name().lower().startswith("zh") else "en"
 
 
 class HubSettings(Stage):
@@ -269,9 +284,9 @@ class ServeSettings(Stage):
 class LatencySettings(Stage):
     """How long users may wait for a title; the defaults are the specification's."""
 
-    p50_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 500.0
+    p50_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = specification.LATENCY_MS[50]
     """Half of the requests to the deployed model are answered within this time, milliseconds."""
-    p95_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1000.0
+    p95_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = specification.LATENCY_MS[95]
     """95 of 100 requests are answered within this time, milliseconds."""
     articles: Annotated[int, Field(ge=1)] = 400
     """Different articles that are sent, each once; where the splits hold fewer, all of them."""
@@ -297,11 +312,22 @@ class Settings(BaseSettings):
     train: TrainSettings = TrainSettings()
     export: ExportSettings = ExportSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
     hub: HubSettings = HubSettings()
     serve: ServeSettings = ServeSettings()
     latency: LatencySettings = LatencySettings()
 
-    STAGES: ClassVar[tuple[str, ...]] = ("data", "model", "train", "export", "evaluate", "hub", "serve", "latency")
+    STAGES: ClassVar[tuple[str, ...]] = (
+        "data",
+        "model",
+        "train",
+        "export",
+        "evaluate",
+        "report",
+        "hub",
+        "serve",
+        "latency",
+    )
 
     @classmethod
     def settings_customise_sources(

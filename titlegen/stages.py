@@ -2,13 +2,19 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titlegen.errors import ConfigError, DataError
-from titlegen.manifest import check_files, digest_file, read_manifest, stage_key, write_atomically
+from titlegen.errors import ConfigError, DataError, TitlegenError
+from titlegen.manifest import (
+    check_files,
+    digest_file,
+    read_manifest,
+    stage_key,
+    write_atomically,
+)
 from titlegen.models import fingerprint, resolve_base
 from titlegen.runs import StageRun, recall, remember, run_stage, say
 from titlegen.settings import EMBEDDED, DataSettings, Settings
@@ -191,7 +197,8 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
     prepared = prepare(settings)
     target = _target(settings)
     examples = data.load_split(prepared.directory, settings.evaluate.split)[: settings.evaluate.limit or None]
-    stage_settings = settings.evaluate.model_dump(mode="json") | {"target": target}
+    language = settings.report.chosen_language
+    stage_settings = settings.evaluate.model_dump(mode="json") | {"target": target, "language": language}
     inputs = {"data": prepared.manifest.digest, "model": merged.manifest.digest, "gguf": converted.manifest.digest}
     if target == "server":
         stage_settings["serve"] = settings.serve.model_dump(mode="json")
@@ -203,18 +210,48 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
     if other is not None:
         inputs["against"] = digest_file(other)
 
-    def build(directory: Path) -> dict[str, Any]:
-        predictions, generation = _generate_split(settings, target, examples)
-        base_titles = _base_titles(settings, examples) if settings.evaluate.base_model else None
-        report = scoring.evaluate(
-            examples, predictions, settings.evaluate, base_predictions=base_titles, generation=generation
-        )
-        scoring.write_report(report, directory, against=against)
-        return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
-
     # A file's titles are not this model's: what is pushed is report/.
     name = {"server": "report-served", "merged": "report", "adapter": "report"}.get(target, "report-file")
-    return run_stage("evaluate", settings.directory / name, stage_settings, inputs, build)
+    earlier = settings.directory / name
+
+    def build(directory: Path) -> dict[str, Any]:
+        kept = _kept_titles(earlier, stage_settings, inputs, examples)
+        predictions, generation = kept or _generate_split(settings, target, examples)
+        base_titles = _base_titles(settings, examples) if settings.evaluate.base_model else None
+        report = scoring.evaluate(
+            examples,
+            predictions,
+            settings.evaluate,
+            base_predictions=base_titles,
+            generation=generation,
+            dataset=settings.data.source,
+        )
+        scoring.write_report(report, directory, against=against, language=language)
+        return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
+
+    return run_stage("evaluate", earlier, stage_settings, inputs, build)
+
+
+# What changes how a report is written and not one title in it.
+_WRITING = frozenset({"language", "gates", "resamples", "base_model"})
+
+
+def _kept_titles(
+    directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], examples: Sequence[Any]
+) -> tuple[list[str], dict[str, Any]] | None:
+    """Return the titles of the report that is there, and how they came to be, when they would be the same again."""
+    from titlegen import evaluate as scoring
+
+    try:
+        manifest = read_manifest(directory)
+        check_files(directory, manifest)
+    except TitlegenError:
+        return None
+    old, new = ({k: v for k, v in found.items() if k not in _WRITING} for found in (manifest.settings, settings))
+    if old != new or not inputs.items() - {("against", inputs.get("against"))} <= manifest.inputs.items():
+        return None
+    report = json.loads((directory / "report.json").read_bytes())
+    return scoring.read_predictions(directory / "predictions.jsonl", examples), report["generation"]
 
 
 def failed_gates(run: StageRun) -> list[str]:
@@ -267,10 +304,13 @@ def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None =
     """Publish the export, or with ``dry_run`` say what would be published, or compare a repository with the export."""
     from titlegen import data, hub
 
+    published = artefacts(settings)
+    # Before minutes are spent on what ends so anyway; what is compared or planned only may have failed.
+    if verify_only is None and not settings.hub.allow_failed_gates:
+        hub.require_gates(published)
     verify(settings)
     target = hub.ensure_hub(settings.hub, settings.output / "run", settings.profile)
     say(f"push: {target.describe()}")
-    published = artefacts(settings)
     if verify_only is not None:
         return hub.verify_remote(target, verify_only, published, settings)
     if dry_run:
@@ -299,6 +339,7 @@ def artefacts(settings: Settings) -> "hub.Artefacts":
         adapter=settings.directory / "lora",
         data=settings.directory / "data",
         verification=settings.directory / "verify",
+        card=settings.directory / "model-card.md",
     )
 
 

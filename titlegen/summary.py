@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from titlegen.evaluate.words import Words
 from titlegen.manifest import MANIFEST, read_manifest
+from titlegen.plural import count
 from titlegen.runs import StageRun, recall, say
 from titlegen.settings import Settings
 
@@ -57,7 +59,9 @@ def summary(settings: Settings) -> str:
             )
     pushed, deployed = recall(settings, "push"), recall(settings, "deploy")
     if pushed:
-        rows.append(("push", f"{pushed['elapsed_s']:.1f} s", pushed["url"], f"{pushed['files']} files verified"))
+        rows.append(
+            ("push", f"{pushed['elapsed_s']:.1f} s", pushed["url"], f"{count(pushed['files'], 'file')} verified")
+        )
     if deployed:
         rows.append(("deploy", f"{deployed['elapsed_s']:.1f} s", deployed["host"], deployed["model"]))
     lines = _aligned([("stage", "time", "where", "what"), *rows])
@@ -72,14 +76,14 @@ def _facts(name: str, results: Mapping[str, Any]) -> str:
     if name == "prepare":
         return ", ".join(f"{count} {split}" for split, count in results["splits"].items())
     if name == "train":
-        return f"{results['steps']} steps, loss {results['first_loss']:.2f} to {results['last_loss']:.2f}"
+        return f"{count(results['steps'], 'step')}, loss {results['first_loss']:.2f} to {results['last_loss']:.2f}"
     if name == "merge":
         return f"{results['merged_tensors']} of {results['tensors']} tensors changed"
     if name == "gguf":
         return ", ".join(results["types"])
     if name == "verify":
-        return f"{len(results['checks'])} checks passed"
-    return f"{results['report']['rows']} articles"
+        return f"{count(len(results['checks']), 'check')} passed"
+    return count(results["report"]["rows"], "article")
 
 
 def _score_lines(settings: Settings) -> list[str]:
@@ -95,13 +99,21 @@ def _score_lines(settings: Settings) -> list[str]:
         for label, key in (("untuned", "base_model"), ("Lead-1", "lead1"), ("oracle", "oracle"))
         if report["baselines"].get(key)
     }
-    verdicts = {gate["name"]: gate["verdict"] for gate in report["gates"]}
-    rows = [(f"score ({results['target']})", *columns, "gate")]
+    limits = [_verdicts(report["gates"]), _verdicts(report.get("specification", []))]
+    rows = [(f"score ({results['target']})", *columns, "gate", "specification")]
     rows += [
-        (name, *(f"{column[name]:.3f}" for column in columns.values()), verdicts.get(name, "-"))
+        (name, *(f"{column[name]:.3f}" for column in columns.values()), *(found.get(name, "-") for found in limits))
         for name in _SHOWN_SCORES
     ]
-    return ["", *_aligned(rows)]
+    words = Words("en")
+    kind = report.get("dataset", {}).get("kind", "unknown")
+    lines = ["", *_aligned(rows), f"measured on {words(f'measured.short_{kind}', rows=report['rows'])}"]
+    failed = [gate["name"] for gate in report["gates"] if gate["verdict"] == "fail"]
+    return [*lines, *(f"{name} failed: {words.advise(name)}" for name in failed)]
+
+
+def _verdicts(gates: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {gate["name"]: f"{gate['verdict']} ({gate['limit']:g})" for gate in gates}
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

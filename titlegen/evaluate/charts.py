@@ -39,7 +39,10 @@ class CalibrationRow:
     value: float
     low: float
     high: float
-    gate: float | None
+    limit: float | None
+    """The specification's."""
+    own_limit: float | None
+    """The profile's, where it is another."""
     baselines: dict[str, float]
 
 
@@ -53,6 +56,11 @@ class Calibration:
     rows: list[CalibrationRow]
     ticks: list[Tick]
 
+    @property
+    def has_own_limits(self) -> bool:
+        """Whether the profile has another limit than the specification for any score."""
+        return any(row.own_limit is not None for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -63,7 +71,9 @@ class Bar:
     y: float
     height: float
     reference_y: float
-    label: str
+    length: str
+    ours: int
+    theirs: int
 
 
 @dataclass(frozen=True)
@@ -98,14 +108,16 @@ class Scatter:
 def place_calibration(
     scores: Mapping[str, Mapping[str, float]],
     baselines: Mapping[str, Mapping[str, float]],
+    specification: Sequence[Mapping[str, Any]],
     gates: Sequence[Mapping[str, Any]],
 ) -> Calibration:
-    """Place model, baselines and gates of the overlap scores."""
-    limits: dict[str, float] = {gate["name"]: gate["limit"] for gate in gates}
+    """Place model, baselines, and the limits of specification and profile, of the overlap scores."""
+    limits: dict[str, float] = {gate["name"]: gate["limit"] for gate in specification}
+    own: dict[str, float] = {gate["name"]: gate["limit"] for gate in gates if gate["limit"] != limits.get(gate["name"])}
     most = max(
         [scores[name]["high"] for name in _CALIBRATED]
         + [row[name] for row in baselines.values() for name in _CALIBRATED]
-        + [limits[name] for name in _CALIBRATED if name in limits]
+        + [limit[name] for limit in (limits, own) for name in _CALIBRATED if name in limit]
     )
     top = min(1.0, math.ceil(10 * most + 0.5) / 10)
     left, width = 12, WIDTH - 24
@@ -120,7 +132,8 @@ def place_calibration(
             value=x(scores[name]["value"]),
             low=x(scores[name]["low"]),
             high=x(scores[name]["high"]),
-            gate=x(limits[name]) if name in limits else None,
+            limit=x(limits[name]) if name in limits else None,
+            own_limit=x(own[name]) if name in own else None,
             baselines={baseline: x(row[name]) for baseline, row in baselines.items()},
         )
         for index, name in enumerate(_CALIBRATED)
@@ -149,8 +162,9 @@ def place_histogram(predictions: Sequence[str], references: Sequence[str]) -> Hi
             y=y(ours[length] / total),
             height=round(bottom - y(ours[length] / total), 1),
             reference_y=y(theirs[length] / total),
-            label=f"{length}{'+' if length == _LONGEST_BAR else ''} characters: {ours[length]} predictions, "
-            f"{theirs[length]} references",
+            length=f"{length}{'+' if length == _LONGEST_BAR else ''}",
+            ours=ours[length],
+            theirs=theirs[length],
         )
         for length in range(_LONGEST_BAR + 1)
     ]

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from titlegen.metrics.bootstrap import rows_to_decide_mean, rows_to_decide_rate
 from titlegen.metrics.scores import RATES, Score
-from titlegen.settings import GateSettings
 
 Verdict = Literal["pass", "fail", "undecided"]
+Standing = Literal["passed", "relaxed", "undecided", "failed"]
 _OFF = -1
 
 
@@ -18,14 +18,31 @@ def judge(score: Score, limit: float) -> Verdict:
     return "fail" if score.high < limit else "undecided"
 
 
-def check_gates(scores: Mapping[str, Score], gates: GateSettings) -> list[dict[str, Any]]:
+def check_gates(scores: Mapping[str, Score], limits: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return name, limit, value and verdict of every gate that is not off."""
-    limits: dict[str, float] = gates.model_dump()
     return [
         {"name": name, "limit": limit, "value": scores[name].value, "verdict": judge(scores[name], limit)}
         for name, limit in limits.items()
         if limit != _OFF
     ]
+
+
+def stand(profile: Verdict | None, specified: Verdict) -> Standing:
+    """Return what two verdicts make of a score: only what the specification's own limit proves has passed.
+
+    Args:
+        profile: the verdict on the profile's limit, None when the profile has turned the gate off.
+        specified: the verdict on the specification's limit.
+
+    Returns:
+        ``passed``; ``relaxed``: it holds under the profile's limit and is not proven under the specification's;
+        ``undecided``: the split is too small to say even under the profile's; or ``failed`` under the profile's.
+    """
+    if profile == "fail":
+        return "failed"
+    if profile == "undecided":
+        return "undecided"
+    return "passed" if specified == "pass" else "relaxed"
 
 
 def rows_to_decide(name: str, score: Score, limit: float, rows: int) -> int | None:

@@ -9,45 +9,32 @@ from typing import Any
 
 from titlegen.evaluate.charts import place_calibration, place_histogram, place_scatter
 from titlegen.evaluate.compare import Change, Comparison, compare
+from titlegen.evaluate.gates import rows_to_decide, stand
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Report
+from titlegen.evaluate.words import Phrase, Words
 from titlegen.manifest import write_atomically
-from titlegen.metrics.scores import SCORES
+from titlegen.metrics.scores import SCORES, Score
+from titlegen.settings import Language
 
 _SHOWN_EXAMPLES = 8
 _SHOWN_FLAGGED = 100
 _SHOWN_VALUE_CHARS = 300
-LABELS = {
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "bleu1": "BLEU-1",
-    "bleu1_precision": "BLEU-1 precision",
-    "bleu1_brevity_penalty": "BLEU-1 brevity penalty",
-    "title_only_rate": "Title only",
-    "length_rate": "8-30 characters",
-    "clean_rate": "Clean",
-    "number_support": "Numbers supported",
-    "copy_coverage": "Copied",
-    "novel_bigram_rate": "Novel 2-grams",
-    "script_purity": "Traditional script",
-    "repetition": "Repetition",
-    "random": "random sentence",
-    "lead1": "Lead-1",
-    "textrank": "TextRank",
-    "oracle": "extraction oracle",
-    "base_model": "untuned base",
-}
+_GLOSSARY = (
+    *("rouge", "bleu", "reference", "interval", "undecided", "relaxed"),
+    *("lead1", "textrank", "oracle", "base_model"),
+)
 _BASELINES = ("random", "lead1", "textrank", "oracle", "base_model")
 
 
-def write_report(report: Report, directory: Path, against: Path | None = None) -> None:
+def write_report(report: Report, directory: Path, against: Path | None = None, language: Language = "en") -> None:
     """Write report.json, predictions.jsonl, report.md and report.html, the last in one file that needs no network.
 
     Args:
         report: what was found out.
         directory: where to write.
         against: another report.json, or its folder; the paired differences are added to all three reports.
+        language: of report.md and report.html; report.json is for programs.
 
     Raises:
         DataError: the other report cannot be compared with this one.
@@ -58,8 +45,9 @@ def write_report(report: Report, directory: Path, against: Path | None = None) -
     write_atomically(
         directory / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in report.rows)
     )
-    write_atomically(directory / "report.md", _render("report.md.j2", context))
-    write_atomically(directory / "report.html", _render("report.html.j2", context))
+    for name, escape in (("report.md", _escape_markdown), ("report.html", str)):
+        words = Words(language, escape)
+        write_atomically(directory / name, _render(f"{name}.j2", context | _words(words, content)))
     # Last: who finds it finds the others, too.
     text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
     write_atomically(directory / "report.json", text + "\n")
@@ -83,6 +71,8 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def _escape_markdown(value: object) -> str:
+    if isinstance(value, Phrase):
+        return value
     text = re.sub(r"([\\`*_{}\[\]#|~!()])", r"\\\1", visible(str(value)))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -99,11 +89,12 @@ def _context(report: Report, comparison: Comparison | None) -> dict[str, Any]:
     baselines = [name for name in _BASELINES if name in content["baselines"]]
     return {
         "content": content,
-        "labels": LABELS,
         "score_names": SCORES,
         "baseline_names": baselines,
-        "gates": [_gate(gate, content) for gate in content["gates"]],
-        "calibration": place_calibration(content["scores"], content["baselines"], content["gates"]),
+        "gates": [_gate(specified, content) for specified in content["specification"]],
+        "calibration": place_calibration(
+            content["scores"], content["baselines"], content["specification"], content["gates"]
+        ),
         "histogram": place_histogram(predictions, [row["reference"] for row in report.rows]),
         "scatter": place_scatter(
             [len(example.content) for example in report.examples], [row["rougeL"] for row in report.rows]
@@ -122,14 +113,33 @@ def _context(report: Report, comparison: Comparison | None) -> dict[str, Any]:
     }
 
 
-def _gate(gate: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    score = content["scores"][gate["name"]]
+def _words(words: Words, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the templates say in the reader's language: the look-up, and on what the scores were measured."""
+    dataset, rows = content["dataset"], content["rows"]
+    split = words(f"split.{content['split']}")
     return {
-        **gate,
+        "t": words,
+        "measured": words(f"measured.{dataset['kind']}", rows=rows, name=visible(dataset["name"]), split=split),
+        "measured_short": words(f"measured.short_{dataset['kind']}", rows=rows),
+        "glossary": _GLOSSARY,
+    }
+
+
+def _gate(specified: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one of the specification's gates: the score, both limits with their verdicts, and what they make of it."""
+    name = specified["name"]
+    score = content["scores"][name]
+    own = next((gate for gate in content["gates"] if gate["name"] == name), None)
+    open_limits = [gate["limit"] for gate in (own, specified) if gate and gate["verdict"] == "undecided"]
+    return {
+        **specified,
         "low": score["low"],
         "high": score["high"],
-        "lead1": content["baselines"]["lead1"][gate["name"]],
-        "rows": content["rows_to_decide"].get(gate["name"]),
+        "own": own,
+        "standing": stand(own["verdict"] if own else None, specified["verdict"]),
+        "lead1": content["baselines"]["lead1"][name],
+        "is_open": bool(open_limits),
+        "rows": rows_to_decide(name, Score(**score), open_limits[0], content["rows"]) if open_limits else None,
     }
 
 

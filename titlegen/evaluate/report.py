@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from titlegen import specification
 from titlegen.data import Example
 from titlegen.errors import DataError
 from titlegen.evaluate.gates import check_gates, rows_to_decide
@@ -23,7 +25,7 @@ from titlegen.metrics.scores import (
     score_titles,
 )
 from titlegen.metrics.tokens import segment
-from titlegen.settings import EvaluateSettings
+from titlegen.settings import EMBEDDED, DataSettings, EvaluateSettings
 
 # A reference scored against itself has every overlap by definition.
 REFERENCE_SCORES = (
@@ -69,6 +71,7 @@ def evaluate(
     *,
     base_predictions: Sequence[str] | None = None,
     generation: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
 ) -> Report:
     """Score raw outputs against the titles of the examples, beside baselines on the same articles.
 
@@ -78,6 +81,7 @@ def evaluate(
         settings: gates, resamples and seed.
         base_predictions: raw outputs of the untuned base model, likewise.
         generation: how the predictions came to be, for the report.
+        dataset: ``data.source`` of the examples, for the report.
 
     Raises:
         DataError: there is nothing to score, or not one prediction for each example.
@@ -86,16 +90,19 @@ def evaluate(
     texts = [Text(example.title, example.content, example.date) for example in examples]
     statistics = measure_titles(predictions, texts)
     scores = estimate_scores(statistics, settings.resamples, settings.seed)
-    gates = check_gates(scores, settings.gates)
+    gates = check_gates(scores, settings.gates.model_dump())
     references = score_titles(measure_titles([example.title for example in examples], texts))
     content = {
         "split": settings.split,
         "rows": len(examples),
+        "dataset": _describe_dataset(dataset),
         "scores": {name: score._asdict() for name, score in scores.items()},
         "baselines": _score_baselines(examples, texts, settings, base_predictions),
         "references": {name: references[name] for name in REFERENCE_SCORES},
         "words": score_overlap(predictions, [example.title for example in examples], segment),
         "gates": gates,
+        # Also of gates that the profile relaxes or turns off.
+        "specification": check_gates(scores, specification.SCORES),
         "rows_to_decide": {
             gate["name"]: rows_to_decide(gate["name"], scores[gate["name"]], gate["limit"], len(examples))
             for gate in gates
@@ -112,6 +119,17 @@ def evaluate(
     marks = [_find_unsupported(prediction, text) for prediction, text in zip(predictions, texts, strict=True)]
     rows = [_row(*row) for row in zip(examples, predictions, statistics.values, marks, strict=True)]
     return Report(examples, rows, marks, statistics, settings, content)
+
+
+def _describe_dataset(source: str | None) -> dict[str, str]:
+    """Return name and kind of what the scores are measured on; of a user's own file, its name without the folder."""
+    if source is None:
+        return {"name": "", "kind": "unknown"}
+    if source == EMBEDDED:
+        return {"name": source, "kind": "fictional"}
+    if source == DataSettings().source:
+        return {"name": source, "kind": "news"}
+    return {"name": Path(source).name if Path(source).exists() else source, "kind": "own"}
 
 
 def _check(examples: Sequence[Example], predictions: Sequence[str], base_predictions: Sequence[str] | None) -> None:

@@ -4,7 +4,7 @@ from titlegen.hub.card import render_card
 from titlegen.hub.check import check_download, verify_remote
 from titlegen.hub.push import plan_push, push_model
 from titlegen.hub.scan import scan_files
-from titlegen.hub.stage import Artefacts, ollama_files
+from titlegen.hub.stage import Artefacts, ollama_files, require_gates
 from titlegen.hub.target import HubTarget, ensure_hub
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "plan_push",
     "push_model",
     "render_card",
+    "require_gates",
     "scan_files",
     "verify_remote",
 ]

@@ -10,6 +10,7 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints,
 
 from titlegen import prompt
 from titlegen.errors import HubError
+from titlegen.evaluate.words import Words
 from titlegen.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class Gate(_Part):
     verdict: Literal["pass", "fail", "undecided"]
 
 
+class Dataset(_Part):
+    """On what the scores were measured."""
+
+    kind: Literal["fictional", "news", "own", "unknown"]
+
+
 class EvaluationReport(_Part):
     """The part of report.json that the card shows."""
 
@@ -70,6 +77,9 @@ class EvaluationReport(_Part):
     scores: dict[_Name, Score]
     baselines: dict[_Name, dict[_Name, float]] = {}
     gates: list[Gate]
+    specification: list[Gate] = []
+    """The same scores against the specification's limits, whatever the profile's are; older reports have none."""
+    dataset: Dataset | None = None
     candidates: Annotated[int, Field(ge=1, validation_alias=AliasPath("generation", "decoding", "candidates"))] = 1
 
 
@@ -163,6 +173,8 @@ def render_card(facts: Facts) -> str:
         report=facts.report,
         failed=[gate.name for gate in facts.report.gates if gate.verdict == "fail"] if facts.report else [],
         scores=[name for name in _LABELS if facts.report and name in facts.report.scores],
+        measured=Words("en")(f"measured.short_{_kind(facts.report)}", rows=facts.report.rows) if facts.report else "",
+        gates=_gate_rows(facts.report) if facts.report else [],
         labels={name: label for name, (label, _) in _LABELS.items()},
         baselines={
             name: label for name, label in _BASELINES.items() if facts.report and name in facts.report.baselines
@@ -182,6 +194,16 @@ def render_card(facts: Facts) -> str:
     except ValueError as error:
         raise HubError(f"the model card's metadata is not valid: {error}") from error
     return text
+
+
+def _kind(report: EvaluationReport) -> str:
+    return report.dataset.kind if report.dataset else "unknown"
+
+
+def _gate_rows(report: EvaluationReport) -> list[tuple[Gate, Gate | None]]:
+    """Return the profile's gates, each with the specification's on the same score where the report has it."""
+    specified = {gate.name: gate for gate in report.specification}
+    return [(gate, specified.get(gate.name)) for gate in report.gates]
 
 
 def _code(text: object) -> str:

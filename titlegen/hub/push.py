@@ -12,7 +12,7 @@ from titlegen.hub.check import Difference, compare, read_remote_manifest
 from titlegen.hub.scan import scan_files
 from titlegen.hub.stage import CARD, Artefacts, Staged, stage_files
 from titlegen.hub.target import HubTarget, connect, persist, status_of
-from titlegen.manifest import MANIFEST, FileRecord
+from titlegen.manifest import MANIFEST, FileRecord, write_atomically
 from titlegen.settings import HubSettings, Settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def plan_push(target: HubTarget, artefacts: Artefacts, settings: Settings) -> di
 
     Raises:
         VerifyError: the export is not what its manifest says.
+        GateError: a gate failed, and the settings do not allow that.
         HubError: another check failed.
     """
     with _ready(target, artefacts, settings) as staged, connect(target) as api:
@@ -68,6 +69,7 @@ def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> d
 
     Raises:
         VerifyError: the export is not what its manifest says.
+        GateError: a gate failed, and the settings do not allow that.
         HubError: a check before or after the upload failed, or the Hub refused.
     """
     hub = settings.hub
@@ -87,6 +89,8 @@ def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> d
                 )
             if hub.tag is not None:
                 _tag(api, target.repo_id, hub.tag, commit.oid)
+        if artefacts.card is not None:
+            write_atomically(artefacts.card, (staged.folder / CARD).read_text(encoding="utf-8"))
         return {
             "url": target.url,
             "repo_id": target.repo_id,

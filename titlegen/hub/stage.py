@@ -10,6 +10,7 @@ from typing import Any
 
 from titlegen import prompt
 from titlegen.errors import GateError, HubError
+from titlegen.evaluate.words import Words
 from titlegen.hub.card import DATA_CARD, REPORT, DataCard, Facts, read_report, render_card
 from titlegen.manifest import (
     MANIFEST,
@@ -39,6 +40,8 @@ class Artefacts:
     data: Path
     verification: Path | None = None
     """Directory of the verify stage; when given, it must have passed for this very export."""
+    card: Path | None = None
+    """Where a push leaves the model card for people to read."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,14 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
 
     Raises:
         VerifyError: the export or the GGUF files are not what their manifests say.
-        HubError: the artefacts do not belong together.
         GateError: a gate failed, and the settings do not allow that.
+        HubError: the artefacts do not belong together.
     """
     export, gguf = _check_artefacts(artefacts, settings)
     report = read_report(artefacts.report)
     failed = tuple(gate.name for gate in report.gates if gate.verdict == "fail") if report else ()
     if failed and not settings.hub.allow_failed_gates:
-        raise GateError(
-            f"gates failed: {', '.join(failed)}; improve the model, or push it with --hub.allow-failed-gates "
-            "(the model card will say so)"
-        )
+        require_gates(artefacts)
     with tempfile.TemporaryDirectory(prefix="titlegen-push-") as temporary:
         folder = Path(temporary)
         files = {name: record for name, record in export.files.items() if name != CARD}
@@ -103,6 +103,24 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
         content = (folder / MANIFEST).read_bytes()
         files[MANIFEST] = FileRecord(size=len(content), sha256=digest_file(folder / MANIFEST))
         yield Staged(folder, files, failed, report is not None)
+
+
+def require_gates(artefacts: Artefacts) -> None:
+    """Refuse what is already known to have failed a gate, without looking at anything but the report.
+
+    Raises:
+        GateError: a gate failed; the message says what to do about each.
+        HubError: the report cannot be read.
+    """
+    report = read_report(artefacts.report)
+    words = Words("en")
+    failed = [gate for gate in report.gates if gate.verdict == "fail"] if report else []
+    if failed:
+        lines = [f"{gate.name} {gate.value:.3f} is below {gate.limit:g} ({words.advise(gate.name)})" for gate in failed]
+        raise GateError(
+            f"gates failed: {'; '.join(lines)}. After a change run `titlegen evaluate`, then push; or push it as it is "
+            "with --hub.allow-failed-gates (the model card will say so)"
+        )
 
 
 def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest, Manifest | None]:

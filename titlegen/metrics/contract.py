@@ -2,7 +2,9 @@
 
 import regex
 
-MIN_CHARS, MAX_CHARS = 8, 30
+from titlegen.specification import TITLE_CHARS
+
+MIN_CHARS, MAX_CHARS = TITLE_CHARS
 # What is longer is no title, and is not read to its end: outputs are untrusted.
 _MAX_READ_CHARS = 1000
 

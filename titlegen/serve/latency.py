@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from titlegen import specification
 from titlegen.data import Example, load_split
 from titlegen.errors import DataError, ServeError
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
@@ -66,7 +67,7 @@ class LatencyProbe:
 
         if len(examples) <= _WARM_UP:
             raise DataError(
-                f"{len(examples)} articles are too few to measure latency: {_WARM_UP} warm the model up; prepare more"
+                f"too few articles to measure latency, {len(examples)}: {_WARM_UP} warm the model up; prepare more"
             )
         has_tokenizer = (model_directory / "tokenizer.json").is_file()
         client = Client(settings, model_directory if has_tokenizer else None)
@@ -247,6 +248,7 @@ def summarise_latency(probe: LatencyProbe, settings: Settings) -> dict[str, Any]
             for name in _TIMINGS
         },
         "gates": [dataclasses.asdict(gate) for gate in check_latency(wall, limits_ms(limits))],
+        "specification": [dataclasses.asdict(gate) for gate in check_latency(wall, specification.LATENCY_MS)],
         # The first request loads the model when it was not in memory.
         "first_load_ms": probe.warm_up[0].load_ms,
         "prompt_tokens": sum(timing.prompt_tokens for timing in timings),

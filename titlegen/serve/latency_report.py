@@ -40,6 +40,7 @@ def render_latency(report: Mapping[str, Any]) -> str:
         *("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows),
         "",
         *(f"- {describe_gate(gate)}" for gate in report["gates"]),
+        *(f"- specification: {describe_gate(gate)}" for gate in report["specification"] if gate not in report["gates"]),
         f"- before measuring, the first request loaded for {report['first_load_ms']:.0f} ms",
         f"- for a title, {read:.0f} tokens were read and {written:.1f} written, on average",
     ]
