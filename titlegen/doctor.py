@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from titlegen.environment import check_remote
 from titlegen.errors import ConfigError
+from titlegen.plural import count
 from titlegen.processor import describe_processor
 from titlegen.settings import EMBEDDED, Settings
 from titlegen.train.backends import MIN_GIB
@@ -103,7 +104,7 @@ def _memory(settings: Settings) -> Check:
     # What a machine sold with 24 GiB has left beside its kernel is a little less.
     if gib < needed * _MEMORY_SLACK:
         return Check("memory", "missing", f"{gib:.1f} GiB", f"this profile needs {needed} GiB")
-    return Check("memory", "ok", f"{gib:.0f} GiB, {psutil.cpu_count()} cores")
+    return Check("memory", "ok", f"{gib:.0f} GiB, {count(psutil.cpu_count() or 1, 'core')}")
 
 
 def _disk(settings: Settings) -> Check:

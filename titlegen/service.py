@@ -10,6 +10,7 @@ from typing import Any
 from titlegen.daemon import stop_daemon
 from titlegen.encodings import decode_text
 from titlegen.errors import DataError
+from titlegen.plural import count
 from titlegen.runs import say
 from titlegen.settings import Settings
 
@@ -55,7 +56,7 @@ def generate_file(settings: Settings, source: str, target: Path, *, number: int,
 
     def progress(done: int) -> None:
         if done % _PROGRESS_LINES == 0:
-            say(f"generate: {done} articles done")
+            say(f"generate: {count(done, 'article')} done")
 
     with _client(settings) as client:
         result = serving.generate_file(
@@ -66,7 +67,8 @@ def generate_file(settings: Settings, source: str, target: Path, *, number: int,
             number=number,
             on_line=progress,
         )
-    text = f"{result['lines'] - result['failed']} titles in {target}, {result['failed']} articles without one"
+    titles, failed = count(result["lines"] - result["failed"], "title"), count(result["failed"], "article")
+    text = f"{titles} in {target}, {failed} without one"
     text += f"; {result['resumed']} had been done before" if result["resumed"] else ""
     return {**result, "out": str(target), "message": text}
 

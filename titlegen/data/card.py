@@ -10,6 +10,7 @@ from titlegen.data.dedup import Rows
 from titlegen.data.filters import printable
 from titlegen.data.stream import Collected, RuleCount
 from titlegen.manifest import write_atomically
+from titlegen.plural import count
 
 PICTURE = "lengths.png"
 _BINS = 40
@@ -75,14 +76,14 @@ def render_card(card: Mapping[str, Any]) -> str:
     coverage = card["coverage"]["title_coverage"]
     paragraphs = {
         "source": f"Source: {_escape(str(card['source']))}; columns: {columns}.",
-        "counts": f"{card['rows']} rows in, {card['kept']} articles kept; {splits}. "
+        "counts": f"{count(card['rows'], 'row')} in, {count(card['kept'], 'article')} kept; {splits}. "
         f"{card['converted_from_simplified']} converted from Simplified Chinese, {card['shortened']} shortened to the "
         f"token budget, {card['undated']} without a date.",
         "leaks": "No two articles of the output are near-duplicates, so none can leak from train to test. A plain "
         "random split of the rows before deduplication would have had "
         f"{card['naive_leak_rate']:.2%} of its test articles in train.",
         "shortening": "Share of the title's distinct letters that stand in the article, mean over "
-        f"{card['coverage']['articles']} articles above the token budget.",
+        f"{count(card['coverage']['articles'], 'article')} above the token budget.",
     }
     parts = [
         "# Data card",

@@ -19,6 +19,7 @@ from titlegen.plan.figures import (
     network_minutes,
 )
 from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles, BaseModel
+from titlegen.plural import count
 from titlegen.settings import EMBEDDED, Settings
 
 # Bytes for one weight in a GGUF file. Source: Q8_0 keeps 32 weights in 34 bytes; the last four are llama.cpp's mixtures
@@ -87,7 +88,7 @@ class Estimator:
         host = MEASURED["data_speed.peak_gib_1m"] * max(1.0, rows / 1e6)
         minutes = (MEASURED["quickstart.prepare_s"] + rows / MEASURED["data_speed.docs_s"]) / 60
         sources = (
-            f"{rows:,} articles, {tokens:.0f} tokens a training row ({self.articles.source})",
+            f"{count(rows, 'article')}, {tokens:.0f} tokens a training row ({self.articles.source})",
             cite("data_speed.docs_s", "data_speed.peak_gib_1m", "quickstart.prepare_s"),
         )
         return Stage("prepare", self.settings.data.source, self._folder("data"), disk, host, 0.0, minutes, sources)
@@ -99,7 +100,7 @@ class Estimator:
         # A checkpoint holds the adapter and AdamW's two moments.
         disk = self.adapter_gib * (1 + 3 * train.save_total_limit)
         sources = [
-            f"{self.train_rows:.0f} rows x {train.num_train_epochs:g} epochs = {tokens / 1e6:.2f} M tokens",
+            f"{count(round(self.train_rows), 'row')} x {train.num_train_epochs:g} = {tokens / 1e6:.2f} M tokens",
             f"disk: adapter of rank {train.lora_r} in float32 and {train.save_total_limit} checkpoints",
         ]
         if self.model.on_gpu:
@@ -161,17 +162,17 @@ class Estimator:
         """Return scoring the merged model, and the untuned one beside it."""
         models = 2 if self.settings.evaluate.base_model else 1
         candidates = self.settings.evaluate.candidates
-        count = f"{self.titles} articles, {'with' if models > 1 else 'without'} the untuned model"
-        count += f", {candidates} titles each" if candidates > 1 else ""
+        articles = f"{count(self.titles, 'article')}, {'with' if models > 1 else 'without'} the untuned model"
+        articles += f", {candidates} titles each" if candidates > 1 else ""
         if self.model.on_gpu:
             batches = math.ceil(self.titles / self.settings.evaluate.batch_size)
             seconds = models * batches * candidates * self.settings.evaluate.max_new_tokens / GPU_STEPS_S
             minutes = seconds / 60 + models * disk_minutes(self.model.gib)
-            sources = (count, _STEPS, _DISK)
+            sources = (articles, _STEPS, _DISK)
         else:
             names = ("quickstart.evaluate_s", "quickstart.evaluate_titles")
             minutes = self.titles * models * candidates * MEASURED[names[0]] / MEASURED[names[1]] / 60
-            sources = (count, cite(*names), "")
+            sources = (articles, cite(*names), "")
         return self._with_model("evaluate", f"{self._folder('final-hf')}, data/", "report", minutes, sources)
 
     def verify(self) -> Stage:

@@ -20,6 +20,7 @@ from titlegen.serve.memory import recall, remember, request_digest
 from titlegen.serve.modelfile import Source, resolve_source
 from titlegen.serve.server import Server, connection_failure, ensure_server, http_options, server_url
 from titlegen.settings import ServeSettings
+from titlegen.text import split_sentences
 
 RECORD = "deployment.json"
 _NAME = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[A-Za-z0-9_][\w.-]*?)(?::([A-Za-z0-9_][\w.-]*))?", re.ASCII)
@@ -29,6 +30,7 @@ _LONG_TIMEOUT_S = 1800.0
 _SMOKE_ARTICLES, _SMOKE_PASSES = 5, 4
 _TITLE_CHARS = range(4, 61)
 _FOR_EVER = -1
+_OPENING_CHARS = 160
 
 Say = Callable[[str], None]
 
@@ -405,8 +407,18 @@ def _give_up(connection: _Connection, names: _Names) -> None:
             connection.remove(names.candidate)
 
 
+def _opening(article: str) -> str:
+    """Return the first sentences of an article, as many as a line of a terminal's history can bear."""
+    opening = ""
+    for sentence in split_sentences(article):
+        if opening and len(opening) + len(sentence) > _OPENING_CHARS:
+            break
+        opening += sentence
+    return opening
+
+
 def _result(server: Server, names: _Names, digest: str) -> dict[str, Any]:
-    body = {"model": names.final.removesuffix(f":{_LATEST}"), "prompt": smoke_articles()[0][:120], "stream": False}
+    body = {"model": names.final.removesuffix(f":{_LATEST}"), "prompt": _opening(smoke_articles()[0]), "stream": False}
     return {
         "host": server.host,
         "server": server.kind,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from titlegen.errors import TrainError
+from titlegen.plural import count
 from titlegen.settings import TrainSettings
 
 # Share of the free memory that activations may take; the rest is for fragments, the optimizer and the head.
@@ -155,7 +156,7 @@ def first_that_fits(plans: Iterable[Plan], attempt: Callable[[Plan], None]) -> P
             continue
         return plan
     raise TrainError(
-        f"out of memory even with {min(tried, default=0)} rows at a time and recomputed activations; lower "
+        f"out of memory even with {count(min(tried, default=0), 'row')} at a time and recomputed activations; lower "
         "--train.max-length, or set --train.low-memory"
     )
 

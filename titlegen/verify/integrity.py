@@ -8,6 +8,7 @@ from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import TitlegenError, VerifyError
 from titlegen.manifest import digest_file
 from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, check_safe, read_json, rope_parameters, text_config
+from titlegen.plural import count
 from titlegen.prompt import CHAT_TEMPLATE
 from titlegen.tensors import INDEX, Tensors, opened, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
@@ -91,7 +92,9 @@ def _check_shards(export: Path) -> Check:
             for key in sorted(named.keys() | found.keys())
             if named.get(key) != found.get(key)
         ]
-    return none_wrong("weights.shards", f"{len(shards)} shards, {len(found)} tensors against the index", wrong)
+    return none_wrong(
+        "weights.shards", f"{count(len(shards), 'shard')}, {count(len(found), 'tensor')} against the index", wrong
+    )
 
 
 def _check_finite(export: Path) -> list[Check]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from titlegen.errors import VerifyError
 from titlegen.models import END_OF_TURN_ID, EOS_ID, PAD_ID
+from titlegen.plural import count
 from titlegen.prompt import STOP, render_prompt
 from titlegen.tensors import Tensors
 from titlegen.verify.check import Check
@@ -69,7 +70,7 @@ def check_served(served: Sequence[str], merged: Sequence[str], kind: str) -> Che
     passed = (any(equal) or not equal) and _is_chance(sum(equal), len(equal), bounds.equal)
     return Check(
         "parity.served",
-        f"{len(equal)} articles, the deployed model against the merged model",
+        f"{count(len(equal), 'article')}, the deployed model against the merged model",
         f"{sum(equal)} of {len(equal)} greedy titles equal",
         f"{bounds.equal:.0%} equal, fewer by chance alone, at least one",
         passed,
@@ -241,7 +242,7 @@ def _compare(
         detail += f"; article {first}: {reference[first].text[:40]!r} against {other[first].text[:40]!r}"
     return Check(
         f"parity.outputs.{name}",
-        f"{len(equal)} articles, {compared}",
+        f"{count(len(equal), 'article')}, {compared}",
         f"{sum(equal)} of {len(equal)} greedy titles equal, mean KL {divergence:.2g} nats over {len(divergences) - 1} "
         f"tokens, parting at a lead of at most {margin:.2g}",
         f"{bounds.equal:.0%} equal, fewer by chance alone; KL at most {bounds.divergence:g}, lead at most "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from titlegen.plural import count
 from titlegen.prompt import (
     BOS,
     END_OF_TURN,
@@ -43,7 +44,7 @@ def check_prompt_bytes(export: Path, articles: Sequence[str], tokenizer: Any = N
             wrong.append(f"article {number}: the Ollama template renders {_difference(trained, served)}")
     if not render_completion("").endswith(tuple(STOP)):
         wrong.append(f"the Modelfile stops at {STOP}, training ends a title with {END_OF_TURN}")
-    return none_wrong("parity.prompt", f"{len(articles)} articles, chat template and Ollama template", wrong)
+    return none_wrong("parity.prompt", f"{count(len(articles), 'article')}, chat template and Ollama template", wrong)
 
 
 def check_token_ids(export: Path, ggufs: Sequence[Path], texts: Sequence[str], tokenizer: Any = None) -> list[Check]:
