@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from titlegen.hub.target import OFFLINE_TOKEN, HubTarget, connect
+from titlegen.hub.target import HubTarget, connect
 from titlegen.manifest import package_versions
+from titlegen.offline import HUB_TOKEN
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "push_speed.json"
@@ -93,7 +94,7 @@ def test_a_push_reaches_most_of_the_speed_of_the_disk(tmp_path: Path) -> None:
     disable_progress_bars()
     load = os.getloadavg()[0]
     url = f"http://127.0.0.1:{PORT}"
-    target = HubTarget(url, OFFLINE_TOKEN, "local/speed", offline=True)
+    target = HubTarget(url, HUB_TOKEN, "local/speed", offline=True)
     command = [sys.executable, "-m", "titlegen.offline.hub", "--port", str(PORT), "--directory", str(tmp_path / "hub")]
     folder = tmp_path / "model"
     folder.mkdir()

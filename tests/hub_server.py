@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from titlegen.offline.hub import TOKEN
+from titlegen.offline import HUB_TOKEN
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -33,7 +33,7 @@ class HubServer:
         self.directory, self.port, self._faults = directory, free_port(), faults
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {HUB_TOKEN}"}, trust_env=False)
         self.start()
 
     def start(self) -> None:
@@ -62,7 +62,7 @@ class HubServer:
     def api(self) -> "HfApi":
         from huggingface_hub import HfApi
 
-        return HfApi(endpoint=self.url, token=TOKEN)
+        return HfApi(endpoint=self.url, token=HUB_TOKEN)
 
     def break_at(self, *faults: dict[str, Any]) -> None:
         """Set the faults, and forget the requests so far."""

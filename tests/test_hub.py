@@ -40,7 +40,7 @@ from titlegen.hub.card import Facts, read_report, render_card
 from titlegen.hub.stage import stage_files
 from titlegen.hub.target import connect
 from titlegen.manifest import MANIFEST, check_files, read_manifest, write_manifest
-from titlegen.offline.hub import TOKEN
+from titlegen.offline import HUB_TOKEN
 from titlegen.prompt import SYSTEM, TEMPLATE
 from titlegen.settings import HubSettings, Settings, load_settings
 
@@ -65,7 +65,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 def target(server: HubServer) -> HubTarget:
     """A repository that does not exist yet, on a server without faults."""
     server.break_at()
-    return HubTarget(server.url, TOKEN, f"local/x{next(NUMBERS)}", offline=True, directory=server.directory)
+    return HubTarget(server.url, HUB_TOKEN, f"local/x{next(NUMBERS)}", offline=True, directory=server.directory)
 
 
 @pytest.fixture(autouse=True)
@@ -973,7 +973,7 @@ def test_two_pushes_at_once_are_not_mixed(
     server.api().create_repo(target.repo_id, private=True)
     # Both see the empty repository before either of them commits.
     server.break_at({"at": ".*/commit/main", "pause_s": 3.0})
-    given = {"endpoint": target.endpoint, "token": TOKEN, "repo_id": target.repo_id}
+    given = {"endpoint": target.endpoint, "token": HUB_TOKEN, "repo_id": target.repo_id}
     running = [start_push(given, made) for made in (artefacts, second)]
     for process in running:
         output, errors = process.communicate(timeout=120)
@@ -1002,7 +1002,7 @@ def test_a_server_killed_in_the_commit_keeps_the_old_revision(
 ) -> None:
     server = HubServer(tmp_path / "hub")
     try:
-        target = HubTarget(server.url, TOKEN, "local/x", offline=True, directory=server.directory)
+        target = HubTarget(server.url, HUB_TOKEN, "local/x", offline=True, directory=server.directory)
         first = push_model(target, artefacts, settings)
         change_model(artefacts, "two")
         server.break_at({"at": "ref", "pause_s": 60})
@@ -1098,7 +1098,7 @@ def test_without_a_token_the_bundled_hub_is_started_once(
     assert target.offline
     assert target.repo_id == "local/titlegen-mine"
     assert "no Hub token" in target.describe()
-    assert target.environment() == {"HF_ENDPOINT": target.endpoint, "HF_TOKEN": TOKEN}
+    assert target.environment() == {"HF_ENDPOINT": target.endpoint, "HF_TOKEN": HUB_TOKEN}
     assert os.environ["no_proxy"] == "intranet.example,127.0.0.1,localhost,::1"
     result = push_model(target, artefacts, settings)
     assert result["url"] == f"{target.endpoint}/local/titlegen-mine"

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from peak_memory import peak_bytes
 
 from titlegen.errors import ConfigError, HubError
-from titlegen.hub.target import OFFLINE_OWNER, OFFLINE_TOKEN
-from titlegen.offline.hub import ACCOUNT, TOKEN, create_app, main
+from titlegen.offline import HUB_TOKEN
+from titlegen.offline.hub import create_app, main
 from titlegen.offline.hub_store import PART_BYTES, Incoming, RefusedError, Store
 from titlegen.offline.hub_wire import (
     MAX_JSON_BYTES,
@@ -82,10 +82,6 @@ def commit_lines(*lines: dict[str, Any]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in (header, *lines))
 
 
-def test_what_the_client_side_knows_of_the_server_is_true() -> None:
-    assert (OFFLINE_TOKEN, OFFLINE_OWNER) == (TOKEN, ACCOUNT)
-
-
 def test_a_push_and_a_download_with_the_real_client(server: HubServer, repo: str, tmp_path: Path) -> None:
     from huggingface_hub import snapshot_download
 
@@ -93,7 +89,7 @@ def test_a_push_and_a_download_with_the_real_client(server: HubServer, repo: str
     folder = write(tmp_path / "m", README__md=README, config__json="{}", model__safetensors=weights, empty__txt=b"")
     api = server.api()
     commit = api.upload_folder(repo_id=repo, folder_path=folder)
-    path = snapshot_download(repo, cache_dir=tmp_path / "cache", endpoint=server.url, token=TOKEN)
+    path = snapshot_download(repo, cache_dir=tmp_path / "cache", endpoint=server.url, token=HUB_TOKEN)
     assert Path(path).name == commit.oid
     assert {p.name: p.read_bytes() for p in Path(path).iterdir() if p.name != ".gitattributes"} == {
         p.name: p.read_bytes() for p in folder.iterdir()
@@ -153,7 +149,7 @@ def test_a_download_that_broke_off_goes_on(server: HubServer, repo: str, tmp_pat
     partial = cache / f"models--{repo.replace('/', '--')}" / "blobs" / f"{digest}.incomplete"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(content[:150_000])
-    path = hf_hub_download(repo, "model.safetensors", cache_dir=cache, endpoint=server.url, token=TOKEN)
+    path = hf_hub_download(repo, "model.safetensors", cache_dir=cache, endpoint=server.url, token=HUB_TOKEN)
     assert Path(path).read_bytes() == content
 
 
@@ -202,7 +198,7 @@ def test_folders_paths_and_the_file_system(server: HubServer, repo: str, tmp_pat
     assert [e.path for e in api.get_paths_info(repo, ["a", "top.txt", "none"])] == ["a", "top.txt"]
     assert api.file_exists(repo, "a/b/deep.txt")
     assert not api.file_exists(repo, "a/b/none.txt")
-    files = HfFileSystem(endpoint=server.url, token=TOKEN)
+    files = HfFileSystem(endpoint=server.url, token=HUB_TOKEN)
     assert files.glob(f"{repo}/**/*.txt") == [f"{repo}/a/b/deep.txt", f"{repo}/top.txt"]
     assert files.read_text(f"{repo}/a/b/deep.txt", encoding="utf-8") == "deep 字"
     api.delete_folder("a", repo)
@@ -280,7 +276,9 @@ def test_an_address_cannot_leave_the_directory(server: HubServer, repo: str, pat
     raw = path.replace("/local/x", f"/{repo}")
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         # httpx would tidy the path up.
-        request = f"GET {raw} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+        request = (
+            f"GET {raw} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {HUB_TOKEN}\r\nConnection: close\r\n\r\n"
+        )
         connection.sendall(request.encode())
         answer = b"".join(iter(lambda: connection.recv(2**16), b""))
     assert int(answer.split()[1]) in {400, 404, 405}
@@ -506,7 +504,7 @@ def test_five_gib_go_through_without_being_loaded_into_memory(tmp_path: Path) ->
         server.api().create_repo("local/large")
         assert server.process is not None
         before = psutil.Process(server.process.pid).memory_info().rss
-        command = [sys.executable, "-c", SPARSE_PUSH, server.url, TOKEN, str(tmp_path / "m")]
+        command = [sys.executable, "-c", SPARSE_PUSH, server.url, HUB_TOKEN, str(tmp_path / "m")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)  # noqa: S603 - ours
         start, peak = map(int, result.stdout.split())

@@ -1,7 +1,6 @@
 """Which Hub a push goes to: the real one when a token is configured, else the bundled one on loopback."""
 
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from titlegen.daemon import find_daemon, start_daemon
 from titlegen.environment import check_remote
 from titlegen.errors import HubError
+from titlegen.offline import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN, hub_command
 from titlegen.proxies import settle_proxies, way
 from titlegen.settings import HubSettings
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 T = TypeVar("T")
-# Not a secret: the offline Hub listens on loopback alone, and the client wants to send some token.
-OFFLINE_TOKEN = "titlegen-offline"  # noqa: S105
-OFFLINE_OWNER = "local"
-_SERVICE = "titlegen offline Hub"
 _DAEMON = "hub"
 _PROBE_TIMEOUT_S = 2.0
 _TRANSIENT = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -87,10 +83,10 @@ def ensure_hub(settings: HubSettings, state: Path, profile: str) -> HubTarget:
 
     token = get_token()
     if token is None:
-        name = settings.repo_id or f"{OFFLINE_OWNER}/titlegen-{Path(profile).stem}"
+        name = settings.repo_id or f"{HUB_ACCOUNT}/titlegen-{Path(profile).stem}"
         directory = (state / "hub").resolve()
         endpoint = _serve(settings.offline_port, state, directory)
-        return HubTarget(endpoint, OFFLINE_TOKEN, name, offline=True, directory=directory)
+        return HubTarget(endpoint, HUB_TOKEN, name, offline=True, directory=directory)
     if settings.repo_id is None:
         raise HubError(
             "a Hub token is configured, but not where to push to; set --hub.repo-id ORG/NAME, or HF_ORG and HF_REPO"
@@ -112,8 +108,9 @@ def _serve(port: int, state: Path, directory: Path) -> str:
         raise HubError(
             f"port {port} is in use by {who}; end it, or choose another port with --hub.offline-port (0: a free one)"
         )
-    command = [sys.executable, "-m", "titlegen.offline.hub", "--port", str(port), "--directory", str(directory)]
-    daemon, _ = start_daemon(_DAEMON, command, url, state, lambda at: _served_directory(at) == str(directory))
+    daemon, _ = start_daemon(
+        _DAEMON, hub_command(port, directory), url, state, lambda at: _served_directory(at) == str(directory)
+    )
     return daemon.url
 
 
@@ -123,7 +120,7 @@ def _served_directory(url: str) -> str | None:
 
     try:
         answer = httpx.get(url, timeout=_PROBE_TIMEOUT_S, trust_env=False).json()
-        return str(answer["directory"]) if answer["service"] == _SERVICE else None
+        return str(answer["directory"]) if answer["service"] == HUB_SERVICE else None
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from titlegen.errors import TitlegenError
+from titlegen.offline import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN
 from titlegen.offline.hub_faults import FaultSwitch
 from titlegen.offline.hub_pages import error_page, list_page, raw_file, repository_page, wants_page
 from titlegen.offline.hub_store import (
@@ -58,13 +59,8 @@ from titlegen.offline.hub_wire import (
     require_loopback,
 )
 
-# Not a secret: whoever can reach a loopback port may use the Hub, and the client wants to send some token.
-TOKEN = "titlegen-offline"  # noqa: S105
-ACCOUNT = "local"
-SERVICE = "titlegen offline Hub"
 
-
-def create_app(directory: Path, *, token: str = TOKEN, faults: bool = False) -> ASGIApp:
+def create_app(directory: Path, *, token: str = HUB_TOKEN, faults: bool = False) -> ASGIApp:
     """Return the Hub whose repositories are below a directory.
 
     Args:
@@ -128,12 +124,12 @@ class _Hub:
     async def describe(self, request: Request) -> Response:
         if wants_page(request):
             return await run_in_threadpool(list_page, self.store)
-        return JSONResponse({"service": SERVICE, "directory": str(self.store.directory)})
+        return JSONResponse({"service": HUB_SERVICE, "directory": str(self.store.directory)})
 
     async def whoami(self, request: Request) -> Response:
         authenticate(request, self._token)
         token = {"displayName": "offline", "role": "write"}
-        user = {"type": "user", "id": ACCOUNT, "name": ACCOUNT, "fullname": SERVICE, "orgs": []}
+        user = {"type": "user", "id": HUB_ACCOUNT, "name": HUB_ACCOUNT, "fullname": HUB_SERVICE, "orgs": []}
         return JSONResponse({**user, "auth": {"type": "access_token", "accessToken": token}})
 
     async def create_repo(self, request: Request) -> Response:
@@ -141,7 +137,7 @@ class _Hub:
         wanted = await read_body(request, NewRepository)
         if wanted.type != "model":
             raise RefusedError(400, "the offline Hub keeps models only")
-        repo_id = f"{wanted.organization or ACCOUNT}/{wanted.name}"
+        repo_id = f"{wanted.organization or HUB_ACCOUNT}/{wanted.name}"
         check_name(repo_id)
         private = wanted.private or wanted.visibility == "private"
         created = await run_in_threadpool(self.store.create, repo_id, private=private)
@@ -216,7 +212,7 @@ class _Hub:
                     "title": commit.title,
                     "message": commit.message,
                     "date": commit.date,
-                    "authors": [{"user": ACCOUNT}],
+                    "authors": [{"user": HUB_ACCOUNT}],
                 }
             )
             if commit.parent is None:

@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from titlegen.daemon import start_daemon, stop_daemon
 from titlegen.environment import check_remote
 from titlegen.errors import ConfigError, ServeError
+from titlegen.offline import ollama_command
 from titlegen.proxies import is_loopback
 from titlegen.settings import ServeSettings
 
@@ -175,9 +175,7 @@ def _start(url: str, state_directory: Path) -> bool:
     if program is not None:
         command = ["/usr/bin/env", f"OLLAMA_HOST={host}:{port}", program, "serve"]
     else:
-        # By name: the layer above this one is not imported here.
-        command = [sys.executable, "-m", "titlegen.offline.ollama", "--host", host, "--port", str(port)]
-        command += ["--directory", str(state_directory / "models")]
+        command = ollama_command(host, port, state_directory / "models")
 
     def answers(at: str) -> bool:
         return at == url and find_version(at) is not None
