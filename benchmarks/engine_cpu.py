@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-from machine import describe_run
+from machine import describe_run, measured_folder
 from test_serve_speed import articles, free_port, wait_for
 
+from titlegen.manifest import write_atomically
 from titlegen.prompt import BOS, render_prompt
 
 # As the bundled server lets its threads wait for each other.
 SHORT_WAIT = ("GOMP_SPINCOUNT=1000", "OMP_WAIT_POLICY=passive")
-RESULTS = Path(__file__).resolve().parent / "results" / "engine_cpu.json"
 CHARS, TITLE_TOKENS, NUM_CTX, DRAFTS = 300, 48, 4096, (2, 3, 4)
 NOTES = (
     f"llama.cpp's own HTTP server, one slot, greedy, {CHARS} characters in, new articles, every article asked of each "
@@ -138,7 +138,8 @@ def main() -> None:
     metrics = [compare(name, timings, base) for name, timings in sorted(found.items())]
     result["metrics"] = {key: value for part in metrics for key, value in part.items()}
     result["metrics"] |= {"articles": options.articles, "load_1min": round(os.getloadavg()[0], 1)}
-    RESULTS.write_text(json.dumps(result | {"notes": NOTES}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(result | {"notes": NOTES}, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(measured_folder() / "engine_cpu.json", text)
     print(json.dumps(result, indent=2))
 
 

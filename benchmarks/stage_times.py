@@ -12,7 +12,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results" / "quickstart.json"
+from machine import measured_folder
+
+from titlegen.manifest import write_atomically
+
 NOTES = (
     "One run of nox -s train push deploy with the quickstart profile, read from the manifests of its stages; "
     "installation is not in it. train_s: the whole stage, train_start_s: its part before the first step. evaluate_s: "
@@ -68,7 +71,7 @@ def main() -> None:
         "notes": NOTES,
     }
     text = json.dumps(report, indent=2) + "\n"
-    RESULTS.write_text(text, encoding="utf-8")
+    write_atomically(measured_folder() / "quickstart.json", text)
     print(text)
 
 

@@ -3,10 +3,8 @@
 ``pytest benchmarks/test_data_speed.py`` measures up to 100,000 articles; ``-m slow`` goes on to 1,000,000.
 """
 
-import datetime as dt
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -14,15 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from machine import write_result
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results" / "data_speed.json"
 SOURCES = sorted(DATA.glob("tainan_gov_*.jsonl"))
 needs_data = pytest.mark.skipif(
     len(SOURCES) != 3, reason="the press releases that the articles are made from are not here"
@@ -31,6 +28,7 @@ SIZES = (10_000, 30_000, 100_000)
 FULL_SIZES = (300_000, 1_000_000)
 LOOP_ARTICLES = 1000
 REPEATS = 3
+PACKAGES = ("rensa", "numpy", "datasketch")
 NOTES = (
     "Articles of 700 characters on average, made from real press releases, 5% of them near-copies. docs_s and "
     "ratio_vs_loop: reading, cleaning, filtering and deduplicating 100,000 on all cores, against one plain loop over "
@@ -130,22 +128,6 @@ def loop_seconds(path: Path, *, batched: bool) -> float:
     return (time.perf_counter() - start) / len(rows)
 
 
-def write_results(metrics: dict[str, float]) -> None:
-    """Write the figures to ``results/data_speed.json``, over those of an earlier run where they are measured anew."""
-    known = json.loads(RESULTS.read_text(encoding="utf-8"))["metrics"] if RESULTS.is_file() else {}
-    packages = ("rensa", "numpy", "datasketch")
-    record = {
-        "name": "data_speed",
-        "device": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
-        "metrics": {**known, **{name: round(value, 3) for name, value in metrics.items()}},
-        "notes": NOTES,
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("articles")
@@ -194,13 +176,16 @@ def test_cleaning_and_deduplication_beat_a_plain_loop(folder: Path, capsys: pyte
     with capsys.disabled():
         print(f"\n{show(curve)}")
         print(f"plain loop {1 / loop:.0f} docs/s: ratio {ratio:.1f}, with update_batch {batched_ratio:.1f}")
-    write_results(
+    write_result(
+        "data_speed",
         {
             "docs_s": 1 / costs[100_000],
             "ratio_vs_loop": ratio,
             "ratio_vs_batched_loop": batched_ratio,
             **cost_metrics(curve),
-        }
+        },
+        NOTES,
+        *PACKAGES,
     )
     assert ratio >= 8
     assert costs[100_000] <= 1.5 * costs[10_000]
@@ -219,7 +204,7 @@ def test_a_million_articles_cost_no_more_each_and_stay_in_memory(
     curve = run_curve(folder, (SIZES[-1], *FULL_SIZES))
     with capsys.disabled():
         print(f"\n{show(curve)}")
-    write_results({"peak_gib_1m": curve[1_000_000]["peak_gib"], **cost_metrics(curve)})
+    write_result("data_speed", {"peak_gib_1m": curve[1_000_000]["peak_gib"], **cost_metrics(curve)}, NOTES, *PACKAGES)
     assert curve[1_000_000]["peak_gib"] < 4
     assert curve[1_000_000]["seconds"] / 1_000_000 <= 1.5 * curve[100_000]["seconds"] / 100_000
 

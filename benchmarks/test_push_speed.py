@@ -1,26 +1,22 @@
 """Throughput of a push to the offline Hub on loopback, beside dd to the same disk, in the same run."""
 
-import datetime as dt
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from machine import write_result
 
 from titlegen.hub.target import HubTarget, connect
 from titlegen.manifest import package_versions
 from titlegen.offline import HUB_TOKEN
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "push_speed.json"
 SIZE = 2 * 2**30
 BLOCK = 2**20
 PORT = 18_471
@@ -61,30 +57,6 @@ def push_seconds(target: HubTarget, folder: Path) -> float:
         return time.perf_counter() - started
 
 
-def write_results(metrics: dict[str, float]) -> None:
-    """Write the figures to ``results/push_speed.json``."""
-    record: dict[str, Any] = {
-        "name": "push_speed",
-        "device": f"{os.cpu_count()} CPU cores, {cpu_name()}",
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), **package_versions()},
-        "metrics": {name: round(value, 3) for name, value in metrics.items()},
-        "notes": NOTES,
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def cpu_name() -> str:
-    """Return what lscpu calls the processor, or else its architecture."""
-    program = shutil.which("lscpu")
-    if program is None:
-        return platform.machine()
-    text = subprocess.run([program], capture_output=True, text=True, check=True).stdout  # noqa: S603 - no input
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Model name:")]
-    return f"{names[0]} {platform.machine()}" if names else platform.machine()
-
-
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # huggingface_hub's way to send a file
 def test_a_push_reaches_most_of_the_speed_of_the_disk(tmp_path: Path) -> None:
     from huggingface_hub.utils import disable_progress_bars
@@ -118,14 +90,17 @@ def test_a_push_reaches_most_of_the_speed_of_the_disk(tmp_path: Path) -> None:
         finally:
             server.terminate()
     ratio = statistics.median(dd / push for dd, push in rounds)
-    write_results(
+    write_result(
+        "push_speed",
         {
             "ratio_vs_dd": ratio,
             "push_s": statistics.median(push for _, push in rounds),
             "dd_s": statistics.median(dd for dd, _ in rounds),
             "push_mib_s": SIZE / BLOCK / statistics.median(push for _, push in rounds),
             "load_before": load,
-        }
+        },
+        NOTES,
+        *package_versions(),
     )
     print(f"\nratio_vs_dd {ratio:.2f}: {rounds}, load {load:.1f}")
     assert ratio >= LIMIT

@@ -1,22 +1,19 @@
 """Time to score 10,000 predictions with their intervals, beside a loop that scores every resample anew."""
 
-import datetime as dt
 import json
 import os
-import platform
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from machine import write_result
 
 from titlegen.metrics import baselines
 from titlegen.metrics.scores import Text, estimate_scores, measure_titles, score_titles
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT.parent / "shared" / "data").glob("tainan_gov_news-*.jsonl"))
-RESULTS = ROOT / "benchmarks" / "results" / "score_speed.json"
 ROWS, RESAMPLES, SEED = 10_000, 1000, 7
 LOOP_RESAMPLES = 2
 NOTES = (
@@ -75,15 +72,5 @@ def test_scoring_ten_thousand_predictions() -> None:
         "loop_resamples_timed": LOOP_RESAMPLES,
         "load_1min": round(os.getloadavg()[0], 2),
     }
-    packages = ("numpy", "regex", "opencc", "scipy")
-    RESULTS.parent.mkdir(exist_ok=True)
-    record = {
-        "name": "score_speed",
-        "device": f"{os.cpu_count()} cores, {platform.machine()}",
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
-        "metrics": metrics,
-        "notes": NOTES,
-    }
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_result("score_speed", metrics, NOTES, "numpy", "regex", "opencc", "scipy")
     assert metrics["ratio_vs_loop"] >= 10

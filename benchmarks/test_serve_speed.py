@@ -2,11 +2,9 @@
 
 import concurrent.futures
 import contextlib
-import datetime as dt
 import itertools
 import json
 import os
-import platform
 import secrets
 import socket
 import statistics
@@ -14,17 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
+from machine import write_result
 
 from titlegen.offline.engine import SHORT_WAIT
 from titlegen.prompt import BOS, SYSTEM, TEMPLATE, render_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "offline_server.json"
 SOURCES = sorted((ROOT / "titlegen" / "corpus").glob("*.jsonl"))
 PAIRS, ROUNDS, BATCH, CLIENTS = 24, 4, 16, 8
 # What the quickstart's articles are cut to, a news flash, and about as long as a title.
@@ -201,7 +198,8 @@ def test_overhead_and_throughput(
     short_wait_gain = statistics.median(short / asleep for short, asleep in waits)
     flash_single, flash_eight, flash_engine = rates(served, direct, flashes)
     flash_gain, flash_share = ratio(flash_eight, flash_single), ratio(flash_eight, flash_engine)
-    write_results(
+    write_result(
+        "offline_server",
         {
             "overhead": round(overhead, 4),
             "throughput_ratio_8": round(gain, 3),
@@ -215,7 +213,9 @@ def test_overhead_and_throughput(
             "titles_s_1_flash": round(statistics.median(flash_single), 3),
             "titles_s_8_flash": round(statistics.median(flash_eight), 3),
             "load_1min": round(os.getloadavg()[0], 2),
-        }
+        },
+        NOTES,
+        *("xllamacpp", "starlette", "uvicorn", "httpx"),
     )
     assert overhead <= MAX_OVERHEAD
     assert gain >= MIN_THROUGHPUT_RATIO
@@ -239,16 +239,3 @@ def rates(
 def ratio(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the median over the rounds of one rate over another."""
     return statistics.median(a / b for a, b in zip(first, second, strict=True))
-
-
-def write_results(metrics: dict[str, float]) -> None:
-    record = {
-        "name": "offline_server",
-        "device": f"{os.cpu_count()} CPUs, {platform.machine()}",
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "versions": {name: metadata.version(name) for name in ("xllamacpp", "starlette", "uvicorn", "httpx")},
-        "metrics": metrics,
-        "notes": NOTES,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
