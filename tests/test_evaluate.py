@@ -28,6 +28,7 @@ from titlegen.evaluate import (
     write_report,
 )
 from titlegen.evaluate.gates import judge, rows_to_decide
+from titlegen.evaluate.generate import Advance, unwatched
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Mark
 from titlegen.metrics import baselines
@@ -55,10 +56,11 @@ class Rule:
     def describe(self) -> dict[str, Any]:
         return {"generator": self.name, "decoding": {"strategy": "rule"}}
 
-    def generate(self, contents: Sequence[str]) -> list[str]:
+    def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
         if len(self.batches) == self.fails_after:
             raise KeyboardInterrupt
         self.batches.append(list(contents))
+        advance(len(contents))
         return [baselines.lead(content) for content in contents]
 
 
@@ -133,8 +135,8 @@ def test_titles_of_another_model_or_split_are_not_taken_over(tmp_path: Path) -> 
 @pytest.mark.fault
 def test_a_generator_that_loses_titles_is_an_error(tmp_path: Path) -> None:
     class Lossy(Rule):
-        def generate(self, contents: Sequence[str]) -> list[str]:
-            return super().generate(contents)[1:]
+        def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+            return super().generate(contents, advance)[1:]
 
     with pytest.raises(TitlegenError, match="Lossy returned 7 titles for 8 articles"):
         generate_predictions(Lossy(), EXAMPLES, tmp_path / "partial.jsonl")
@@ -154,6 +156,16 @@ def test_batched_titles_equal_single_ones(tiny_base: Path, short: list[str]) -> 
     described = generator.describe()
     assert described["decoding"] == {"strategy": "greedy", "max_new_tokens": 6}
     assert described == generator.describe(), "the same before and after a run"
+
+
+@pytest.mark.parametrize("candidates", [1, 2])
+def test_a_batch_is_seen_to_move(tiny_base: Path, short: list[str], candidates: int) -> None:
+    parts: list[float] = []
+    settings = EvaluateSettings(batch_size=8, max_new_tokens=6, candidates=candidates)
+    TransformersGenerator(tiny_base, None, settings).generate(short, parts.append)
+    assert len(parts) > 2
+    assert max(parts) <= len(short) / 2
+    assert len(short) / 2 <= sum(parts) <= len(short)
 
 
 def test_the_generators_greedy_title_is_the_models_most_likely_one(tiny_base: Path, short: list[str]) -> None:

@@ -1,10 +1,11 @@
 """Raw outputs for a split: batch by batch, with progress, and going on where an interrupted run stopped."""
 
+import functools
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,12 +15,22 @@ from titlegen.data import Example
 from titlegen.errors import TitlegenError
 from titlegen.manifest import digest_json, writable, write_atomically
 
+Advance = Callable[[float], object]
+
+
+def unwatched(_: float) -> None:
+    """Take no notice of progress."""
+
 
 class Generator(Protocol):
     """Anything that writes titles: a model in this process, a server, a rule."""
 
-    def generate(self, contents: Sequence[str]) -> list[str]:
-        """Return the raw output for each article, in order, with whatever the model wrote around the title."""
+    def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+        """Return the raw output for each article, in order, with whatever the model wrote around the title.
+
+        ``advance`` is called with what has been done since the last call, in articles, so that a person sees a long
+        batch move.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -53,23 +64,24 @@ def generate_predictions(
         # Written anew, so that a line which was cut off does not swallow the next one.
         write_atomically(partial, "".join(map(_line, [{"key": key}, *done.values()])))
         with partial.open("a", encoding="utf-8") as file, _progress(len(examples), len(done)) as progress:
+            (task,) = progress.task_ids
             for start in range(0, len(pending), batch_size):
                 batch = pending[start : start + batch_size]
-                records = _generate_batch(generator, batch)
+                records = _generate_batch(generator, batch, functools.partial(progress.advance, task))
                 file.write("".join(map(_line, records)))
                 file.flush()
                 os.fsync(file.fileno())
                 done |= {record["id"]: record for record in records}
-                progress.advance(progress.task_ids[0], len(batch))
+                progress.update(task, completed=len(done))
     timing = _timing([done[example.id] for example in examples], batch_size)
     return Generation(
         [str(done[example.id]["prediction"]) for example in examples], generator.describe() | {"timing": timing}
     )
 
 
-def _generate_batch(generator: Generator, batch: Sequence[Example]) -> list[dict[str, Any]]:
+def _generate_batch(generator: Generator, batch: Sequence[Example], advance: Advance) -> list[dict[str, Any]]:
     started = time.perf_counter()
-    outputs = generator.generate([example.content for example in batch])
+    outputs = generator.generate([example.content for example in batch], advance)
     elapsed = time.perf_counter() - started
     if len(outputs) != len(batch):
         raise TitlegenError(

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError, ExportError
+from titlegen.evaluate.generate import Advance, unwatched
 from titlegen.metrics.ranking import candidate_temperature, describe_candidates, rank_titles
 from titlegen.models import fingerprint
 from titlegen.prompt import STOP, render_prompt
 from titlegen.settings import EvaluateSettings
 from titlegen.train.decode import TitleDecoder
 from titlegen.train.trim import can_trim
+
+# About what reading takes of the time for a title, on a CPU.
+_READING_SHARE = 0.5
 
 
 class TransformersGenerator:
@@ -78,7 +82,7 @@ class TransformersGenerator:
             "decoding": _decoding(self.settings),
         }
 
-    def generate(self, contents: Sequence[str]) -> list[str]:
+    def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
         """Return the raw output for each article, in order: the best of its candidates, where there are several.
 
         Raises:
@@ -93,19 +97,19 @@ class TransformersGenerator:
         for start in range(0, len(order), self.settings.batch_size):
             batch = order[start : start + self.settings.batch_size]
             try:
-                drafts |= zip(batch, self._draft([prompts[index] for index in batch]), strict=True)
+                drafts |= zip(batch, self._draft([prompts[index] for index in batch], advance), strict=True)
             except torch.OutOfMemoryError as error:
                 raise ConfigError(
                     f"the GPU has too little memory for {len(batch)} articles at a time; lower --evaluate.batch-size"
                 ) from error
         return [drafts[index][rank_titles(drafts[index], content)[0]] for index, content in enumerate(contents)]
 
-    def _draft(self, prompts: Sequence[str]) -> list[tuple[str, ...]]:
+    def _draft(self, prompts: Sequence[str], advance: Advance) -> list[tuple[str, ...]]:
         """Return the candidates for each prompt."""
         import torch
 
         settings = self.settings
-        write = self._writer(prompts)
+        write = self._writer(prompts, advance)
         candidates = []
         for candidate in range(settings.candidates):
             torch.manual_seed(settings.seed + candidate)
@@ -113,7 +117,7 @@ class TransformersGenerator:
             candidates.append([self._decode(title) for title in write(temperature)])
         return list(zip(*candidates, strict=True))
 
-    def _writer(self, prompts: Sequence[str]) -> Callable[[float], Sequence[Sequence[int]]]:
+    def _writer(self, prompts: Sequence[str], advance: Advance) -> Callable[[float], Sequence[Sequence[int]]]:
         """Return what writes the tokens of a title for each prompt, given a temperature."""
         import torch
 
@@ -121,7 +125,10 @@ class TransformersGenerator:
         # The prompt has its <bos>.
         if self.decoder is not None:
             reading = self.decoder.read(self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"])
-            return partial(self.decoder.write, reading, self.stop, settings.max_new_tokens)
+            advance(_READING_SHARE * len(prompts))
+            tokens = settings.max_new_tokens
+            share = (1 - _READING_SHARE) * len(prompts) / settings.candidates / tokens
+            return partial(self.decoder.write, reading, self.stop, tokens, on_token=lambda: advance(share))
         inputs = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
         inputs = inputs.to(self.device)
 

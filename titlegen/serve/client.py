@@ -299,13 +299,17 @@ class ServedGenerator:
             },
         }
 
-    def generate(self, contents: Sequence[str]) -> list[str]:
-        """Return the raw output for each article, in order.
+    def generate(self, contents: Sequence[str], advance: Callable[[float], object] = lambda _: None) -> list[str]:
+        """Return the raw output for each article, in order; ``advance`` is called with 1 for each that is there.
 
         Raises:
             ServeError: the server or the model cannot be used; an answer that is no title is no error.
         """
-        return [answers[0].raw for answers in _in_order(self._ask, contents, CONCURRENCY)]
+        outputs = []
+        for answers in _in_order(self._ask, contents, CONCURRENCY):
+            outputs.append(answers[0].raw)
+            advance(1)
+        return outputs
 
     def _ask(self, content: str) -> list[Answer]:
         return self._client.ask_candidates(content, self._candidates)

@@ -50,16 +50,22 @@ class TitleDecoder:
             return Reading(packed, keys, trim.logits(trim.hidden(packed, keys)))
 
     def write(
-        self, reading: Reading, stop: Collection[int], max_new_tokens: int, temperature: float = 0.0
+        self,
+        reading: Reading,
+        stop: Collection[int],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        on_token: Callable[[], object] = lambda: None,
     ) -> list[list[int]]:
         """Return the tokens of a title for each prompt, without the one that ended it.
 
-        At temperature 0 they are the likeliest; at any other they are drawn, with torch's own generator.
+        At temperature 0 they are the likeliest; at any other they are drawn, with torch's own generator. ``on_token``
+        is called whenever every title has one more.
         """
         import torch
 
         with torch.inference_mode():
-            written = self._write(reading, stop, max_new_tokens, partial(_choose, temperature=temperature))
+            written = self._write(reading, stop, max_new_tokens, partial(_choose, temperature=temperature), on_token)
         ends = [next((i for i, token in enumerate(row) if token in stop), len(row)) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
 
@@ -69,6 +75,7 @@ class TitleDecoder:
         stop: Collection[int],
         max_new_tokens: int,
         choose: Callable[[Any], Any],
+        on_token: Callable[[], object],
     ) -> list[list[int]]:
         import torch
 
@@ -88,6 +95,7 @@ class TitleDecoder:
                 follow = _recorded(follow, token)
             token = follow(token)
             written.append(token)
+            on_token()
             ended |= torch.isin(token, stops)
         rows: list[list[int]] = torch.stack(written, 1).tolist()
         return rows
