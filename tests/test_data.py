@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from titlegen.data import Example, load_split, prepare
-from titlegen.data.card import render_card, summarise
+from titlegen.data.card import bin_edges, render_card, summarise
 from titlegen.data.dedup import Clusters, jaccard, join_similar, rows_per_band, shingle_hashes, shingle_set, sign
+from titlegen.data.example import SPLITS
 from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS, is_simplified
 from titlegen.data.shorten import STRATEGIES, load_counter, sentence_ranks, shorten, title_coverage
 from titlegen.data.sources import Row
@@ -531,6 +532,22 @@ def test_articles_that_only_differ_beyond_the_token_budget_do_not_both_stay(run:
 # Shortening.
 
 
+def test_how_much_of_the_text_was_left_out_is_counted_with_the_setting(run: Run) -> None:
+    rows = [article(number, 20) for number in range(30)]
+    whole, results = run(rows, max_content_tokens=8000)
+    assert results["left_out_share"] == 0
+    directory, results = run(rows, max_content_tokens=120)
+    texts = [
+        "".join(example.content for split in SPLITS for example in load_split(folder, split))
+        for folder in (whole, directory)
+    ]
+    assert results["left_out_share"] == pytest.approx(1 - len(texts[1]) / len(texts[0]), abs=1e-4)
+    assert results["left_out_share"] > 0.5
+    assert list(results["left_out_by"]) == ["data.max_content_tokens", 120]
+    said = f"{results['left_out_share']:.0%} of the text of all cleaned articles was left out"
+    assert said in (directory / "data.md").read_text(encoding="utf-8")
+
+
 def test_a_counter_ignores_truncation_and_padding(tokenizer_file: Path) -> None:
     count = load_counter(tokenizer_file)
     assert count("") == 0
@@ -731,6 +748,18 @@ def test_the_card_shows_counts_reasons_rules_and_a_picture(run: Run) -> None:
     assert card["rules"]["content"]["byline"]["articles"] == 30
     assert card["length_chars"]["content_before"]["count"] == 31
     assert card["length_chars"]["content_after"]["count"] == 30
+
+
+@pytest.mark.parametrize("longest", [0, 1, 26, 39, 40, 400, 3001])
+def test_a_bar_of_the_picture_stands_for_whole_characters(longest: int) -> None:
+    edges = bin_edges(longest)
+    widths = {right - left for left, right in itertools.pairwise(edges)}
+    (width,) = widths
+    assert width >= 1
+    assert width == int(width)
+    assert edges[0] == -0.5
+    assert edges[-1] > longest
+    assert len(edges) <= 41
 
 
 def test_nothing_out_of_an_article_becomes_markup_in_the_card(run: Run) -> None:

@@ -64,6 +64,19 @@ def test_the_first_run_does_everything_and_the_second_nothing(
     )
 
 
+def test_text_that_was_left_out_is_said_with_its_setting(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = changed(settings.model_copy(update={"output": tmp_path}), "train", max_length=120)
+    stages.train(both)
+    said = capsys.readouterr().err
+    assert re.search(r"prepare: \d\d% of the text left out to fit data\.max_content_tokens 64\n", said)
+    assert re.search(r"train: \d+% of the text left out to fit train\.max_length 120\n", said)
+    table = summary.summary(both)
+    assert re.search(r"\d+ test, \d\d% of the text left out to fit data\.max_content_tokens 64", table)
+    assert re.search(r"steps, training loss [\d.]+ to [\d.]+, validation loss [\d.]+, \d+% of the text left out", table)
+
+
 @pytest.mark.parametrize(
     ("stage", "values", "expected"),
     [

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from titlegen.train.memory import (
     with_activations,
 )
 from titlegen.train.planning import PLAN
+from titlegen.train.plot import smooth_loss, write_loss_curve
 from titlegen.train.trainer import as_record, collator
 from titlegen.train.trim import CompletionTrim
 
@@ -98,6 +100,10 @@ def test_an_overlong_article_loses_content_and_never_its_title(articles: list[di
     (row,) = encode_examples([example], tokenizer, 160)
     title = tokenizer(render_completion(example.title), add_special_tokens=False)["input_ids"]
     assert row["shortened"]
+    kept = example.content[: len(example.content) - row["left_out_chars"]]
+    prompt = tokenizer.decode(row["input_ids"])
+    assert kept in prompt
+    assert example.content[: len(kept) + 1] not in prompt
     assert len(row["input_ids"]) <= 160
     assert row["input_ids"][-len(title) :] == title
     with pytest.raises(TrainError, match=r"article 'long': a title of \d+ tokens leaves no room"):
@@ -120,6 +126,44 @@ def test_training_learns_and_keeps_stdout_clean(
         "train.jsonl",
     ]
     assert not (tmp_path / "work").exists()
+
+
+def test_a_validation_shows_that_it_moves(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(examples, tiny_base, tmp_path, changed(num_train_epochs=1), val=6)
+    shown = capsys.readouterr().err
+    assert "validating, 1 of 3 batches" in shown
+    assert "validating, 3 of 3 batches" in shown
+
+
+@pytest.mark.parametrize("every", [1, 5, 20])
+def test_the_losses_that_are_quoted_are_means_and_no_single_batches(every: int) -> None:
+    # Falls by 1 from 3 to 2, and each batch is off by 0.5 to one side or the other.
+    losses = [3 - step / 80 + (0.5 if step % 2 else -0.5) for step in range(80)]
+    records: list[dict[str, Any]] = [
+        {"step": end, "loss": sum(losses[end - every : end]) / every} for end in range(every, 81, every)
+    ]
+    records.insert(2, {"step": every, "eval_loss": 9.0})
+    points = smooth_loss(records)
+    assert points[0] == pytest.approx((10, 3 - 9.5 / 80))
+    assert points[-1] == pytest.approx((70, 3 - 69.5 / 80))
+
+
+def test_few_log_lines_are_smoothed_as_far_as_they_go() -> None:
+    assert smooth_loss([]) == []
+    assert smooth_loss([{"step": 1, "loss": 2.0}]) == [(0.5, 2.0)]
+    # The first step's is a log line of its own, and counts for one step.
+    assert smooth_loss([{"step": 1, "loss": 9.0}, {"step": 5, "loss": 2.0}])[-1] == (3.0, 2.0)
+
+
+def test_the_loss_curve_has_no_step_between_two_steps(tmp_path: Path) -> None:
+    write_loss_curve([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval_loss": 1.5}], tmp_path / "loss.svg")
+    labels = re.findall(r"<!-- (.+?) -->", (tmp_path / "loss.svg").read_text())
+    steps = labels[: labels.index("optimizer step")]
+    assert {"1", "2"} <= set(steps)
+    assert not [step for step in steps if "." in step]
+    assert {"training, each log line", "training, mean of a quarter of the steps", "validation"} <= set(labels)
 
 
 def test_the_trim_changes_no_loss(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from titlegen.manifest import (
 )
 from titlegen.settings import Settings
 
+# Less of the text than this may be missing without a word.
+_MENTIONED_SHARE = 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class StageRun:
@@ -41,6 +44,12 @@ class StageRun:
 def say(text: str) -> None:
     """Print one line of progress for a person; stdout stays free for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def describe_left_out(results: Mapping[str, Any]) -> str:
+    """Return how much of the articles' text a stage left out to fit, and the setting that decides; empty for little."""
+    share, (name, value) = results.get("left_out_share", 0.0), results.get("left_out_by", ("", 0))
+    return f"{share:.0%} of the text left out to fit {name} {value}" if share >= _MENTIONED_SHARE else ""
 
 
 def run_stage(
@@ -69,6 +78,8 @@ def run_stage(
             elapsed = round(time.monotonic() - started, 2)
             manifest = write_manifest(temporary, name, settings, inputs, {**results, "elapsed_s": elapsed})
         say(f"{name}: done in {elapsed:.1f} s ({directory})")
+        if left_out := describe_left_out(results):
+            say(f"{name}: {left_out}")
         return StageRun(name, directory, manifest, fresh=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from titlegen.evaluate.words import Words
 from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.plural import count
-from titlegen.runs import StageRun, recall, say
+from titlegen.runs import StageRun, describe_left_out, recall, say
 from titlegen.settings import Settings
 
 _FOLDERS = {
@@ -73,10 +73,11 @@ def summary(settings: Settings) -> str:
 
 def _facts(name: str, results: Mapping[str, Any]) -> str:
     """Return what a stage produced, in a few words."""
+    left_out = filter(None, [describe_left_out(results)])
     if name == "prepare":
-        return ", ".join(f"{count} {split}" for split, count in results["splits"].items())
+        return ", ".join([*(f"{count} {split}" for split, count in results["splits"].items()), *left_out])
     if name == "train":
-        return f"{count(results['steps'], 'step')}, loss {results['first_loss']:.2f} to {results['last_loss']:.2f}"
+        return ", ".join([*_describe_training(results), *left_out])
     if name == "merge":
         return f"{results['merged_tensors']} of {results['tensors']} tensors changed"
     if name == "gguf":
@@ -84,6 +85,15 @@ def _facts(name: str, results: Mapping[str, Any]) -> str:
     if name == "verify":
         return f"{count(len(results['checks']), 'check')} passed"
     return count(results["report"]["rows"], "article")
+
+
+def _describe_training(results: Mapping[str, Any]) -> list[str]:
+    facts = [count(results["steps"], "step")]
+    if results["last_loss"] is not None:
+        facts.append(f"training loss {results['first_loss']:.2f} to {results['last_loss']:.2f}")
+    if results["val_loss"] is not None:
+        facts.append(f"validation loss {results['val_loss']:.2f}")
+    return facts
 
 
 def _score_lines(settings: Settings) -> list[str]:

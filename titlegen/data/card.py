@@ -1,6 +1,7 @@
 """The data card: what came in, what each step took out and why, and what is left."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -82,6 +83,8 @@ def render_card(card: Mapping[str, Any]) -> str:
         "leaks": "No two articles of the output are near-duplicates, so none can leak from train to test. A plain "
         "random split of the rows before deduplication would have had "
         f"{card['naive_leak_rate']:.2%} of its test articles in train.",
+        "left_out": f"{card['left_out_share']:.0%} of the text of all cleaned articles was left out to fit the token "
+        f"budget, {card['left_out_by'][0]} {card['left_out_by'][1]}.",
         "shortening": "Share of the title's distinct letters that stand in the article, mean over "
         f"{count(card['coverage']['articles'], 'article')} above the token budget.",
     }
@@ -102,6 +105,7 @@ def render_card(card: Mapping[str, Any]) -> str:
             [(name.replace("_", " "), *summary.values()) for name, summary in card["length_chars"].items()],
         ),
         "## Shortening",
+        paragraphs["left_out"],
         paragraphs["shortening"],
         _table(("strategy", "title coverage"), [(k, "-" if v is None else f"{v:.3f}") for k, v in coverage.items()]),
     ]
@@ -152,24 +156,31 @@ def _escape(text: str) -> str:
     return printable(text).translate(_MARKDOWN)
 
 
+def bin_edges(longest: int) -> list[float]:
+    """Return the edges of bins for lengths from 0 to ``longest``; each holds the same number of lengths, 1 or more."""
+    width = max(1, math.ceil((longest + 1) / _BINS))
+    return [width * number - 0.5 for number in range(math.ceil((longest + 1) / width) + 1)]
+
+
 def draw_lengths(path: Path, lengths: Mapping[str, Mapping[int, int]]) -> None:
     """Draw four histograms: content and title, before and after; equal lengths give equal bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
     for row, part in enumerate(("content", "title")):
         longest = max((summarise(lengths[f"{part}_{when}"]).get("p95", 1) for when in ("before", "after")), default=1)
+        edges = bin_edges(round(1.3 * longest))
         for column, when in enumerate(("before", "after")):
             histogram = lengths[f"{part}_{when}"]
             axis = axes[row][column]
-            axis.hist(
-                list(histogram), bins=_BINS, weights=list(histogram.values()), range=(0, 1.3 * longest), color="#3b6ea5"
-            )
+            axis.hist(list(histogram), bins=edges, weights=list(histogram.values()), color="#3b6ea5")
             axis.set_title(f"{part}, {when}")
             axis.set_xlabel("characters")
             axis.set_ylabel("articles")
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     # matplotlib would write its version into the file.
     figure.savefig(path, metadata={"Software": None})

@@ -270,6 +270,8 @@ def _results(
         "steps": steps,
         "converted_from_simplified": counts.converted,
         "shortened": counts.shortened,
+        "left_out_share": round(counts.left_out_chars / counts.whole_chars, 4) if counts.whole_chars else 0.0,
+        "left_out_by": ("data.max_content_tokens", settings.max_content_tokens),
         "undated": int((pool.days[kept.rows] < 0).sum()),
         "naive_leak_rate": round(leak_rate(kept.clusters, pool.digests, settings), 4),
     }

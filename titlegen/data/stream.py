@@ -70,6 +70,10 @@ class Counts:
     """How many rows these are."""
     converted: int = 0
     shortened: int = 0
+    whole_chars: int = 0
+    """Of all cleaned articles."""
+    left_out_chars: int = 0
+    """Of these, what did not fit the token budget."""
     content_rules: dict[str, RuleCount] = field(default_factory=dict)
     title_rules: dict[str, RuleCount] = field(default_factory=dict)
     orders: OrderCounts = field(default_factory=OrderCounts)
@@ -83,6 +87,8 @@ class Counts:
         self.rows += other.rows
         self.converted += other.converted
         self.shortened += other.shortened
+        self.whole_chars += other.whole_chars
+        self.left_out_chars += other.left_out_chars
         self.dropped.update(other.dropped)
         self.orders.add(other.orders)
         for form, examples in other.date_examples.items():
@@ -165,8 +171,10 @@ def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | 
         number = len(kept)
         texts.append(content)
         views.append(number)
+        counts.whole_chars += len(full)
         if content != full:
             counts.shortened += 1
+            counts.left_out_chars += len(full) - len(content)
             texts.append(full)
             views.append(number)
         contents.append(content)

@@ -19,7 +19,7 @@ from titlegen.train.backends import check_backend, check_environment, load_for_t
 from titlegen.train.encode import encode_examples
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
-from titlegen.train.plot import write_loss_curve
+from titlegen.train.plot import smooth_loss, write_loss_curve
 from titlegen.train.progress import EVENTS, LOG, peak_gib
 from titlegen.train.trainer import as_record, build_trainer, collator
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
@@ -61,7 +61,8 @@ def fit(
         directory: fresh folder for the adapter, the log and the loss curve.
 
     Returns:
-        Losses, steps, tokens a second and peak memory.
+        Losses, steps, tokens a second and peak memory; ``first_loss`` and ``last_loss`` are the training loss over the
+        first and the last quarter of the steps.
 
     Raises:
         TrainError: the machine cannot train with this back end, or the loss is not finite.
@@ -116,7 +117,7 @@ def _fit(
     write_loss_curve(records, directory / CURVE)
     if settings.tensorboard:
         shutil.copytree(work / EVENTS, directory / EVENTS)
-    losses = [record["loss"] for record in records if "loss" in record]
+    losses = [loss for _, loss in smooth_loss(records)]
     evaluations = [record["eval_loss"] for record in records if "eval_loss" in record]
     shutil.rmtree(work)
     seconds = float(result.metrics.get("train_runtime", 0.0))
@@ -129,6 +130,10 @@ def _fit(
         "train_rows": len(rows),
         "train_tokens": tokens,
         "shortened_rows": sum(row["shortened"] for row in rows),
+        "left_out_share": round(
+            sum(row["left_out_chars"] for row in rows) / max(1, sum(len(example.content) for example in train)), 4
+        ),
+        "left_out_by": ("train.max_length", settings.max_length),
         "train_s": round(seconds, 2),
         "tokens_per_s": round(trainer.tokens_seen / seconds, 1) if seconds else None,
         "load_peak_gib": load_peak_gib,

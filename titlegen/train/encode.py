@@ -17,7 +17,8 @@ def encode_examples(examples: Sequence[Example], tokenizer: Any, max_length: int
     The content of a row over ``max_length`` is shortened at a sentence end; the title is never cut.
 
     Returns:
-        One dict a row: ``input_ids`` and ``labels`` (equal lengths, -100 where masked), ``id``, ``shortened``.
+        One dict a row: ``input_ids`` and ``labels`` (equal lengths, -100 where masked), ``id``, ``shortened``,
+        ``left_out_chars``.
 
     Raises:
         TrainError: a title leaves no room for any content.
@@ -49,6 +50,7 @@ def _encode(example: Example, tokenizer: Any, max_length: int) -> dict[str, Any]
         "input_ids": prompt + completion,
         "labels": [IGNORED] * len(prompt) + completion,
         "shortened": shortened,
+        "left_out_chars": len(example.content) - len(content),
     }
 
 

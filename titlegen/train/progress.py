@@ -10,6 +10,7 @@ from titlegen.errors import MissingDependencyError
 
 LOG = "train.jsonl"
 EVENTS = "tensorboard"
+_REDRAW_S = 0.5
 _LOGGED = {"loss", "eval_loss", "learning_rate", "grad_norm"}
 
 
@@ -35,6 +36,7 @@ def log_class() -> Any:
             self.trainer, self.path = trainer, work / LOG
             self.started, self.first_step = time.monotonic(), 0
             self.bar: Any = None
+            self.validated, self.shown_at = 0, 0.0
 
         def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             self.started, self.first_step = time.monotonic(), state.global_step
@@ -42,6 +44,14 @@ def log_class() -> Any:
 
         def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
             self.bar.update()
+
+        def on_prediction_step(self, _args: Any, _state: Any, _control: Any, eval_dataloader: Any, **_: Any) -> None:
+            """Show a validation within the bar, which would stand still meanwhile."""
+            batches, now = len(eval_dataloader), time.monotonic()
+            self.validated = self.validated % batches + 1
+            if now - self.shown_at >= _REDRAW_S or self.validated == batches:
+                self.bar.set_postfix_str(f"validating, {self.validated} of {batches} batches")
+                self.shown_at = now
 
         def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
             self.bar.close()
