@@ -1,0 +1,31 @@
+"""Lines of other packages that alarm a person and mean nothing here, each with its cause."""
+
+import logging
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class _Harmless:
+    """Keeps the lines of a logger that begin like this from being printed."""
+
+    logger: str
+    beginning: str
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.beginning)
+
+
+_HARMLESS = (
+    # Said on every import of bitsandbytes, on a CPU with AVX512-BF16, where a kernel is not there that would be fetched
+    # from the Hub. It computes with repacked 4-bit weights, which titlegen/train/backends.py turns off.
+    _Harmless("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward from kernels-community"),
+    # Gemma ends a title with one of two tokens; transformers compares the list of them with the tokenizer's one. What
+    # is aligned is the model in memory, of which the adapter alone is kept.
+    _Harmless("transformers.trainer_utils", "The tokenizer has new PAD/BOS/EOS tokens"),
+)
+
+
+def silence_harmless() -> None:
+    """Keep these lines, and no other of their loggers, from a person."""
+    for line in _HARMLESS:
+        logging.getLogger(line.logger).addFilter(line)
