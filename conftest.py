@@ -1,6 +1,9 @@
-"""Options that acceptance/ and benchmarks/ share; defined here, so that one run may take both folders."""
+"""What all suites share: options, defined here so that one run may take several folders, and what they run on."""
 
 import pytest
+
+from titlegen.environment import prepare_threads
+from titlegen.processor import describe_processor
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -10,3 +13,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--host", metavar="URL", help="model server; default: OLLAMA_HOST, else that of the deployment")
     group.addoption("--release", action="store_true", help="what cannot be checked fails instead of being skipped")
     group.addoption("--spec", action="append", default=[], metavar="ID", help="check this line of docs/spec.md only")
+
+
+def pytest_configure() -> None:
+    """Let the threads of torch wait as they do in a run."""
+    prepare_threads()
+
+
+def pytest_report_header() -> str:
+    """Say on which processor the suite runs: libraries choose their code by its features."""
+    return f"processor: {describe_processor()}"

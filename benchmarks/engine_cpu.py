@@ -22,11 +22,10 @@ import httpx
 from machine import describe_run, measured_folder
 from test_serve_speed import articles, free_port, wait_for
 
+from titlegen.environment import SHORT_WAIT
 from titlegen.manifest import write_atomically
 from titlegen.prompt import BOS, render_prompt
 
-# As the bundled server lets its threads wait for each other.
-SHORT_WAIT = ("GOMP_SPINCOUNT=1000", "OMP_WAIT_POLICY=passive")
 CHARS, TITLE_TOKENS, NUM_CTX, DRAFTS = 300, 48, 4096, (2, 3, 4)
 NOTES = (
     f"llama.cpp's own HTTP server, one slot, greedy, {CHARS} characters in, new articles, every article asked of each "
@@ -75,7 +74,7 @@ def native(program: Path, model: Path, port: int) -> list[str]:
 def running(command: Sequence[str], port: int) -> Iterator[httpx.Client]:
     """Run an engine with the threads' waiting that the bundled server gives it."""
     with (
-        subprocess.Popen(["/usr/bin/env", *SHORT_WAIT, *command], stdout=subprocess.DEVNULL) as process,  # noqa: S603
+        subprocess.Popen(command, env=os.environ | SHORT_WAIT, stdout=subprocess.DEVNULL) as process,  # noqa: S603
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, trust_env=False) as client,
     ):
         try:

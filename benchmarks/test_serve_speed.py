@@ -11,14 +11,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 from machine import write_result
 
-from titlegen.offline.engine import SHORT_WAIT
+from titlegen.environment import SHORT_WAIT
 from titlegen.prompt import BOS, SYSTEM, TEMPLATE, render_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,17 +86,17 @@ def direct(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
 
 
 @contextlib.contextmanager
-def own_server(gguf: Path, key_file: Path, environment: Sequence[str]) -> Iterator[Callable[[str], int]]:
+def own_server(gguf: Path, key_file: Path, environment: Mapping[str, str]) -> Iterator[Callable[[str], int]]:
     """Run llama.cpp's own server, as the offline server does."""
     key = secrets.token_hex()
     key_file.write_text(key)
     port = free_port()
-    command = ["/usr/bin/env", *environment, sys.executable, "-m", "titlegen.offline.llama"]
+    command = [sys.executable, "-m", "titlegen.offline.llama"]
     command += ["--model", str(gguf), "--port", str(port), "--key-file", str(key_file), "--parallel", str(CLIENTS)]
     command += ["--num-ctx", "4096", "--threads", str(os.cpu_count()), "--parent", str(os.getpid())]
     headers = {"Authorization": f"Bearer {key}"}
     with (
-        subprocess.Popen(command, stdout=subprocess.DEVNULL) as process,  # noqa: S603 - our own command
+        subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL) as process,  # noqa: S603 - our own command
         httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=300, trust_env=False) as client,
     ):
         wait_for(client, "/slots")
@@ -190,7 +190,7 @@ def test_overhead_and_throughput(
     single, eight, engine = rates(served, direct, fresh)
     gain, share = ratio(eight, single), ratio(eight, engine)
     # A lone client, once with threads that sleep at once.
-    with own_server(gguf, tmp_path / "key", ["OMP_WAIT_POLICY=passive"]) as passive:
+    with own_server(gguf, tmp_path / "key", {"OMP_WAIT_POLICY": "passive"}) as passive:
         rate(passive, list(itertools.islice(flashes, BATCH)), CLIENTS)
         waits = [
             [rate(ask, list(itertools.islice(flashes, BATCH)), 1) for ask in (direct, passive)] for _ in range(ROUNDS)

@@ -9,7 +9,6 @@ from corpus import TARGETS, corpus_rows, tiny_vocabulary
 
 from titlegen.export import merge_adapter
 from titlegen.models import write_tokenizer
-from titlegen.processor import describe_processor
 from titlegen.serve.server import server_url
 from titlegen.settings import ExportSettings
 
@@ -17,11 +16,6 @@ from titlegen.settings import ExportSettings
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the contract tests run against any server."""
     parser.addoption("--ollama-host", help="address of an Ollama server for tests/contract, in place of OLLAMA_HOST")
-
-
-def pytest_report_header() -> str:
-    """Say on which processor the suite runs: libraries choose their code by its features."""
-    return f"processor: {describe_processor()}"
 
 
 @pytest.fixture(scope="module")

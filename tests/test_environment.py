@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from titlegen import environment
-from titlegen.environment import cache_directory, check_remote, is_writable
+from titlegen.environment import SHORT_WAIT, cache_directory, check_remote, is_writable
 from titlegen.errors import ConfigError
 from titlegen.settings import load_settings
 
@@ -128,3 +129,27 @@ def test_a_folder_is_writable_when_it_can_be_made(tmp_path: Path) -> None:
     assert is_writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     assert not is_writable(tmp_path / "file" / "b")
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}),
+        # The number of rounds outweighs the policy, so that ours would undo the user's.
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "30000000000"}),
+        ({"GOMP_SPINCOUNT": "77"}, {"GOMP_SPINCOUNT": "77"}),
+    ],
+)
+def test_how_threads_wait_reaches_the_library_that_torch_runs_on(own: dict[str, str], expected: dict[str, str]) -> None:
+    # The doctor imports torch, whose library prints what it has read.
+    code = "import titlegen.cli; titlegen.cli.main(['doctor'])"
+    clean = {name: value for name, value in os.environ.items() if name not in SHORT_WAIT}
+    result = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", code],
+        env=clean | own | {"OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = dict(re.findall(r"(OMP_WAIT_POLICY|GOMP_SPINCOUNT) = '(\w+)'", result.stderr))
+    assert shown.items() >= expected.items()

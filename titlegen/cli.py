@@ -15,6 +15,7 @@ from titlegen.console import EXIT_DONE, EXIT_GATE
 from titlegen.errors import ConfigError
 from titlegen.help import HELP_FLAGS, OPTIONS, SETTINGS, HelpView
 from titlegen.settings import Settings, describe_invalid, load_settings
+from titlegen.upstream import silence_harmless
 
 app = cyclopts.App(
     name="titlegen",
@@ -271,6 +272,9 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         console.prepare_process()
     environment.settle()
+    # Before anything imports torch, which reads them once.
+    environment.prepare_threads()
+    silence_harmless()
     return console.run(partial(_run, sys.argv[1:] if argv is None else argv))
 
 

@@ -32,10 +32,6 @@ _POLL_S = 0.02
 _STOP_TIMEOUT_S = 5.0
 _LOG_TAIL_BYTES = 2000
 _STARTS = 3
-# A thread looks for the others a short while before it sleeps. Being woken for each operation makes a lone request
-# slower (short_wait_gain in benchmarks/results/offline_server.json), looking for long a busy machine many times slower.
-# GNU's library knows the first of the two, which then outweighs the second; others know the second alone.
-SHORT_WAIT = ("GOMP_SPINCOUNT=1000", "OMP_WAIT_POLICY=passive")
 # 292 years: Go's longest duration, with which Ollama writes "for ever".
 _FOR_EVER = timedelta(microseconds=2**63 / 1000)
 
@@ -250,7 +246,7 @@ class Engine:
             "--threads": self.threads,
             "--parent": os.getpid(),
         }
-        command = ["/usr/bin/env", *SHORT_WAIT, sys.executable, "-m", "titlegen.offline.llama"]
+        command = [sys.executable, "-m", "titlegen.offline.llama"]
         command += [str(part) for option in options.items() for part in option]
         return [*command, "--program", self._settings.program] if self._settings.program else command
 

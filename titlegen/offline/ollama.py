@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from titlegen.environment import prepare_threads
 from titlegen.offline.api import Api, ServerSettings
 from titlegen.offline.create import CreateError
 from titlegen.offline.engine import EngineError, EngineSettings, find_program
@@ -121,6 +122,8 @@ def main() -> None:
     parser.add_argument("--max-queue", type=int, default=ServerSettings.max_queue, help="requests before a 503")
     parser.add_argument("--read-timeout", type=float, default=ServerSettings.read_timeout_s, help="seconds")
     arguments = parser.parse_args()
+    # For the engines, which inherit it.
+    prepare_threads()
     host = "127.0.0.1" if arguments.host == "localhost" else arguments.host
     try:
         if not ipaddress.ip_address(host).is_loopback:
