@@ -35,7 +35,7 @@ def test_what_follows_a_title_counts_against_it_once() -> None:
 
 def test_a_huge_output_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    monkeypatch.setattr(ranking, "find_numbers", lambda title: read.append(len(title)) or [])
+    monkeypatch.setattr(ranking, "find_warnings", lambda title, _: read.append(len(title)) or ())
     monkeypatch.setattr(ranking, "tokenize", lambda title: read.append(len(title)) or [])
     assert rank_titles(["逾10001人" * 100_000, USUAL], ARTICLE) == [1, 0]
     assert max(read) == 200

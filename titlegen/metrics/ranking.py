@@ -1,10 +1,11 @@
 """Which of several titles for one article is the best, without a reference."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from titlegen.metrics.contract import has_title_length, style_violations, title_violations
-from titlegen.metrics.numbers import article_readings, find_numbers, is_supported
+from titlegen.metrics.contract import style_violations, title_violations
 from titlegen.metrics.overlap import rouge_l
+from titlegen.metrics.title_warnings import GRAVE, Facts, find_warnings
 from titlegen.metrics.tokens import tokenize
 from titlegen.text import first_line
 
@@ -32,8 +33,9 @@ def describe_candidates(number: int, temperature: float) -> dict[str, float | st
 def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
     """Return the indices of raw outputs for an article, the best first.
 
-    What counts, in this order: title and nothing else, and of its first line numbers that the article has, 8 to 30
-    characters, clean style, and agreement: of titles drawn at random, the one that is most like the others is the
+    What counts, in this order: title and nothing else, and of its first line what an editor is warned of, first in fact
+    and language (numbers, names and denials that the article does not have), then in form (repetition, script, 8 to 30
+    characters), clean style, and agreement: of titles drawn at random, the one that is most like the others is the
     likeliest to be like one that a person wrote, while an odd one is often wrong. Source: Kumar and Byrne, Minimum
     Bayes-Risk Decoding for Statistical Machine Translation, 2004, with ROUGE-L as the gain.
     """
@@ -41,14 +43,15 @@ def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
         return list(range(len(outputs)))
     titles = [first_line(raw)[:_MAX_READ_CHARS] for raw in outputs]
     agreements = agreement(titles)
-    facts = article_readings(article)
+    facts = Facts(article)
+    warned = {title: Counter(warning.kind in GRAVE for warning in find_warnings(title, facts)) for title in set(titles)}
 
-    def key(index: int) -> tuple[int, int, bool, int, float]:
+    def key(index: int) -> tuple[int, int, int, int, float]:
         title = titles[index]
         return (
             len(title_violations(outputs[index])),
-            sum(not is_supported(number, facts) for number in find_numbers(title)),
-            not has_title_length(title),
+            warned[title][True],
+            warned[title][False],
             len(style_violations(title)),
             -agreements[index],
         )
