@@ -15,6 +15,7 @@ import pytest
 from exported_models import ANSWERS, ARTICLE, ECHO_TEMPLATE, TITLE, WRONG_NUMBER, Export, new_export, question, quiz
 from ollama_server import OfflineServer, offline_server
 from scripted_model import chain
+from slow_proxy import SlowProxy, slow_proxy
 
 from titlegen import serve
 from titlegen.cli import main
@@ -298,6 +299,125 @@ def killed_after(server: OfflineServer, target: Path, lines: int) -> Iterator[No
     thread.start()
     yield
     thread.join()
+
+
+@pytest.mark.fault
+def test_lines_with_an_error_are_done_again(
+    generate: Generate, server: OfflineServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_articles(tmp_path / "in.jsonl", range(8)), tmp_path / "titles.jsonl"
+    command = (str(source), "--out", str(target), "--concurrency", "1", "--serve.retries", "1")
+    with slow_proxy(server.host) as proxy:
+        proxy.answer = (500, b'{"error":"an error was encountered while running the model: unexpected EOF"}')
+        threading.Thread(target=mend_after, args=(proxy, 6)).start()
+        assert generate(*command, host=proxy.url) == EXIT_GATE
+        captured = capsys.readouterr()
+        failed = [number for number, row in enumerate(read_lines(target), 1) if "error" in row]
+        assert failed == list(range(1, len(failed) + 1))
+        assert 1 <= len(failed) <= 4
+        assert "line 1: " in captured.err
+        assert "unexpected EOF" in captured.err
+        assert "run the command again" in captured.out
+        asked = len(proxy.prompts)
+        assert generate(*command, host=proxy.url) == EXIT_DONE
+        # Only they are asked for again.
+        assert len(proxy.prompts) == asked + len(failed)
+    assert [row["title"] for row in read_lines(target)] == ANSWERS[:8]
+    assert set(tmp_path.iterdir()) == {source, target}
+
+
+def mend_after(proxy: SlowProxy, requests: int) -> None:
+    """Let the server answer again after so many requests."""
+    while len(proxy.prompts) < requests:
+        time.sleep(0.001)
+    proxy.answer = None
+
+
+@pytest.mark.fault
+def test_doing_lines_again_can_be_interrupted(
+    generate: Generate, server: OfflineServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is done again stays done, what is not keeps its error, and no line is lost or doubled."""
+    source, target = write_articles(tmp_path / "in.jsonl", range(8)), tmp_path / "titles.jsonl"
+    command = (str(source), "--out", str(target), "--concurrency", "1", "--serve.retries", "0")
+    with slow_proxy(server.host) as proxy:
+        proxy.answer = (500, b'{"error":"llama-server process no longer running"}')
+        assert generate(*command, host=proxy.url) == EXIT_GATE
+        assert all("error" in row for row in read_lines(target))
+        capsys.readouterr()
+        # Three are answered, then the server is away.
+        threading.Thread(target=break_after, args=(proxy, len(proxy.prompts) + 3)).start()
+        proxy.answer = None
+        assert generate(*command, host=proxy.url) == EXIT_ERROR
+        found = read_lines(target)
+        assert [row["id"] for row in found] == [f"a{number}" for number in range(8)]
+        titles = [row.get("title") for row in found]
+        assert [title for title in titles if title] == ANSWERS[: sum(map(bool, titles))]
+        assert 1 <= sum(map(bool, titles)) < 8
+        proxy.answer = None
+        assert generate(*command, host=proxy.url) == EXIT_DONE
+    assert [row["title"] for row in read_lines(target)] == ANSWERS[:8]
+
+
+def break_after(proxy: SlowProxy, requests: int) -> None:
+    """Let the server be away after so many requests."""
+    while len(proxy.prompts) < requests:
+        time.sleep(0.001)
+    proxy.answer = (503, b'{"error":"server busy"}')
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b" \n\n"])
+def test_an_empty_file_is_an_error(
+    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "titles.jsonl"
+    source.write_bytes(content)
+    assert generate(str(source), "--out", str(target)) == EXIT_ERROR
+    assert "in.jsonl' is empty" in capsys.readouterr().err
+    assert not target.exists()
+
+
+@pytest.mark.fault
+def test_warnings_stand_in_every_answer(
+    generate: Generate, server: OfflineServer, export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export.write(chain(WRONG_NUMBER))
+    server.create("wrong", export.file, template=TEMPLATE, system=SYSTEM)
+    path = tmp_path / "article.txt"
+    path.write_text(ARTICLE, encoding="utf-8")
+    assert generate(str(path), model="wrong") == EXIT_DONE
+    captured = capsys.readouterr()
+    assert captured.out == WRONG_NUMBER + "\n"
+    assert "the article does not have the number 79" in captured.err
+    assert generate(str(path), "--json", model="wrong") == EXIT_DONE
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert (warning["kind"], warning["text"], warning["message_zh"]) == ("number", "79", "內文沒有「79」這個數字")
+    source, target = write_lines(tmp_path / "in.jsonl", [{"content": ARTICLE}] * 2), tmp_path / "titles.jsonl"
+    assert generate(str(source), "--out", str(target), model="wrong") == EXIT_DONE
+    assert "2 with a warning" in capsys.readouterr().out
+    assert [[warning["kind"] for warning in row["warnings"]] for row in read_lines(target)] == [["number"]] * 2
+
+
+@pytest.mark.fault
+def test_the_same_command_prints_the_same_title(
+    generate: Generate, tmp_path: Path, server: OfflineServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also beside other requests, and whatever temperature the Modelfile has."""
+    path = tmp_path / "article.txt"
+    path.write_text(ARTICLE, encoding="utf-8")
+    with slow_proxy(server.host) as proxy:
+        printed = set()
+        for _ in range(4):
+            others = [threading.Thread(target=server.generate, kwargs={"model": "titles", "prompt": ARTICLE + "甲"})]
+            for other in others:
+                other.start()
+            assert generate(str(path), model="titles", host=proxy.url) == EXIT_DONE
+            printed.add(capsys.readouterr().out)
+            for other in others:
+                other.join()
+    assert len(printed) == 1
+    assert [options["temperature"] for options in proxy.options] == [0.0] * 4
 
 
 @pytest.mark.fault

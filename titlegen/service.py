@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.daemon import stop_daemon
 from titlegen.encodings import decode_text
@@ -14,8 +15,14 @@ from titlegen.plural import count
 from titlegen.runs import say
 from titlegen.settings import Settings
 
+if TYPE_CHECKING:
+    from titlegen.metrics.title_warnings import Evidence
+
 # Lines of a file of articles between two reports of progress.
 _PROGRESS_LINES = 100
+# Lines without a title that are shown; the file of titles has them all.
+_SHOWN_ERRORS = 20
+_SHOWN_CHARS = 60
 
 
 def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str, Any]]:
@@ -39,6 +46,9 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
     text = decode_text(raw, repr(article), settings.data.encoding)
     with _client(settings) as client:
         answers = client.generate_candidates(text, number)
+    for place, answer in enumerate(answers, 1):
+        for warning in answer.warnings:
+            say(f"{f'title {place}: ' if number > 1 else ''}{warning.message}{_quoted(warning.evidence)}")
     if answers[0].trimmed:
         say(f"the article is longer than {settings.serve.num_ctx} tokens hold; its end was left out at a sentence end")
     return [dataclasses.asdict(answer) for answer in answers]
@@ -58,6 +68,12 @@ def generate_file(settings: Settings, source: str, target: Path, *, number: int,
         if done % _PROGRESS_LINES == 0:
             say(f"generate: {count(done, 'article')} done")
 
+    errors = itertools.count(1)
+
+    def error(text: str) -> None:
+        if next(errors) <= _SHOWN_ERRORS:
+            say(f"generate: {text}")
+
     with _client(settings) as client:
         result = serving.generate_file(
             client,
@@ -66,18 +82,33 @@ def generate_file(settings: Settings, source: str, target: Path, *, number: int,
             concurrency=concurrency,
             number=number,
             on_line=progress,
+            on_error=error,
         )
+    if result["failed"] > _SHOWN_ERRORS:
+        more = count(result["failed"] - _SHOWN_ERRORS, "more article")
+        say(f"generate: and {more} without a title; {target} says why")
     titles, failed = count(result["lines"] - result["failed"], "title"), count(result["failed"], "article")
     text = f"{titles} in {target}, {failed} without one"
+    text += f", {result['warned']} with a warning" if result["warned"] else ""
+    text += "; run the command again to try those that failed once more" if result["failed"] else ""
     text += f"; {result['resumed']} had been done before" if result["resumed"] else ""
     return {**result, "out": str(target), "message": text}
+
+
+def _quoted(evidence: "Evidence | None") -> str:
+    """Return what an article says, for the end of a line."""
+    if evidence is None:
+        return ""
+    text = " ".join(evidence.text.split())
+    return f" (it says: {text[:_SHOWN_CHARS]}{'…' if len(text) > _SHOWN_CHARS else ''})"
 
 
 @contextlib.contextmanager
 def _client(settings: Settings) -> Iterator[Any]:
     from titlegen import serve as serving
 
-    client = serving.Client(settings.serve, settings.directory / "final-hf")
+    convert = settings.data.script != "keep"
+    client = serving.Client(settings.serve, settings.directory / "final-hf", convert=convert, say=say)
     try:
         yield client
     finally:

@@ -272,11 +272,11 @@ class ServeSettings(Stage):
     num_predict: Annotated[int, Field(ge=1)] = 48
     """Longest answer, tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.3
-    """Sampling temperature put into the Modelfile."""
+    """Sampling temperature put into the Modelfile, for those who ask without one; titlegen itself asks greedily."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    """Longest wait for one answer, seconds."""
+    """Wait for one answer before it is asked for again, seconds; longer where the server's answers take long."""
     retries: Annotated[int, Field(ge=0)] = 3
-    """Further tries after a 503 or a lost connection."""
+    """Further tries after a server's failure (5xx), a lost connection or, two at most, no answer in time."""
     start_offline: bool = True
     """Start `ollama serve`, or else the bundled server, when no server answers at a loopback host."""
 

@@ -276,7 +276,11 @@ def _generate_split(settings: Settings, target: str, examples: Sequence[Any]) ->
     if target == "server":
         digest = serving.served_digest(settings.serve)
         generator = serving.ServedGenerator(
-            settings.serve, settings.directory / "final-hf", digest=digest, candidates=settings.evaluate.candidates
+            settings.serve,
+            settings.directory / "final-hf",
+            digest=digest,
+            candidates=settings.evaluate.candidates,
+            temperature=settings.evaluate.temperature,
         )
     elif target == "merged":
         generator = scoring.TransformersGenerator(settings.directory / "final-hf", None, settings.evaluate)

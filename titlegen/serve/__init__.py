@@ -1,9 +1,11 @@
 """Serving: the Modelfile, deployment with switch-over, and the client that takes an article of any size."""
 
 from titlegen.serve.batch import generate_file
-from titlegen.serve.client import CONCURRENCY, Answer, Client, ServedGenerator, UnavailableError
+from titlegen.serve.client import CONCURRENCY, Answer, Client
 from titlegen.serve.deploy import create_model, deploy, is_deployed, rollback, served_digest
+from titlegen.serve.endpoint import UnavailableError
 from titlegen.serve.modelfile import render_modelfile, render_template, resolve_source
+from titlegen.serve.served_generator import ServedGenerator
 from titlegen.serve.server import Server, ensure_server, server_url, stop_server
 
 __all__ = [

@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,7 +16,8 @@ from titlegen.data.cells import describe
 from titlegen.data.files import find_files
 from titlegen.data.sources import open_source
 from titlegen.errors import DataError, TitlegenError
-from titlegen.serve.client import CONCURRENCY, Answer, Client, UnavailableError
+from titlegen.serve.client import CONCURRENCY, Answer, Client
+from titlegen.serve.endpoint import UnavailableError
 from titlegen.settings import DataSettings
 
 # Hexadecimal digits of the SHA-256 of a row: enough to tell the rows of one file apart.
@@ -44,12 +47,13 @@ def generate_file(
     concurrency: int = CONCURRENCY,
     number: int = 1,
     on_line: Callable[[int], None] = lambda _: None,
+    on_error: Callable[[str], None] = lambda _: None,
 ) -> dict[str, int]:
     """Write a title, or the reason why there is none, for every row of a file or folder.
 
-    Line n of ``target`` belongs to row n of the source: ``{"id", "sha256", "title", ...}`` or ``{"id", "sha256",
-    "error"}``. The id is the row's own or its number, and ``sha256`` begins the digest of id and article: what an
-    interrupted run wrote is kept and gone on from, and another file's result is not touched.
+    Line n of ``target`` belongs to row n of the source: ``{"id", "sha256", "title", "warnings", ...}`` or ``{"id",
+    "sha256", "error"}``. The id is the row's own or its number, and ``sha256`` begins the digest of id and article.
+    What an earlier run wrote is kept, rows with an error are done again, and another file's result is not touched.
 
     Args:
         client: asks the model.
@@ -58,36 +62,103 @@ def generate_file(
         concurrency: articles that are worked on at a time.
         number: titles for each article, at most; more than one are also written as ``titles``, the best first.
         on_line: is told how many lines are done, after each.
+        on_error: is told of each line without a title, with its number and the cause.
 
     Returns:
-        How many lines there are, how many were done before, and how many have an error.
+        How many lines there are, how many were done before, how many have an error, and how many titles a warning.
 
     Raises:
-        DataError: the source cannot be read, or the target is the result of another source.
+        DataError: the source cannot be read or is empty, or the target is the result of another source.
         ServeError: the server or the model went away; what is written stays, and another call goes on from there.
         TitlegenError: the target cannot be written.
     """
     files = find_files(articles.source).paths
     if target.exists() and any(target.samefile(path) for path in files):
         raise DataError(f"{target} is the file of the articles itself; choose another file for the titles")
+    # A source without articles is refused before anything is written.
+    next(_lines(articles), None)
+    ask = partial(_records, client, concurrency=concurrency, number=number)
     done, failed = _resume(articles, target)
-    total = done
-    lines, again = itertools.tee(_lines(articles, done))
-    answers = client.generate_many((line.article for line in again), concurrency, number=number)
-    with contextlib.closing(answers), _writing(target), _open(target) as output:
-        for line, answer in zip(lines, answers, strict=True):
-            if isinstance(answer, UnavailableError):
-                raise answer
-            record = _record(line, answer)
-            output.write(json.dumps(record, ensure_ascii=False) + "\n")
+    counts = Counter(lines=done, resumed=done - len(failed), failed=0, warned=0)
+
+    def count(record: dict[str, Any]) -> None:
+        counts["failed"] += "error" in record
+        counts["warned"] += bool(record.get("warnings"))
+        if "error" in record:
+            on_error(record["error"])
+
+    if failed:
+        again = (line for place, line in enumerate(_lines(articles), 1) if place in failed)
+        with contextlib.closing(ask(again)) as records:
+            _replace(target, failed, records, count)
+    with (
+        contextlib.closing(ask(_lines(articles, done))) as records,
+        _writing(target),
+        _open(target) as output,
+    ):
+        for record in records:
+            output.write(_written(record))
             output.flush()
-            total += 1
-            failed += "error" in record
-            on_line(total)
+            counts["lines"] += 1
+            count(record)
+            on_line(counts["lines"])
         # Standard output cannot be synchronised.
         if target.is_file():
             os.fsync(output.fileno())
-    return {"lines": total, "resumed": done, "failed": failed}
+    return dict(counts)
+
+
+def _records(client: Client, lines: Iterable[_Line], *, concurrency: int, number: int) -> Generator[dict[str, Any]]:
+    """Yield the record of each line, in order.
+
+    Raises:
+        UnavailableError: the server or the model went away.
+    """
+    lines, again = itertools.tee(lines)
+    answers = client.generate_many((line.article for line in again), concurrency, number=number)
+    with contextlib.closing(answers):
+        for line, answer in zip(lines, answers, strict=True):
+            if isinstance(answer, UnavailableError):
+                raise answer
+            yield _record(line, answer)
+
+
+def _replace(
+    target: Path, failed: Collection[int], records: Iterator[dict[str, Any]], count: Callable[[dict[str, Any]], None]
+) -> None:
+    """Write records in the place of the lines that failed; what is done when the work is broken off stays done."""
+    target = target.resolve()
+    beside = target.with_name(f".{target.name}.partial")
+    try:
+        with (
+            _writing(target),
+            beside.open("w", encoding="utf-8", errors="backslashreplace") as output,
+            target.open(encoding="utf-8", newline="\n") as kept,
+        ):
+            lines = enumerate(kept, 1)
+            try:
+                for number, line in lines:
+                    if number not in failed:
+                        output.write(line)
+                        continue
+                    record = None
+                    try:
+                        record = next(records)
+                    finally:
+                        # Also when no record came: the file is whole whatever happens.
+                        output.write(line if record is None else _written(record))
+                    count(record)
+            finally:
+                output.writelines(line for _, line in lines)
+                output.flush()
+                os.fsync(output.fileno())
+                beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _written(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _open(target: Path) -> TextIO:
@@ -130,18 +201,20 @@ def _record(line: _Line, answer: list[Answer] | TitlegenError) -> dict[str, Any]
         return record | {"error": f"line {line.number}: {line.problem or answer}"}
     best = answer[0]
     record |= {"title": best.title, "done_reason": best.done_reason, "trimmed": best.trimmed}
+    record["warnings"] = [dataclasses.asdict(warning) for warning in best.warnings]
     return record | ({"titles": [other.title for other in answer]} if len(answer) > 1 else {})
 
 
-def _resume(articles: DataSettings, target: Path) -> tuple[int, int]:
-    """Return how many lines are done and how many of them failed; a last line that was cut off is removed.
+def _resume(articles: DataSettings, target: Path) -> tuple[int, set[int]]:
+    """Return how many lines are done and the numbers of those that failed; a last line that was cut off is removed.
 
     Raises:
         DataError: the target is no result, or the result of another source; it is left as it is.
     """
     if not target.is_file():
-        return 0, 0
-    done = failed = kept = 0
+        return 0, set()
+    failed: set[int] = set()
+    done = kept = 0
     with target.open("rb") as file:
         for line, written in itertools.zip_longest(_lines(articles), file):
             if written is None:
@@ -154,7 +227,9 @@ def _resume(articles: DataSettings, target: Path) -> tuple[int, int]:
                     f"{target} is not the result of {articles.source}: its line {done + 1} belongs to something else; "
                     "choose another file, or remove it"
                 )
-            done, failed, kept = done + 1, failed + ("error" in record), kept + len(written)
+            done, kept = done + 1, kept + len(written)
+            if "error" in record:
+                failed.add(done)
     with _writing(target), target.open("rb+") as file:
         file.truncate(kept)
     return done, failed

@@ -1,40 +1,31 @@
 """The client: an article of any size in, a title out; nothing is cut off without a word."""
 
 import dataclasses
-import itertools
-import random
-import re
-import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from titlegen.errors import DataError, ServeError, TitlegenError
+from titlegen.data.filters import is_simplified, to_traditional
+from titlegen.errors import ServeError, TitlegenError
+from titlegen.metrics.title_warnings import Facts, TitleWarning, find_warnings
 from titlegen.prompt import neutralise_control_tokens, render_prompt
-from titlegen.serve.server import connection_failure, http_options, server_url
+from titlegen.serve.article import Article, read_article, token_counter
+from titlegen.serve.endpoint import Endpoint
+from titlegen.serve.server import server_url
 from titlegen.settings import ServeSettings
-from titlegen.text import clean_content, first_line, trim_to_tokens
+from titlegen.text import first_line
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 8.0
-_CONNECT_TIMEOUT_S = 10.0
-# A book; what is longer is cut before cleaning, whose time grows with the text.
-_MAX_CHARS = 2_000_000
-# Bytes that no text holds, and what decoding puts where it failed.
-_BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
-_MAX_BINARY_SHARE = 0.05
 # Requests under way at a time for many articles.
 CONCURRENCY = 4
 _ABORTED = "aborted"
+# Checking a title takes time in proportion to its article; nobody writes a headline over a book.
+_MAX_FACTS_CHARS = 200_000
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class UnavailableError(ServeError):
-    """Neither server nor model is there, or the server stays busy: no other article would get an answer either."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Answer:
     """What the model wrote for an article."""
 
     title: str
-    """The first line of text, with control tokens made plain."""
+    """The first line of text, in the script of training, with control tokens made plain."""
     raw: str
     """Everything that it wrote."""
     done_reason: str
@@ -53,10 +44,12 @@ class Answer:
     load_s: float
     trimmed: bool
     """Whether the end of the article was left out, at a sentence end, to fit the context window."""
+    warnings: tuple[TitleWarning, ...] = ()
+    """What an editor should look at, the gravest first; of the cleaned article, which :meth:`Client.read` returns."""
 
 
 class Client:
-    """Asks a deployed model for titles; safe to use from several threads."""
+    """Asks a deployed model for titles, greedily: the same article gets the same title. Safe to use from threads."""
 
     def __init__(
         self,
@@ -65,6 +58,9 @@ class Client:
         *,
         model_name: str | None = None,
         max_content_tokens: int | None = None,
+        temperature: float = 0.0,
+        convert: bool = True,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Open the tokenizer; the server is not asked yet.
 
@@ -74,22 +70,19 @@ class Client:
                 which there are never fewer, so that articles are trimmed earlier than they need be.
             model_name: another model than ``settings.model_name``.
             max_content_tokens: token budget of the article, where it is smaller than the context window's.
+            temperature: of sampling, whatever the Modelfile has for those who ask without one; 0 is greedy.
+            convert: put Simplified articles and titles into Traditional Chinese, as the training data was.
+            say: is told of what takes longer than it should.
 
         Raises:
             ServeError: the directory has no tokenizer.
         """
-        import httpx
-        import ollama
-
         self.settings = settings
         self.model_name = model_name or settings.model_name
         self.url = server_url(settings.host)
+        self.temperature, self.convert = temperature, convert
         self._has_tokenizer = model_directory is not None
-        self._count = _token_counter(model_directory) if model_directory is not None else _count_bytes
-        timeout = httpx.Timeout(settings.timeout_s, connect=_CONNECT_TIMEOUT_S)
-        self._ollama = ollama.Client(host=self.url, timeout=timeout, **http_options(self.url))
-        # Whoever forgets to close leaves no open connection behind.
-        self._finalizer = weakref.finalize(self, self._ollama.close)
+        self._count = token_counter(model_directory)
         around = self._count(render_prompt(""))
         self.content_tokens = settings.num_ctx - settings.num_predict - around
         if self.content_tokens < 1:
@@ -98,6 +91,9 @@ class Client:
                 f"instruction and {settings.num_predict} of title; raise it"
             )
         self.content_tokens = min(self.content_tokens, max_content_tokens or self.content_tokens)
+        self._endpoint = Endpoint(self.url, settings, self.model_name, say)
+        # Whoever forgets to close leaves no open connection behind.
+        self._finalizer = weakref.finalize(self, self._endpoint.close)
 
     def close(self) -> None:
         """Close the connections."""
@@ -133,11 +129,13 @@ class Client:
         """
         from titlegen.metrics.ranking import candidate_temperature, rank_titles
 
-        content, trimmed = self.prepare(article)
-        hot = {"temperature": candidate_temperature(self.settings.temperature)}
+        read = self.read(article)
+        hot = {"temperature": candidate_temperature(self.temperature)}
         options = [({} if seed == 0 else hot) | {"seed": seed} for seed in range(number)]
-        answers = [self._ask(content, option, trimmed=trimmed) for option in options]
-        ranked = [answers[index] for index in rank_titles([answer.raw for answer in answers], content)]
+        answers = [self._ask(read, option) for option in options]
+        ranked = [
+            answers[index] for index in rank_titles([self._in_script(a.raw) for a in answers], _facts(read).article)
+        ]
         # A title that was cut off comes after every whole one.
         return sorted(ranked, key=lambda answer: answer.done_reason != "stop")
 
@@ -160,7 +158,7 @@ class Client:
             except TitlegenError as error:
                 return error
 
-        return _in_order(titles_or_error, articles, concurrency)
+        return in_order(titles_or_error, articles, concurrency)
 
     def _titles(self, answers: Sequence[Answer]) -> list[Answer]:
         """Return the answers that are titles.
@@ -182,15 +180,17 @@ class Client:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
-        content, trimmed = self.prepare(article)
-        return self._ask(content, dict(options or {}), trimmed=trimmed)
+        return self._ask(self.read(article), dict(options or {}))
 
-    def _ask(self, content: str, options: dict[str, Any], *, trimmed: bool) -> Answer:
-        answer = self._send(content, options)
-        self._check_count(content, answer.prompt_eval_count or 0)
+    def _ask(self, article: Article, options: dict[str, Any]) -> Answer:
+        tokens = self._count(render_prompt(article.sent)) + self.settings.num_predict
+        options = {"temperature": self.temperature, "seed": 0} | options
+        answer = self._endpoint.send(article.sent, options, tokens)
+        self._check_count(article.sent, answer.prompt_eval_count or 0)
         raw = answer.response or ""
+        title = neutralise_control_tokens(first_line(self._in_script(raw)))
         return Answer(
-            title=neutralise_control_tokens(first_line(raw)),
+            title=title,
             raw=raw,
             # A repetition makes Ollama stop without saying that it is done.
             done_reason=(answer.done_reason or "") if answer.done else _ABORTED,
@@ -198,8 +198,21 @@ class Client:
             eval_tokens=answer.eval_count or 0,
             total_s=(answer.total_duration or 0) / 1e9,
             load_s=(answer.load_duration or 0) / 1e9,
-            trimmed=trimmed,
+            trimmed=article.trimmed,
+            warnings=find_warnings(title, _facts(article)),
         )
+
+    def _in_script(self, text: str) -> str:
+        """Return a model's text in the script of training."""
+        return to_traditional(text) if self.convert and is_simplified(first_line(text)) else text
+
+    def read(self, article: str) -> Article:
+        """Return the article as titles are checked against it, and as it is sent: cleaned, within the token budget.
+
+        Raises:
+            DataError: nothing is left of it.
+        """
+        return read_article(article, self.content_tokens, self._count, convert=self.convert)
 
     def prepare(self, article: str) -> tuple[str, bool]:
         """Return the article as it is sent, cleaned and within the token budget, and whether it was trimmed.
@@ -207,18 +220,8 @@ class Client:
         Raises:
             DataError: nothing is left of it.
         """
-        if len(_BINARY.findall(article[:_MAX_CHARS])) > _MAX_BINARY_SHARE * len(article):
-            raise DataError(f"the article is no text (it begins with {article[:20]!r}); give UTF-8 text")
-        content = neutralise_control_tokens(clean_content(article[:_MAX_CHARS])).strip()
-        if not any(char.isalnum() for char in content):
-            shown = article.strip()[:40]
-            raise DataError(f"nothing is left of the article after cleaning (it began with {shown!r}); give its text")
-        sent = trim_to_tokens(content, self.content_tokens, self._count)
-        if not sent:
-            raise DataError(
-                f"the article's first word alone has more than {self.content_tokens} tokens; give a text in sentences"
-            )
-        return sent, len(sent) < len(content) or len(article) > _MAX_CHARS
+        read = self.read(article)
+        return read.sent, read.trimmed
 
     def expected_tokens(self, content: str) -> int | None:
         """Return how many tokens the server should count for a prepared article; None without a tokenizer."""
@@ -232,109 +235,13 @@ class Client:
                 f"another one; deploy again, so that its num_ctx is {self.settings.num_ctx}"
             )
 
-    def _send(self, content: str, options: dict[str, Any]) -> Any:
-        for wait in itertools.chain(_waits(self.settings.retries), [None]):
-            try:
-                # Only sampling options: a runner option, such as num_ctx, would make the server load the model anew.
-                return self._ollama.generate(model=self.model_name, prompt=content, options=options or None)
-            except Exception as error:
-                if wait is None or not is_passing(error):
-                    raise self._failure(error) from error
-                time.sleep(wait)
-        raise AssertionError("unreachable")
 
-    def _failure(self, error: Exception) -> TitlegenError:
-        import httpx
-        import ollama
-
-        if isinstance(error, httpx.TimeoutException):
-            return ServeError(
-                f"{self.url} did not answer within {self.settings.timeout_s:g} s; raise serve.timeout_s, or look at "
-                "its load"
-            )
-        if isinstance(error, ollama.ResponseError):
-            if error.status_code == httpx.codes.NOT_FOUND:
-                return UnavailableError(f"{self.url} has no model {self.model_name!r}; run `titlegen deploy` first")
-            if error.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                return UnavailableError(
-                    f"{self.url} is busy, also after {self.settings.retries} further tries; ask later, or raise "
-                    "serve.retries"
-                )
-            return ServeError(f"{self.url} refused: {error.error}; see the server's log")
-        if is_passing(error):
-            return UnavailableError(
-                f"no server answers at {self.url} ({connection_failure(error)}); run `titlegen serve`, or correct "
-                "serve.host"
-            )
-        raise error
+def _facts(article: Article) -> Facts:
+    return Facts(article.text[:_MAX_FACTS_CHARS])
 
 
-class ServedGenerator:
-    """Titles for an evaluation, from the deployed model as its users get them."""
-
-    def __init__(self, settings: ServeSettings, model_directory: Path, *, digest: str, candidates: int = 1) -> None:
-        """Take the settings, the export for its tokenizer, and the digest of the model that is on the server.
-
-        Of several candidates the best is taken (:func:`titlegen.metrics.ranking.rank_titles`).
-        """
-        self._digest = digest
-        self._client = Client(settings, model_directory)
-        self._candidates = candidates
-
-    def describe(self) -> dict[str, Any]:
-        """Return server, model and decoding."""
-        from titlegen.metrics.ranking import describe_candidates
-
-        settings = self._client.settings
-        return {
-            "generator": "server",
-            "host": self._client.url,
-            "model": self._client.model_name,
-            "digest": self._digest,
-            "decoding": {
-                "temperature": settings.temperature,
-                "num_predict": settings.num_predict,
-                "seed": 0,
-                **describe_candidates(self._candidates, settings.temperature),
-            },
-        }
-
-    def generate(self, contents: Sequence[str], advance: Callable[[float], object] = lambda _: None) -> list[str]:
-        """Return the raw output for each article, in order; ``advance`` is called with 1 for each that is there.
-
-        Raises:
-            ServeError: the server or the model cannot be used; an answer that is no title is no error.
-        """
-        outputs = []
-        for answers in _in_order(self._ask, contents, CONCURRENCY):
-            outputs.append(answers[0].raw)
-            advance(1)
-        return outputs
-
-    def _ask(self, content: str) -> list[Answer]:
-        return self._client.ask_candidates(content, self._candidates)
-
-
-def is_passing(error: Exception) -> bool:
-    """Return whether a failure may be over at the next try: a busy server, a lost connection, an engine that died."""
-    import httpx
-    import ollama
-
-    if isinstance(error, ollama.ResponseError):
-        died = error.status_code >= httpx.codes.INTERNAL_SERVER_ERROR and "runner" in str(error.error)
-        return died or error.status_code == httpx.codes.SERVICE_UNAVAILABLE
-    if isinstance(error, httpx.TimeoutException):
-        return isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
-    return isinstance(error, (ConnectionError, httpx.TransportError))
-
-
-def _waits(retries: int) -> Iterator[float]:
-    """Yield the pauses before further tries: each twice the last, and no two clients in step."""
-    for attempt in range(retries):
-        yield min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S) * random.uniform(0.75, 1.25)  # noqa: S311
-
-
-def _in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) -> Generator[R]:
+def in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) -> Generator[R]:
+    """Yield the results in the order of the items, ``concurrency`` of which are worked on at a time."""
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(concurrency) as threads:
         try:
@@ -347,21 +254,3 @@ def _in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) 
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _token_counter(model_directory: Path) -> Callable[[str], int]:
-    from tokenizers import Tokenizer
-
-    path = model_directory / "tokenizer.json"
-    if not path.is_file():
-        raise ServeError(f"{path} does not exist; run `titlegen export` first, it is needed to count tokens")
-    tokenizer = Tokenizer.from_file(str(path))
-
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-    return count
-
-
-def _count_bytes(text: str) -> int:
-    return len(text.encode())

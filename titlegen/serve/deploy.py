@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,20 @@ from titlegen.export import gguf_name
 from titlegen.manifest import read_manifest, write_atomically
 from titlegen.metrics.contract import title_violations
 from titlegen.prompt import BOS, SYSTEM, TEMPLATE, parameters, render_prompt
-from titlegen.serve.client import Answer, Client, is_passing
+from titlegen.serve.client import Answer, Client
+from titlegen.serve.connection import Connection, Say, connect
 from titlegen.serve.memory import recall, remember, request_digest
 from titlegen.serve.modelfile import Source, resolve_source
-from titlegen.serve.server import Server, connection_failure, ensure_server, http_options, server_url
+from titlegen.serve.server import Server, ensure_server, http_options, server_url
 from titlegen.settings import ServeSettings
 from titlegen.text import split_sentences
 
 RECORD = "deployment.json"
 _NAME = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[A-Za-z0-9_][\w.-]*?)(?::([A-Za-z0-9_][\w.-]*))?", re.ASCII)
 _LATEST = "latest"
-# Creating quantises, and loading reads, many GB; an answer that takes longer than this never comes.
-_LONG_TIMEOUT_S = 1800.0
 _SMOKE_ARTICLES, _SMOKE_PASSES = 5, 4
 _TITLE_CHARS = range(4, 61)
-_FOR_EVER = -1
 _OPENING_CHARS = 160
-
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,55 +49,6 @@ class _Names:
         base, tag = match[1], match[2] or _LATEST
         head = f"{base}:" if tag == _LATEST else f"{base}:{tag}-"
         return cls(f"{base}:{tag}", f"{head}candidate", f"{head}previous", f"{head}newer")
-
-
-class _Connection:
-    """The server's management calls, through Ollama's own client."""
-
-    def __init__(self, url: str, retries: int) -> None:
-        import httpx
-        import ollama
-
-        self.url = url
-        self._retries = retries
-        timeout = httpx.Timeout(_LONG_TIMEOUT_S, connect=10.0)
-        self.ollama = ollama.Client(host=url, timeout=timeout, **http_options(url))
-        self.http = httpx.Client(base_url=url, timeout=timeout, **http_options(url))
-
-    def close(self) -> None:
-        self.ollama.close()
-        self.http.close()
-
-    def digests(self) -> dict[str, str]:
-        return {str(entry.model): str(entry.digest) for entry in self.ollama.list().models}
-
-    def upload(self, path: Path, digest: str, say: Say) -> str:
-        """Send a file unless the server has it: posting a blob that is there breaks the connection."""
-        name = f"sha256:{digest}"
-        for attempt in range(self._retries + 1):
-            if self.http.head(f"/api/blobs/{name}").is_success:
-                return name
-            say(f"deploy: uploading {path.name} ({path.stat().st_size / 2**20:.0f} MiB)")
-            try:
-                sent = self.ollama.create_blob(path)
-            except Exception as error:
-                if attempt == self._retries or not is_passing(error):
-                    raise
-            else:
-                if sent != name:
-                    raise ServeError(f"{path} changed while it was uploaded; run the command again")
-                return name
-        raise AssertionError("unreachable")
-
-    def load(self, name: str, keep_alive: int) -> None:
-        self.ollama.generate(model=name, keep_alive=keep_alive)
-
-    def remove(self, name: str) -> None:
-        """Delete a model, when there is one."""
-        import ollama
-
-        with contextlib.suppress(ollama.ResponseError):
-            self.ollama.delete(name)
 
 
 def deploy(
@@ -139,7 +86,7 @@ def deploy(
     request = request_digest(source, settings)
     server = ensure_server(settings, state_directory)
     say(f"deploy: {'started' if server.started else 'using'} {server.kind} {server.version} at {server.host}")
-    with _connection(settings) as connection:
+    with connect(settings) as connection:
         _finish_rollback(connection, names)
         before = connection.digests().get(names.final)
         answers: list[Answer] = []
@@ -151,7 +98,7 @@ def deploy(
                 create_model(connection.ollama, names.candidate, source, settings, say, upload=connection.upload)
                 digest = connection.digests()[names.candidate]
             if digest != before:
-                connection.load(names.candidate, _FOR_EVER)
+                connection.load(names.candidate)
                 with _candidate_client(names, source, export_directory, settings) as client:
                     answers = _smoke_test(client, source, connection)
                     accepted = accept(client) if accept else None
@@ -160,7 +107,7 @@ def deploy(
             _give_up(connection, names)
             raise
         connection.remove(names.candidate)
-        connection.load(names.final, _FOR_EVER)
+        _load_as(connection, names.final)
         previous = names.previous if names.previous in connection.digests() else None
     say(f"deploy: {names.final} {'unchanged' if digest == before else 'now answers'}")
     remember(state_directory, server.host, names.final, request, digest)
@@ -226,19 +173,21 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
     """
     names = _Names.of(settings.model_name)
     server = ensure_server(settings, state_directory)
-    with _connection(settings) as connection:
+    with connect(settings) as connection:
         if not _finish_rollback(connection, names):
             digests = connection.digests()
             if names.previous not in digests:
                 raise ServeError(f"{server.host} has no {names.previous}: nothing has been replaced yet")
             if digests[names.previous] == digests.get(names.final):
                 raise ServeError(f"{names.previous} is the model that answers now: there is nothing to go back to")
-            connection.load(names.previous, _FOR_EVER)
+            # It has to be able to answer before anything changes; what is loaded keeps the name that it has now.
+            connection.load(names.previous)
+            connection.unload(names.previous)
             if names.final in digests:
                 connection.ollama.copy(names.final, names.newer)
             connection.ollama.copy(names.previous, names.final)
             _finish_rollback(connection, names)
-        connection.load(names.final, _FOR_EVER)
+        _load_as(connection, names.final)
         digests = connection.digests()
         digest = digests[names.final]
         # Equal where nothing answered before.
@@ -246,7 +195,7 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
     return {**_result(server, names, digest), "previous": previous, "changed": True, "titles": []}
 
 
-def _finish_rollback(connection: _Connection, names: _Names) -> bool:
+def _finish_rollback(connection: Connection, names: _Names) -> bool:
     """Bring a rollback, interrupted or not, to its end; returns whether it has changed what answers."""
     digests = connection.digests()
     newer = digests.get(names.newer)
@@ -255,7 +204,7 @@ def _finish_rollback(connection: _Connection, names: _Names) -> bool:
     changed = newer != digests.get(names.final)
     if changed:
         connection.ollama.copy(names.newer, names.previous)
-    connection.load(names.newer, 0)
+    connection.unload(names.newer)
     connection.remove(names.newer)
     return changed
 
@@ -267,7 +216,7 @@ def served_digest(settings: ServeSettings) -> str:
         ServeError: no server answers, or it has none.
     """
     name = _Names.of(settings.model_name).final
-    with _connection(settings) as connection:
+    with connect(settings) as connection:
         found = connection.digests().get(name)
     if found is None:
         raise ServeError(f"{server_url(settings.host)} has no model {name!r}; run `titlegen deploy` first")
@@ -305,25 +254,6 @@ def _exported_digest(gguf_directory: Path) -> str:
     return manifest.files[gguf_name(manifest.results["types"][0])].sha256
 
 
-@contextlib.contextmanager
-def _connection(settings: ServeSettings) -> Iterator[_Connection]:
-    import httpx
-    import ollama
-
-    connection = _Connection(server_url(settings.host), settings.retries)
-    try:
-        yield connection
-    except ollama.ResponseError as error:
-        raise ServeError(f"{connection.url} refused: {error.error}; what it served before, it still serves") from error
-    except (ConnectionError, httpx.TransportError) as error:
-        raise ServeError(
-            f"the connection to {connection.url} broke ({connection_failure(error)}); start the server again and "
-            "repeat the command: what it served before, it still has"
-        ) from error
-    finally:
-        connection.close()
-
-
 def _candidate_client(
     names: _Names, source: Source, export_directory: Path, settings: ServeSettings
 ) -> contextlib.closing[Client]:
@@ -331,7 +261,7 @@ def _candidate_client(
     return contextlib.closing(Client(settings, directory, model_name=names.candidate))
 
 
-def _smoke_test(client: Client, source: Source, connection: _Connection) -> list[Answer]:
+def _smoke_test(client: Client, source: Source, connection: Connection) -> list[Answer]:
     """Ask the candidate for a few titles and return its answers.
 
     Raises:
@@ -359,7 +289,7 @@ def _smoke_test(client: Client, source: Source, connection: _Connection) -> list
     return answers
 
 
-def _check_rendering(connection: _Connection, name: str, content: str) -> None:
+def _check_rendering(connection: Connection, name: str, content: str) -> None:
     """Compare the rendered prompt with the one of training, on a server that tells it."""
     body = {"model": name, "prompt": content, "stream": False, "_debug_render_only": True}
     response = connection.http.post("/api/generate", json=body)
@@ -387,23 +317,33 @@ def _problems(answer: Answer) -> list[str]:
     return found
 
 
-def _switch_over(connection: _Connection, names: _Names, before: str | None) -> None:
+def _switch_over(connection: Connection, names: _Names, before: str | None) -> None:
+    # What is loaded keeps its name until it is unloaded: the server would list a candidate that nobody can call.
+    connection.unload(names.candidate)
     if before is not None:
         connection.ollama.copy(names.final, names.previous)
     connection.ollama.copy(names.candidate, names.final)
     if before is not None:
         # It was loaded for ever; two models may be more than the machine has memory for.
-        connection.load(names.previous, 0)
+        connection.unload(names.previous)
 
 
-def _give_up(connection: _Connection, names: _Names) -> None:
+def _load_as(connection: Connection, name: str) -> None:
+    """Load a model under this name, also where an earlier command left it loaded under another."""
+    digest = connection.digests()[name]
+    if any(entry.digest == digest and entry.model != name for entry in connection.ollama.ps().models):
+        connection.unload(name)
+    connection.load(name)
+
+
+def _give_up(connection: Connection, names: _Names) -> None:
     """Take the candidate away; when the server is gone, the next deployment does it."""
     import httpx
     import ollama
 
     with contextlib.suppress(ConnectionError, httpx.TransportError, ollama.ResponseError):
         if names.candidate in connection.digests():
-            connection.load(names.candidate, 0)
+            connection.unload(names.candidate)
             connection.remove(names.candidate)
 
 

@@ -1,0 +1,81 @@
+"""An article as the model reads it: cleaned, in the script of training, and within the token budget."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from titlegen.data.filters import is_simplified, to_traditional
+from titlegen.errors import DataError, ServeError
+from titlegen.prompt import neutralise_control_tokens
+from titlegen.text import clean_content, trim_to_tokens
+
+# A book; what is longer is cut before cleaning, whose time grows with the text.
+_MAX_CHARS = 2_000_000
+# Bytes that no text holds, and what decoding puts where it failed.
+_BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
+_MAX_BINARY_SHARE = 0.05
+
+
+class Article(NamedTuple):
+    """An article, cleaned."""
+
+    text: str
+    """All of it: what a title is checked against."""
+    sent: str
+    """Its beginning, as much as the model reads."""
+    trimmed: bool
+    """Whether the end was left out, at a sentence end."""
+    converted: bool
+    """Whether it was written in Simplified Chinese."""
+
+
+def read_article(raw: str, budget: int, count: Callable[[str], int], *, convert: bool = True) -> Article:
+    """Clean an article as training does.
+
+    Args:
+        raw: any text.
+        budget: tokens of what is sent, at most.
+        count: returns the tokens of a text.
+        convert: put Simplified Chinese into Traditional, as ``data.script`` does.
+
+    Raises:
+        DataError: nothing is left of it.
+    """
+    if len(_BINARY.findall(raw[:_MAX_CHARS])) > _MAX_BINARY_SHARE * len(raw):
+        raise DataError(f"the article is no text (it begins with {raw[:20]!r}); give UTF-8 text")
+    text = clean_content(raw[:_MAX_CHARS])
+    converted = convert and is_simplified(text)
+    text = neutralise_control_tokens(to_traditional(text) if converted else text).strip()
+    if not any(char.isalnum() for char in text):
+        shown = raw.strip()[:40]
+        raise DataError(f"nothing is left of the article after cleaning (it began with {shown!r}); give its text")
+    sent = trim_to_tokens(text, budget, count)
+    if not sent:
+        raise DataError(f"the article's first word alone has more than {budget} tokens; give a text in sentences")
+    return Article(text, sent, len(sent) < len(text) or len(raw) > _MAX_CHARS, converted)
+
+
+def token_counter(model_directory: Path | None) -> Callable[[str], int]:
+    """Return what counts the tokens of a text: the model's tokenizer, else its bytes, of which there are never fewer.
+
+    Raises:
+        ServeError: the directory has no tokenizer.
+    """
+    if model_directory is None:
+        return _count_bytes
+    from tokenizers import Tokenizer
+
+    path = model_directory / "tokenizer.json"
+    if not path.is_file():
+        raise ServeError(f"{path} does not exist; run `titlegen export` first, it is needed to count tokens")
+    tokenizer = Tokenizer.from_file(str(path))
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return count
+
+
+def _count_bytes(text: str) -> int:
+    return len(text.encode())

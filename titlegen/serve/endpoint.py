@@ -1,0 +1,137 @@
+"""One request for a title: sent again after a failure that may pass, and waited for as long as this machine needs."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from titlegen.errors import ServeError, TitlegenError
+from titlegen.retries import call_again
+from titlegen.serve.connection import CONNECT_TIMEOUT_S, is_late, is_passing, is_unavailable, shorten
+from titlegen.serve.server import connection_failure, http_options
+from titlegen.settings import ServeSettings
+
+# Whoever waits for a title has others to write beside it, and an article may be harder than those before it.
+_MARGIN = 4.0
+_REMEMBERED = 50
+# Each further wait is twice the last: seven times the setting in all.
+_TIMEOUT_RETRIES = 2
+
+
+class UnavailableError(ServeError):
+    """Neither server nor model is there, or the server stays busy: no other article would get an answer either."""
+
+
+class Patience:
+    """How long to wait for an answer: the setting, or longer where this machine has turned out to be slow."""
+
+    def __init__(self, least_s: float) -> None:
+        """Begin with the setting alone, seconds."""
+        self._least_s = least_s
+        self._seconds_per_token: deque[float] = deque(maxlen=_REMEMBERED)
+        self._lock = threading.Lock()
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Note how long an answer to so many tokens took, with everything that ran beside it."""
+        with self._lock:
+            self._seconds_per_token.append(seconds / max(tokens, 1))
+
+    def timeout_s(self, tokens: int) -> float:
+        """Return how long to wait for an answer to so many tokens: four times what the slowest one took, seconds."""
+        with self._lock:
+            slowest = max(self._seconds_per_token, default=0.0)
+        return max(self._least_s, _MARGIN * slowest * tokens)
+
+
+class Endpoint:
+    """The server's /api/generate; safe to use from several threads."""
+
+    def __init__(self, url: str, settings: ServeSettings, model_name: str, say: Callable[[str], None]) -> None:
+        """Open the connections; the server is not asked yet. ``say`` is told of waits that get longer."""
+        import httpx
+
+        self._url, self._settings, self._model_name, self._say = url, settings, model_name, say
+        self._http = httpx.Client(base_url=url, **http_options(url))
+        self._patience = Patience(settings.timeout_s)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def send(self, content: str, options: dict[str, Any], tokens: int) -> Any:
+        """Return the server's answer, an ``ollama.GenerateResponse``.
+
+        Args:
+            content: the article, as it is sent.
+            options: of sampling alone: a runner option, such as num_ctx, would make the server load the model anew.
+            tokens: of prompt and title together, at most.
+
+        Raises:
+            ServeError: no answer came, also after the further tries, or none that can be used.
+        """
+        body = {"model": self._model_name, "prompt": content, "stream": False, "options": options}
+        wait_s = self._patience.timeout_s(tokens)
+        timeouts = 0
+
+        def ask() -> Any:
+            started = time.monotonic()
+            answer = self._post(body, wait_s)
+            self._patience.learn(tokens, time.monotonic() - started)
+            return answer
+
+        def may_pass(error: Exception) -> bool:
+            nonlocal wait_s, timeouts
+            if not is_late(error):
+                return is_passing(error)
+            timeouts += 1
+            if timeouts > min(_TIMEOUT_RETRIES, self._settings.retries):
+                return False
+            wait_s *= 2
+            self._say(f"{self._url} did not answer within {wait_s / 2:g} s; asking again, and waiting {wait_s:g} s")
+            return True
+
+        try:
+            return call_again(ask, may_pass, self._settings.retries)
+        except Exception as error:
+            raise self._explain(error, wait_s) from error
+
+    def _post(self, body: dict[str, Any], wait_s: float) -> Any:
+        import httpx
+        import ollama
+
+        timeout = httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S, pool=None)
+        response = self._http.post("/api/generate", json=body, timeout=timeout)
+        if response.is_error:
+            raise ollama.ResponseError(response.text, response.status_code)
+        return ollama.GenerateResponse(**response.json())
+
+    def _explain(self, error: Exception, wait_s: float) -> TitlegenError:
+        import httpx
+        import ollama
+
+        url, tries = self._url, f"also after {self._settings.retries} further tries"
+        failure: TitlegenError
+        if is_late(error):
+            failure = ServeError(
+                f"{url} did not answer within {wait_s:g} s; raise serve.timeout_s, or look at its load"
+            )
+        elif isinstance(error, ollama.ResponseError) and error.status_code == httpx.codes.NOT_FOUND:
+            failure = UnavailableError(f"{url} has no model {self._model_name!r}; run `titlegen deploy` first")
+        elif isinstance(error, ollama.ResponseError) and is_unavailable(error):
+            failure = UnavailableError(f"{url} is busy, {tries} ({shorten(error)}); ask later, or raise serve.retries")
+        elif isinstance(error, ollama.ResponseError):
+            refused = f"failed, {tries}" if is_passing(error) else "refused"
+            failure = ServeError(f"{url} {refused}: {shorten(error)}; see the server's log")
+        elif is_unavailable(error):
+            failure = UnavailableError(
+                f"no server answers at {url} ({connection_failure(error)}); run `titlegen serve`, or correct serve.host"
+            )
+        elif isinstance(error, (ValueError, TypeError, httpx.HTTPError)):
+            failure = ServeError(
+                f"{url} gave no answer as Ollama gives it ({type(error).__name__}); another program may answer there: "
+                "correct serve.host"
+            )
+        else:
+            raise error
+        return failure
