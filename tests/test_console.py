@@ -1,6 +1,5 @@
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ def raising(error: BaseException) -> Callable[[], int]:
 
 def cli(*arguments: str, shell: str = '"$@"', **options: object) -> "subprocess.CompletedProcess[bytes]":
     """Run the command line in a shell, which may redirect its streams."""
-    command = ["bash", "-c", shell, "bash", sys.executable, "-m", "titlegen.cli", *arguments]
+    command = ["bash", "-c", shell, "bash", sys.executable, "-m", "titlegen", *arguments]
     return subprocess.run(command, capture_output=True, check=False, **options)  # type: ignore[call-overload,no-any-return] # noqa: S603
 
 
@@ -153,6 +152,23 @@ def test_a_signal_ends_with_a_word_and_its_code(name: str, capsys: pytest.Captur
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.fault
+def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback() -> None:
+    code = (
+        "import builtins, os, signal, sys, titlegen.__main__\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "real, sys.argv = builtins.__import__, ['titlegen', 'plan']\n"
+        "def interrupted(name, *arguments):\n"
+        "    if name == 'cyclopts':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *arguments)\n"
+        "builtins.__import__ = interrupted\n"
+        "titlegen.__main__.main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)  # noqa: S603 - our own code
+    assert (found.returncode, found.stdout, found.stderr) == (-signal.SIGINT, b"", b"")
+
+
 def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -222,16 +238,3 @@ def test_a_file_that_is_opened_later_never_takes_the_place_of_a_closed_stream(tm
         ["/bin/bash", "-c", '"$0" -c "$1" >&-', sys.executable, code], check=True
     )
     assert (tmp_path / "model").read_bytes() == b""
-
-
-@pytest.mark.fault
-def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
-    def little() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
-
-    article = tmp_path / "a.jsonl"
-    with article.open("wb") as file:
-        file.truncate(2**31)
-    found = cli("generate", str(tmp_path / "a.txt"), preexec_fn=little)
-    assert found.returncode == EXIT_ERROR
-    assert b"Traceback" not in found.stderr

@@ -196,7 +196,7 @@ def test_a_command_that_a_signal_ends_while_it_starts_the_model_server_leaves_no
     command = [
         sys.executable,
         "-m",
-        "titlegen.cli",
+        "titlegen",
         "serve",
         "--output",
         str(tmp_path / "outputs"),

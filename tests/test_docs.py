@@ -251,7 +251,7 @@ def unlike_the_layers(text: str) -> list[str]:
     """Return modules that the architecture's table lacks, or has in another order than the import layers."""
     listed = [name for row in re.findall(r"^\| (`.+?`) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
     found = {path.stem for path in (ROOT / "titlegen").iterdir() if (path / "__init__.py").is_file()}
-    found |= {path.stem for path in (ROOT / "titlegen").glob("*.py")} - {"__init__"}
+    found |= {path.stem for path in (ROOT / "titlegen").glob("*.py")} - {"__init__", "__main__"}
     contract = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
     layers = [set(re.findall(r"titlegen\.(\w+)", layer)) for layer in reversed(contract["layers"])]
     level = {name: number for number, names in enumerate(layers) for name in names}

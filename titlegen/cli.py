@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import cyclopts
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from titlegen import __version__, console, environment
 from titlegen.console import EXIT_DONE, EXIT_GATE
@@ -271,14 +272,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code (:func:`titlegen.console.run`)."""
     if argv is None:
         console.prepare_process()
-    environment.settle()
-    # Before anything imports torch, which reads them once.
-    environment.prepare_threads()
-    silence_harmless()
     return console.run(partial(_run, sys.argv[1:] if argv is None else argv))
 
 
 def _run(given: list[str]) -> int:
+    environment.settle()
+    # Before anything imports torch, which reads them once.
+    environment.prepare_threads()
+    silence_harmless()
     # The base model is all that --model can mean.
     arguments = [re.sub(r"^--model(?==|$)", "--model.base", argument) for argument in given]
     app.help_formatter = HelpView(arguments)
@@ -287,6 +288,8 @@ def _run(given: list[str]) -> int:
     except cyclopts.CycloptsError as error:
         cause = error.__cause__
         raise ConfigError(describe_invalid(cause) if isinstance(cause, ValidationError) else str(error)) from error
+    except SettingsError as error:
+        raise ConfigError(describe_invalid(error)) from error
 
 
 if __name__ == "__main__":

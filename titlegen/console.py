@@ -110,6 +110,9 @@ def prepare_process() -> None:
     threading.excepthook = hook
     # What fails while objects are cleared away has no consequence, and nobody could do anything about it.
     sys.unraisablehook = lambda _: None
+    # `__main__` has left it to the system while modules were imported.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def prepare_streams() -> None:

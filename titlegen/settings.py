@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from titlegen import environment, specification
 from titlegen.errors import ConfigError
@@ -401,6 +401,9 @@ def read_profile(name: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"profile {name!r} is not valid TOML: {error}; correct that line") from error
+    except (RecursionError, ValueError) as error:
+        # Thousands of brackets, or of digits.
+        raise ConfigError(f"profile {name!r} holds a value that cannot be read: {error}; write it shorter") from error
 
 
 def _read_text(path: Path) -> str:
@@ -436,12 +439,21 @@ def load_settings(**overrides: Any) -> Settings:
     """
     try:
         return Settings(**overrides)
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         raise ConfigError(describe_invalid(error)) from error
 
 
-def describe_invalid(error: ValidationError) -> str:
-    """Put a validation error into one line: each key, the value received, what is wrong, and a like key."""
+def describe_invalid(error: ValidationError | SettingsError) -> str:
+    """Put an error of the settings into one line: each key, the value received, what is wrong, and a like key."""
+    if isinstance(error, SettingsError):
+        # It names the part of the settings alone.
+        field = str(error).partition('"')[2].partition('"')[0]
+        given = [
+            f"{name} = {os.environ[name]!r}"
+            for name in os.environ
+            if name.upper().startswith(ENV_PREFIX + field.upper())
+        ]
+        return f'{" or ".join(given)} is not written in JSON, as lists and tables must be, such as ["q8_0"]'
     problems = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])

@@ -290,14 +290,18 @@ def _start_worker(stack: ExitStack, settings: DataSettings, tokenizer_file: Path
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve_chunks, args=(theirs, settings, tokenizer_file), daemon=True)
     with theirs:  # The process has its own by then; the last one closed is what tells us that it died.
-        process.start()
+        # The process inherits the mask: Ctrl-C reaches it also while it imports, and it would print where.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     stack.callback(process.join)
     stack.callback(process.terminate)
     return stack.enter_context(ours)
 
 
 def _serve_chunks(pipe: Connection, settings: DataSettings, tokenizer_file: Path | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one.
     with suppress(EOFError, OSError):  # The parent has gone.
         while True:
             rows = pipe.recv()
