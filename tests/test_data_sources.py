@@ -3,15 +3,13 @@ import io
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from articles import article, seeded, write_jsonl
+from dataset_hub import serving
 
 from titlegen.data.dates import read_date
 from titlegen.data.sources import Row, open_source
@@ -141,138 +139,166 @@ def test_a_file_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
         open_source(DataSettings(source=str(tmp_path / "news.jsonl")))
 
 
-class ParquetHub(ThreadingHTTPServer):
-    """The part of the Hub's protocol that reading a data set takes, over one Parquet file with a big image column."""
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    FILE = "data/train-00000-of-00001.parquet"
-    COMMIT = "a" * 40
-
-    def __init__(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        rng = seeded(0)
-        columns = {
-            "image": [rng.randbytes(40_000) for _ in range(50)],
-            "title": [f"標題{number}" for number in range(50)],
-            "content": [f"內容{number}" for number in range(50)],
-            "timestamp": ["2024-05-01"] * 50,
-        }
-        buffer = io.BytesIO()
-        pq.write_table(pa.table(columns), buffer)
-        self.data = buffer.getvalue()
-        self.bytes_sent = 0
-        super().__init__(("127.0.0.1", 0), _HubHandler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
 
 
-class _HubHandler(BaseHTTPRequestHandler):
-    server: ParquetHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None: ...
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        headers = {"ETag": '"1"', "X-Repo-Commit": ParquetHub.COMMIT}
-        entry = {"type": "file", "path": ParquetHub.FILE, "size": self.server.size, "oid": "1"}
-        if path.endswith(ParquetHub.FILE):
-            self._answer_file(headers)
-        elif "/resolve/" in path:
-            self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
-        elif path.endswith("/data"):
-            self._answer(200, json.dumps([entry]).encode())
-        elif "/tree/" in path:
-            self._answer(200, json.dumps([{"type": "directory", "path": "data", "oid": "2"}]).encode())
-        elif path.startswith("/api/datasets/org/news"):
-            info = {
-                "id": "org/news",
-                "sha": ParquetHub.COMMIT,
-                "siblings": [{"rfilename": ParquetHub.FILE}],
-                "tags": [],
+def with_images() -> bytes:
+    """Return a Parquet file with a big image column."""
+    rng = seeded(0)
+    return parquet(
+        [
+            {
+                "image": rng.randbytes(40_000),
+                "title": f"標題{number}",
+                "content": f"內容{number}",
+                "timestamp": "2024-05-01",
             }
-            self._answer(200, json.dumps(info).encode())
-        else:
-            self._answer(404, b"{}")
-
-    def _answer_file(self, headers: dict[str, str]) -> None:
-        data = self.server.data
-        if self.command == "HEAD" or "Range" not in self.headers:
-            self._answer(200, data, headers)
-            return
-        start, end = (int(place) for place in self.headers["Range"].removeprefix("bytes=").split("-"))
-        part = data[start : end + 1]
-        self._answer(206, part, {**headers, "Content-Range": f"bytes {start}-{end}/{len(data)}"})
-
-    def _answer(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(code)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.server.bytes_sent += len(body)
-            self.wfile.write(body)
+            for number in range(50)
+        ]
+    )
 
 
-@pytest.fixture
-def parquet_hub() -> Iterator[ParquetHub]:
-    with ParquetHub() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def lines(*numbers: int) -> bytes:
+    return "".join(json.dumps(article(number, id=place)) + "\n" for place, number in enumerate(numbers)).encode()
+
+
+def chat(number: int) -> dict[str, Any]:
+    row = article(number)
+    turns = [("user", row["content"]), ("assistant", row["title"])]
+    return {"messages": [{"role": role, "content": text} for role, text in turns], "extra": 1}
+
+
+CONFIGURATIONS = b"""---
+configs:
+- config_name: city
+  data_files: city/train.jsonl
+- config_name: sport
+  data_files:
+  - split: train
+    path: sport/train.jsonl
+  - split: test
+    path: sport/test.jsonl
+---
+"""
+HUB = {
+    "org/news": {"data/train-00000-of-00001.parquet": with_images()},
+    "org/configs": {
+        "README.md": CONFIGURATIONS,
+        "city/train.jsonl": lines(1, 2),
+        "sport/train.jsonl": lines(3, 4, 5),
+        "sport/test.jsonl": lines(6),
+    },
+    "org/script": {"script.py": b"import datasets\n"},
+    "org/gated": {},
+    "org/chats": {"train.parquet": parquet([chat(number) for number in range(5)])},
+    "org/table": {"train.csv": "title,content\n標題,內容\n".encode()},
+    "org/nothing": {"README.md": b"# empty\n"},
+}
 
 
 HUB_SCRIPT = """
+import json
 import sys
 from titlegen.data.sources import open_source
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
-try:
-    source = open_source(DataSettings(source="org/news"))
-    rows = list(source.rows)
-    print(len(rows), rows[3].title, rows[3].date, sorted(source.columns.values()))
-except DataError as error:
-    print("DataError:", error)
+for settings in json.loads(sys.argv[1]):
+    try:
+        source = open_source(DataSettings(**settings))
+        rows = [[row.content, row.title, row.date, row.part, row.number] for row in source.rows]
+        print(json.dumps({"rows": rows, "columns": sorted(set(source.columns.values()))}, default=str))
+    except DataError as error:
+        print(json.dumps({"error": str(error)}))
 """
 
 
-def run_hub_script(tmp_path: Path, **environment: str) -> str:
+def read_from_hub(folder: Path, *settings: dict[str, str], **environment: str) -> list[dict[str, Any]]:
+    """Return rows or error for each of the settings."""
     # A process of its own: huggingface_hub reads its endpoint when it is imported.
     environment = {
-        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HOME": str(folder / "hf"),
         "PATH": "",
         "PYTHONPATH": str(Path(__file__).parents[1]),
         **environment,
     }
     done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-c", HUB_SCRIPT], env=environment, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", HUB_SCRIPT, json.dumps(settings)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=True,
     )
-    return done.stdout
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.fault
 def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path) -> None:
-    output = run_hub_script(tmp_path, HF_HUB_OFFLINE="1")
-    assert output.startswith("DataError: Hub data set 'org/news' cannot be loaded: ")
-    assert "choose a local file or `embedded` with --data.source" in output
+    (output,) = read_from_hub(tmp_path, {"source": "org/news"}, HF_HUB_OFFLINE="1")
+    assert output["error"].startswith("Hub data set 'org/news' cannot be loaded: ")
+    assert "choose a local file or `embedded` with --data.source" in output["error"]
 
 
-def test_only_the_needed_columns_of_a_hub_data_set_are_fetched(tmp_path: Path, parquet_hub: ParquetHub) -> None:
-    output = run_hub_script(tmp_path, HF_ENDPOINT=parquet_hub.url)
-    assert output.strip() == "50 標題3 2024-05-01 ['content', 'timestamp', 'title']"
-    assert 0 < parquet_hub.bytes_sent < parquet_hub.size / 5
+def test_only_the_needed_columns_of_a_hub_data_set_are_fetched(tmp_path: Path) -> None:
+    with serving(HUB) as hub:
+        (found,) = read_from_hub(tmp_path, {"source": "org/news"}, HF_ENDPOINT=hub.url)
+        assert (len(found["rows"]), found["rows"][3]) == (50, ["內容3", "標題3", "2024-05-01", 0, 4])
+        assert found["columns"] == ["content", "timestamp", "title"]
+        assert 0 < hub.bytes_sent < len(HUB["org/news"]["data/train-00000-of-00001.parquet"]) / 5
+
+
+CHOSEN: list[tuple[dict[str, str], list[int], list[int]]] = [
+    ({"source": "org/configs", "config_name": "city"}, [1, 2], [0, 0]),
+    ({"source": "org/configs", "config_name": "sport"}, [3, 4, 5, 6], [0, 0, 0, 1]),
+    ({"source": "org/configs", "config_name": "sport", "source_split": "test"}, [6], [0]),
+    ({"source": "org/configs", "config_name": "sport", "source_split": "test+train"}, [6, 3, 4, 5], [0, 1, 1, 1]),
+    ({"source": "org/chats"}, [0, 1, 2, 3, 4], [0] * 5),
+]
+REFUSED: list[tuple[dict[str, str], str]] = [
+    ({"source": "org/script"}, "is a loading script, a program that titlegen does not run; read its Parquet branch"),
+    ({"source": "org/configs"}, "has several configurations: city, sport; choose one with --data.config-name"),
+    ({"source": "org/configs", "config_name": "cty"}, "has several configurations: city, sport; choose one"),
+    (
+        {"source": "org/configs", "config_name": "sport", "source_split": "validation"},
+        "has no split 'validation'; it has train, test: name one",
+    ),
+    ({"source": "org/news", "source_split": "train[:10%]"}, "has no split 'train[:10%]'; it has train"),
+    ({"source": "org/gated"}, "is gated: ask for access at https://huggingface.co/datasets/org/gated and run `hf"),
+    ({"source": "org/private"}, "does not exist, or is private and needs a token that may read it (run `hf auth"),
+    ({"source": "org/nothing"}, "cannot be loaded"),
+    ({"source": "org/news", "title_column": "head"}, "has no column 'head' for the title; it has content, image"),
+]
+
+
+@pytest.fixture(scope="module")
+def found_on_hub(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What all of the settings above give; one process for all, since importing takes most of the time."""
+    wanted = [*(case[0] for case in CHOSEN), *(case[0] for case in REFUSED)]
+    with serving(HUB) as hub:
+        return read_from_hub(tmp_path_factory.mktemp("hub"), *wanted, HF_ENDPOINT=hub.url)
+
+
+@pytest.mark.parametrize("number", range(len(CHOSEN)))
+def test_configuration_and_split_of_a_hub_data_set_are_chosen(found_on_hub: list[dict[str, Any]], number: int) -> None:
+    _, articles, parts = CHOSEN[number]
+    rows = found_on_hub[number]["rows"]
+    assert [row[:2] for row in rows] == [[article(number)[key] for key in ("content", "title")] for number in articles]
+    assert [row[3] for row in rows] == parts
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_a_hub_data_set_that_cannot_be_read_says_what_to_do(found_on_hub: list[dict[str, Any]], number: int) -> None:
+    settings, message = REFUSED[number]
+    error = found_on_hub[len(CHOSEN) + number]["error"]
+    assert settings["source"] in error
+    assert message in error
 
 
 def test_a_record_may_lack_what_later_ones_have(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """``titlegen generate``: one article, several candidates, and a whole file, through the command line."""
 
 import contextlib
+import gzip
 import io
 import json
 import random
@@ -217,6 +218,31 @@ def test_file_keeps_order_and_goes_on_past_bad_articles(
     # The row's own id, or else the number of its line.
     assert [row["id"] for row in found if "error" in row] == [1, "c", "e", "n", 29, 36, 43, "\ud800", "b"]
     assert all(row["error"].startswith(f"line {n}: ") for n, row in enumerate(found, 1) if "error" in row)
+
+
+def test_tables_arrays_and_folders_are_read_as_for_prepare(
+    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"a{number}", "content": question(number)} for number in range(4)]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    table = "\r\n".join(["id;content", *(f"{row['id']};{row['content']}" for row in rows)])
+    chats = [{"messages": [{"role": "user", "content": row["content"]}]} for row in rows]
+    sources = {
+        folder / "a.csv": table.encode("utf-16"),
+        tmp_path / "a.json": json.dumps(rows, indent=1).encode("utf-8-sig"),
+        tmp_path / "a.jsonl": b"\xef\xbb\xbf" + b"\n\n".join(json.dumps(row).encode() for row in rows) + b"\n\n",
+        tmp_path / "chats.jsonl.gz": gzip.compress("\n".join(map(json.dumps, chats)).encode()),
+    }
+    for source, data in sources.items():
+        source.write_bytes(data)
+    for number, source in enumerate([*sources, folder, f"{tmp_path}/*.json"]):
+        target = tmp_path / f"titles{number}"
+        assert generate(str(source), "--out", str(target)) == EXIT_DONE, source
+        assert [row["title"] for row in read_lines(target)] == ANSWERS[:4]
+    (tmp_path / "empty.jsonl").touch()
+    assert generate(str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "t")) == EXIT_ERROR
+    assert "is empty" in capsys.readouterr().err
 
 
 def test_candidates_for_every_article_of_a_file(generate: Generate, tmp_path: Path) -> None:

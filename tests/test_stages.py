@@ -17,7 +17,7 @@ import pytest
 from titlegen import hub, runs, stages, summary
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
-from titlegen.errors import HubError, VerifyError
+from titlegen.errors import DataError, HubError, VerifyError
 from titlegen.settings import Settings, load_settings
 
 
@@ -204,6 +204,15 @@ def test_titles_from_a_file_are_no_report_of_the_model(settings: Settings) -> No
 
 
 @pytest.mark.fault
+def test_an_empty_split_is_not_scored_and_nothing_is_trained_for_it(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = changed(settings, "data", test_share=0).model_copy(update={"output": tmp_path})
+    with pytest.raises(DataError, match=r"the test split is empty.*--data\.test-share 0\.1, or choose another"):
+        stages.evaluate(without)
+    assert ran(capsys) == ["prepare"]
+
+
 def test_a_missing_file_is_named_before_anything_runs(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,10 +193,16 @@ def evaluate(settings: Settings, against: Path | None = None) -> StageRun:
             raise DataError(
                 f"{option}: {path} does not exist, or is no file; give the predictions.jsonl of an evaluation"
             )
-    merged, converted = export(settings)
     prepared = prepare(settings)
+    split = settings.evaluate.split
+    examples = data.load_split(prepared.directory, split)[: settings.evaluate.limit or None]
+    if not examples:
+        raise DataError(
+            f"the {split} split is empty, and there is nothing to score; give it articles with --data.{split}-share "
+            "0.1, or choose another with --evaluate.split"
+        )
+    merged, converted = export(settings)
     target = _target(settings)
-    examples = data.load_split(prepared.directory, settings.evaluate.split)[: settings.evaluate.limit or None]
     language = settings.report.chosen_language
     stage_settings = settings.evaluate.model_dump(mode="json") | {"target": target, "language": language}
     inputs = {"data": prepared.manifest.digest, "model": merged.manifest.digest, "gguf": converted.manifest.digest}
@@ -306,7 +312,7 @@ def _base_titles(settings: Settings, examples: Sequence[Any]) -> list[str]:
 
 def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None = None) -> dict[str, Any]:
     """Publish the export, or with ``dry_run`` say what would be published, or compare a repository with the export."""
-    from titlegen import data, hub
+    from titlegen import hub
 
     published = artefacts(settings)
     # Before minutes are spent on what ends so anyway; what is compared or planned only may have failed.
@@ -325,7 +331,7 @@ def push(settings: Settings, *, dry_run: bool = False, verify_only: str | None =
     # Also when nothing was committed: the download of that commit may have failed, or never ended.
     if (earlier.get("url"), earlier.get("commit")) != (result["url"], result["commit"]):
         say("push: downloading what arrived, and comparing a title")
-        article = data.load_split(settings.directory / "data", "test")[0].content
+        article = _parity_examples(settings)[0].content
         hub.check_download(target, article, revision=result["commit"], export=published.export)
     result["elapsed_s"] = round(time.monotonic() - started, 2)
     remember(settings, "push", result)

@@ -94,7 +94,8 @@ def find_files(name: str) -> Files:
 
 
 def _tables(name: str, paths: list[Path]) -> Files:
-    paths = [path for path in dict.fromkeys(paths) if path.is_file()]
+    # Links may lead to one file in many ways, and its articles count once.
+    paths = list({path.resolve(): path for path in reversed(paths) if path.is_file()}.values())[::-1]
     tables = tuple(path for path in paths if suffix_of(path) in SUFFIXES)
     others = tuple(path.name for path in paths if suffix_of(path) not in SUFFIXES)
     if not tables:

@@ -102,7 +102,7 @@ def _explain(name: str, error: Exception) -> DataError:
             "with --data.revision refs/convert/parquet, or download its files and give their folder"
         )
     if "Config name is missing" in text or ("BuilderConfig" in text and "not found" in text):
-        names = ", ".join(re.findall(r"'([^']+)'", text[text.rfind("[") :]))
+        names = ", ".join(re.findall(r"'([^']+)'", text.partition("[")[2].partition("]")[0]))
         return DataError(
             f"Hub data set {name!r} has several configurations: {names}; choose one with --data.config-name"
         )

@@ -1,0 +1,594 @@
+"""The files that people have: every form, encoding and cell is read as what it is, or refused in one line."""
+
+import bz2
+import contextlib
+import csv
+import datetime as dt
+import decimal
+import glob
+import gzip
+import io
+import itertools
+import json
+import lzma
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from articles import article, seeded, write_jsonl
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from titlegen.data.instructions import find_instructions
+from titlegen.data.sources import Row, open_source, source_digest
+from titlegen.errors import DataError
+from titlegen.settings import DataSettings, read_profile
+
+ROWS = [article(number) for number in range(6)]
+
+
+def read(path: Path | str, *, strict: bool = True, titled: bool = True, **options: Any) -> list[Row]:
+    return list(open_source(DataSettings(source=str(path), **options), strict=strict, titled=titled).rows)
+
+
+def texts(rows: list[Row]) -> list[tuple[Any, Any]]:
+    return [(row.content, row.title) for row in rows]
+
+
+EXPECTED = [(row["content"], row["title"]) for row in ROWS]
+
+
+def jsonl(end: str = "\n") -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + end for row in ROWS)
+
+
+def table(delimiter: str = ",", end: str = "\r\n", quoting: Any = csv.QUOTE_MINIMAL, header: Any = None) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer.writerow(header or list(ROWS[0]))
+    writer.writerows([list(row.values()) for row in ROWS])
+    return file.getvalue()
+
+
+TEXTS: list[tuple[str, str]] = [
+    ("a.jsonl", jsonl()),
+    ("a.JSONL", jsonl()),
+    ("a.ndjson", jsonl("\r\n")),
+    ("a.json", jsonl()),
+    ("a.jsonl", jsonl("\r")),
+    ("a.jsonl", "\n\n" + jsonl("\n\n") + "  \n"),
+    ("a.jsonl", jsonl()[:-1]),
+    ("a.jsonl", jsonl().replace("\n", "\n\ufeff")[:-1]),
+    ("a.json", json.dumps(ROWS)),
+    ("a.jsonl", json.dumps(ROWS, indent=1, ensure_ascii=False)),
+    ("a.json", "[" + ",\n".join(json.dumps(row) for row in ROWS) + ",\n]\n"),
+    ("a.json", json.dumps({"status": "ok", "total": 6, "data": ROWS})),
+    ("a.jsonl", json.dumps({"data": ROWS})),
+    ("a.json", json.dumps({"response": {"docs": ROWS, "facets": []}}, indent=2)),
+    ("a.json", json.dumps({f"a{number}": row for number, row in enumerate(ROWS)})),
+    ("a.json", "\n".join(json.dumps(row, indent=2) for row in ROWS)),
+    ("a.jsonl", "\n".join(json.dumps(row, indent=2) for row in ROWS)),
+    ("a.csv", table()),
+    ("a.csv", table(end="\n")),
+    ("a.CSV", table(end="\r")),
+    ("a.csv", table(quoting=csv.QUOTE_ALL)),
+    ("a.csv", table(";")),
+    ("a.csv", table("\t")),
+    ("a.tsv", table("\t")),
+    ("a.tsv", table(",")),
+    ("a.csv", table("|")),
+    ("a.csv", "sep=;\r\n" + table(";")),
+    ("a.csv", table() + "\r\n,,\r\n,,\r\n"),
+    ("a.csv", table().replace("\r\n", ",,\r\n")),
+    ("a.csv", table(header=[" Content ", "TITLE", "date"])),
+    ("a.csv", table(header=["\ufeffcontent", "title", "date"])),
+    ("a.csv", table(header=["內文", "標題", "日期"])),
+    ("a.csv", table(header=["ｃｏｎｔｅｎｔ", "title\u3000", "date"])),
+    ("a.csv", table(quoting=csv.QUOTE_ALL).replace('","', '", "')),
+]
+CODECS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("name", "text"), TEXTS, ids=range(len(TEXTS)))
+def test_every_form_in_every_encoding_gives_the_same_rows(tmp_path: Path, name: str, text: str, codec: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode(codec))
+    rows = read(path)
+    assert texts(rows) == EXPECTED
+    assert [row.date for row in rows] == [row["date"] for row in ROWS]
+    assert [row.number for row in rows] == sorted({row.number for row in rows})
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.GZ", "a.json"])
+def test_a_compressed_file_is_known_by_its_bytes(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    text = table() if "csv" in name else jsonl()
+    (tmp_path / name).write_bytes(pack(text.encode("utf-16")))
+    rows = read(tmp_path / name)
+    assert texts(rows) == EXPECTED
+    assert rows[0].source == "a"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.csv", table().encode("utf-8").replace(b",2024", b"\xff,2024", 1), "line 2 cannot be read: not UTF-8"),
+        ("a.csv", table(header=["title", "content", "title"]).encode(), "2 columns named 'title'"),
+        ("a.csv", table(header=["TITLE", "content", "Title"]).encode(), "2 columns named 'title'"),
+        ("a.csv", table().split("\n", 1)[1].encode(), "has no column 'content' for the content; it has"),
+        ("a.csv", b"content,title,date\n", "is empty"),
+        ("a.csv", b'content,title\n"' + b"x" * (9 * 2**20), "a field over 8 MiB, or a quotation mark never closed"),
+        ("a.json", b"[]", "is empty"),
+        ("a.json", b"  \n", "is empty"),
+        ("a.json", json.dumps(ROWS)[:-30].encode(), "near line 1: not JSON"),
+        ("a.json", json.dumps(ROWS, indent=1).replace("},", "}", 1).encode(), "not JSON ('{' between two items)"),
+        ("a.json", b'[{"content": "' + b"x" * (10 * 2**20) + b'"', "a value over 8 MiB"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.json", b"[1, 2]", "item 1 cannot be read: int instead of an object"),
+        ("a.json", b"[[1], [2]]", "item 1 cannot be read: list instead of an object"),
+        ("a.json", b'"text"', "item 1 cannot be read: str instead of an object"),
+        ("a.json", json.dumps({"news": ROWS, "sports": ROWS}).encode(), "several lists: news, sports"),
+        ("a.json", json.dumps({"content": ["a", "b"], "title": ["c", "d"]}).encode(), "is a table by columns"),
+        ("a.json", json.dumps({"content": {"0": "a"}, "title": {"0": "c"}}).encode(), "is a table by columns"),
+        ("a.jsonl", jsonl().encode() + b"[" * 100_000 + b"\n", "line 7 cannot be read: nested too deeply"),
+        ("a.jsonl", jsonl().encode() + b'{"content": ' + b"1" * 5000 + b"}\n", "line 7 cannot be read: not JSON"),
+        ("a.jsonl", jsonl().encode("utf-16")[:-3], "is not UTF-16 to its end"),
+        ("a.csv", table().encode("utf-16")[:-3], "not UTF-16"),
+        ("a.jsonl.gz", gzip.compress(jsonl().encode())[:-20], "cannot be read to its end"),
+        ("a.csv.gz", gzip.compress(table().encode())[:-20], "cannot be read to its end"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfd....", "it is compressed with zstd"),
+        ("a.csv", b"PK\x03\x04....", "it is a workbook or ZIP archive; save the sheet as CSV UTF-8"),
+        ("a.xls", b"\xd0\xcf\x11\xe0....", "an old Excel or Word document"),
+        ("a.parquet", b"", "is not a Parquet file, or is cut off"),
+        ("a.arrow", b"x", "is not an Arrow file, or is cut off"),
+        ("a.txt", "一篇文章".encode(), "ends in none of .jsonl, .ndjson, .json, .csv"),
+    ],
+    ids=itertools.count(),
+)
+def test_what_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(DataError) as error:
+        read(path)
+    assert message in str(error.value)
+    assert name in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("codec", "named"), [("cp950", "BIG5"), ("gb18030", "GB18030")])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize("header", [["title", "content"], ["標題", "內文"]])
+def test_an_older_encoding_is_read_only_when_it_is_named(
+    tmp_path: Path, name: str, codec: str, named: str, header: list[str]
+) -> None:
+    rows = [{header[0]: row["title"], header[1]: row["content"]} for row in ROWS]
+    text = jsonl() if name == "a.jsonl" else "\n".join([",".join(header), *(",".join(r.values()) for r in rows)])
+    path = tmp_path / name
+    path.write_bytes(text.encode(codec))
+    with pytest.raises(DataError, match=rf"is not UTF-8; its bytes may be [^,]*{named}.*iconv -f .*--data\.encoding"):
+        read(path)
+    assert texts(read(path, encoding=named.lower())) == EXPECTED
+    with pytest.raises(DataError, match=r"data\.encoding 'klingon' is no encoding"):
+        read(path, encoding="klingon")
+
+
+@pytest.mark.fault
+def test_generate_goes_on_past_a_row_that_stops_prepare(tmp_path: Path) -> None:
+    lines = [json.dumps(row).encode() for row in ROWS]
+    broken = [b"{", b"\xff", b"[1]", b"NaN", b'{"content": "' + b"x" * (9 * 2**20) + b'"}']
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([*lines[:3], *broken, *lines[3:]]))
+    rows = read(path, strict=False)
+    assert [row.problem.split(" (")[0] for row in rows if row.problem] == [
+        *("not JSON", "not UTF-8", "list instead of an object {...}", "float instead of an object {...}"),
+        "line over 8 MiB",
+    ]
+    assert texts([row for row in rows if not row.problem]) == EXPECTED
+    assert [row.number for row in rows] == list(range(1, 12))
+    path = tmp_path / "a.csv"
+    path.write_text(table(end="\n").replace("\n", '\n"a"b,c\nd\ne,f,g,h\n', 1), encoding="utf-8")
+    rows = read(path, strict=False)
+    assert [row.number for row in rows if row.problem] == [2, 3, 4]
+    assert texts(rows[3:]) == EXPECTED
+
+
+def test_a_line_over_the_limit_is_left_out_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(jsonl() + json.dumps({**article(9), "scan": "x" * (9 * 2**20)}), encoding="utf-8")
+    rows = read(path)
+    assert (texts(rows[:6]), rows[6].problem) == (EXPECTED, "line over 8 MiB")
+
+
+# Folders
+
+
+def test_a_folder_is_one_source(tmp_path: Path) -> None:
+    folder = tmp_path / "news [2024]"
+    (folder / "deep" / "er").mkdir(parents=True)
+    write_jsonl(folder / "a.jsonl", ROWS[:2])
+    (folder / "deep" / "b.CSV").write_text(table(), encoding="utf-16")
+    (folder / "deep" / "er" / "c.json.gz").write_bytes(gzip.compress(json.dumps(ROWS[2:4]).encode()))
+    for name in ("README.md", ".hidden.jsonl", "_SUCCESS", "dataset_info.json", "empty.jsonl"):
+        (folder / name).write_text("", encoding="utf-8")
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "z.jsonl").symlink_to(folder / "a.jsonl")
+    source = open_source(DataSettings(source=str(folder)))
+    assert texts(list(source.rows)) == EXPECTED[:2] + EXPECTED + EXPECTED[2:4]
+    assert source.findings.passed_over == ("README.md",)
+    assert list(source.findings.files.values()) == ["JSON lines", "CSV, commas, UTF-16", "JSON array"]
+    assert texts(read(f"{glob.escape(str(folder))}/**/*.gz")) == EXPECTED[2:4]
+    assert texts(read(f"{tmp_path}/*")) == texts(read(folder))
+    before = source_digest(DataSettings(source=str(folder)))
+    write_jsonl(folder / "a.jsonl", ROWS[:1])
+    assert source_digest(DataSettings(source=str(folder))) != before
+
+
+@pytest.mark.fault
+def test_a_folder_without_tables_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "notes.docx").touch()
+    with pytest.raises(DataError, match=r"has no file that ends in .*; it has notes\.docx"):
+        read(tmp_path)
+    with pytest.raises(DataError, match=r"nothing\*' does not exist; check the path"):
+        read(tmp_path / "nothing*")
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(DataError, match="is empty"):
+        read(tmp_path)
+
+
+# Cells
+
+
+def turns(*said: tuple[str, Any], speaker: str = "role", speech: str = "content") -> list[dict[str, Any]]:
+    return [{speaker: who, speech: what} for who, what in said]
+
+
+A, T = "一篇新聞的內文，比其他都長。", "標題"
+CHATS: list[dict[str, Any]] = [
+    {"messages": turns(("system", "你是編輯" * 20), ("user", A), ("assistant", T))},
+    {"messages": turns(("User", A), ("Assistant", T))},
+    {"messages": json.dumps(turns(("user", A), ("assistant", T)))},
+    {"messages": turns(("user", [{"type": "text", "text": A}]), ("assistant", [{"type": "text", "text": T}]))},
+    {"messages": turns(("user", [{"type": "image_url", "image_url": {}}, {"type": "text", "text": A}]), ("model", T))},
+    {"messages": turns(("user", "請看下文"), ("user", A), ("assistant", T))},
+    {"messages": turns(("user", A), ("assistant", T), ("user", "再短一點"), ("assistant", "短"))},
+    {"conversations": turns(("human", A), ("gpt", T), speaker="from", speech="value")},
+    {"conversations": turns(("system", "x"), ("human", A), ("gpt", T), speaker="from", speech="value")},
+    {"conversation": [{"system": "x", "input": A, "output": T}]},
+    {"conversation": [{"human": A, "assistant": T}]},
+    {"conversations": [A, T]},
+    {"messages": {"messages": turns(("user", A), ("assistant", T))}},
+    {"prompt": turns(("user", A)), "completion": turns(("assistant", T))},
+    {"prompt": A, "completion": T},
+    {"prompt": A, "response": T},
+    {"prompt": A, "label": T, "predict": "猜"},
+    {"instruction": "寫標題", "input": A, "output": T},
+    {"instruction": A, "input": "", "output": T},
+    {"instruction": A, "output": T},
+    {"instruction": "寫標題", "input": A, "output": T, "text": "### 寫標題"},
+    {"content": [A[:5], A[5:]], "title": [T]},
+    {"content": {"text": A}, "title": {"rendered": T}},
+    {"content": [{"type": "paragraph", "text": A}], "title": T},
+    {"content": [{"text": A}, {"type": "image", "src": "x"}], "title": T},
+    {"content": {"body": A, "lang": "zh"}, "title": T},
+    {"content": {"only": {"text": [A]}}, "title": T},
+]
+
+
+@pytest.mark.parametrize("record", CHATS, ids=range(len(CHATS)))
+def test_structured_cells_are_flattened(tmp_path: Path, record: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = read(write_jsonl(tmp_path / "a.jsonl", [record, record]))
+    with contextlib.suppress(pa.ArrowInvalid):  # cells of two types, which Arrow has not
+        pq.write_table(pa.Table.from_pylist([record, record]), tmp_path / "a.parquet")
+        assert texts(found) == texts(read(tmp_path / "a.parquet"))
+    assert [(str(row.content).replace("\n", ""), row.title) for row in found] == [(A, T)] * 2
+    source = open_source(DataSettings(source=str(tmp_path / "a.jsonl")))
+    structured = not all(isinstance(value, str) for value in record.values()) or "messages" in record
+    assert (sum(1 for _ in source.rows), bool(source.findings.flattened)) == (2, structured)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "value",
+    [5, 1.5, True, math.inf, {}, [], [[]], {"zh": A, "en": "x"}, [A, 5], [[[[[[A]]]]]], {"text": A, "body": A}, [{}]],
+    ids=str,
+)
+def test_a_cell_whose_meaning_is_not_clear_is_left_out(tmp_path: Path, value: Any) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"content": value, "title": T}, {"content": A, "title": T}])
+    first, second = read(path)
+    assert not isinstance(first.content, str)
+    assert second.content == A
+
+
+@pytest.mark.parametrize("value", [None, math.nan], ids=str)
+def test_a_missing_value_is_missing(tmp_path: Path, value: Any) -> None:
+    assert read(write_jsonl(tmp_path / "a.jsonl", [{"content": value, "title": value}]))[0].content is None
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("cell", ["no JSON", "[1, 2]", '{"a": 1}', "[{'role': 'user', 'content': 'x'}]", "null"])
+def test_a_chat_that_is_none_is_no_article(tmp_path: Path, cell: str) -> None:
+    (row,) = read(write_jsonl(tmp_path / "a.jsonl", [{"messages": cell}]))
+    assert not isinstance(row.content, str)
+    assert not isinstance(row.title, str)
+
+
+ORDER = "請為以下新聞寫一個標題："
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (ORDER, ""),
+        (f"{ORDER}\n", ""),
+        (f"{ORDER}\n\n「", ""),
+        (f"你是編輯。\n{ORDER}\n\n新聞：", ""),
+        ("Write a headline for this article.\n\nArticle:\n", ""),
+        ("以下是今天的稿子\n", ""),
+        ("", "\n\n請為上面的新聞寫一個標題。"),
+        (f"{ORDER}\n", "\n\n標題請給我十五字以內："),
+    ],
+)
+def test_an_instruction_that_all_turns_share_is_taken_off(tmp_path: Path, before: str, behind: str) -> None:
+    rows = [
+        {"messages": turns(("user", f"{before}{row['content']}{behind}"), ("assistant", row["title"]))} for row in ROWS
+    ]
+    source = open_source(DataSettings(source=str(write_jsonl(tmp_path / "a.jsonl", rows))))
+    assert texts(list(source.rows)) == EXPECTED
+    assert sum(source.findings.instructions.values()) == 6
+
+
+def test_each_of_several_instructions_is_taken_off() -> None:
+    orders = [ORDER, "根據下文擬定新聞標題：\n", "Generate a title for:\n"]
+    found = find_instructions([orders[number % 3] + article(number)["content"] for number in range(60)])
+    for number in range(60):
+        content = article(number)["content"]
+        assert found.take_off(orders[number % 3] + content) == (content, orders[number % 3].strip())
+
+
+@pytest.mark.fault
+def test_what_belongs_to_the_articles_stays() -> None:
+    same_town = [f"山腳鎮公所{article(number)['content']}" for number in range(40)]
+    found = find_instructions(same_town)
+    assert [found.take_off(text)[0] for text in same_town] == same_town
+    # Two that are nearly one.
+    twins = [f"{A}\n{A}第一版", f"{A}\n{A}第二版"]
+    assert [find_instructions(twins).take_off(text)[0] for text in twins] == twins
+    assert find_instructions([ORDER, ORDER]).take_off(ORDER)[0] == ORDER
+    assert find_instructions([]).take_off(A) == (A, "")
+
+
+# Values
+
+
+def write_parquet(path: Path, **columns: Any) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def arrow_columns() -> dict[str, Any]:
+    import pyarrow as pa
+
+    contents, titles = [row["content"] for row in ROWS], [row["title"] for row in ROWS]
+    return {
+        "large_string": (pa.array(contents, pa.large_string()), pa.array(titles, pa.large_string())),
+        "view": (pa.array(contents, pa.string_view()), pa.array(titles, pa.string_view())),
+        "binary": (pa.array([c.encode() for c in contents]), pa.array([t.encode() for t in titles], pa.large_binary())),
+        "dictionary": (pa.array(contents).dictionary_encode(), pa.array(titles).dictionary_encode()),
+        "list": (
+            pa.array([[c[:9], c[9:]] for c in contents]),
+            pa.array([[t] for t in titles], pa.large_list(pa.string())),
+        ),
+        "struct": (pa.array([{"text": c} for c in contents]), pa.array([{"rendered": t} for t in titles])),
+        "map": (
+            pa.array([[("text", c)] for c in contents], pa.map_(pa.string(), pa.string())),
+            pa.array([[("text", t)] for t in titles], pa.map_(pa.string(), pa.string())),
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["large_string", "view", "binary", "dictionary", "list", "struct", "map"])
+def test_texts_of_every_arrow_type_are_read(tmp_path: Path, kind: str) -> None:
+    content, title = arrow_columns()[kind]
+    rows = read(write_parquet(tmp_path / "a.parquet", content=content, title=title))
+    assert [(row.content.replace("\n", ""), row.title) for row in rows] == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([dt.datetime(2024, 5, 1, 8)], ("timestamp", "ns", None), dt.datetime(2024, 5, 1, 8)),  # noqa: DTZ001
+        ([1714521600000000001], ("timestamp", "ns", None), dt.datetime(2024, 5, 1)),  # noqa: DTZ001
+        ([1714521600000000001], ("timestamp", "ns", "Asia/Taipei"), dt.datetime(2024, 5, 1, tzinfo=dt.UTC)),
+        ([1714521600], ("timestamp", "s", "+08:00"), dt.datetime(2024, 5, 1, tzinfo=dt.UTC)),
+        ([dt.date(2024, 5, 1)], ("date32",), dt.date(2024, 5, 1)),
+        ([dt.date(2024, 5, 1)], ("date64",), dt.date(2024, 5, 1)),
+        ([None], ("timestamp", "ns", None), None),
+        ([decimal.Decimal("20240501.00")], ("decimal128", 12, 2), 20240501),
+        ([10**9], ("date32",), "1000000000"),
+        ([2**62], ("timestamp", "us", None), str(2**62)),
+    ],
+    ids=str,
+)
+def test_moments_and_numbers_of_every_arrow_type_are_python_values(
+    tmp_path: Path, values: list[Any], kind: tuple[Any, ...], expected: Any
+) -> None:
+    import pyarrow as pa
+
+    arrow_type = getattr(pa, kind[0])(*[part for part in kind[1:] if part is not None])
+    column = pa.array(values, pa.int32()).cast(arrow_type) if values == [10**9] else pa.array(values, arrow_type)
+    (row,) = read(write_parquet(tmp_path / "a.parquet", content=[A], title=[T], date=column))
+    assert row.date == expected
+
+
+def invalid_strings(kind: str, values: list[bytes]) -> Any:
+    import pyarrow as pa
+
+    column = pa.array(values, pa.binary()).view(pa.string())
+    return pa.StructArray.from_arrays([column], ["text"]) if kind == "struct" else column
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["string", "struct"])
+@pytest.mark.parametrize("column", ["content", "title", "id", "source", "date"])
+def test_invalid_utf8_of_arrow_names_its_column_and_row(tmp_path: Path, kind: str, column: str) -> None:
+    values = [text.encode() for text in ("甲", "乙", "丙")]
+    values[1] = b"\xd4x"
+    columns = {"content": [A] * 3, "title": [T] * 3, column: invalid_strings(kind, values)}
+    path = write_parquet(tmp_path / "a.parquet", **columns)
+    with pytest.raises(
+        DataError, match=rf"a\.parquet, row 2 cannot be read: column '{column}' is not UTF-8 \(byte 0xd4"
+    ):
+        read(path)
+    assert [bool(row.problem) for row in read(path, strict=False)] == [False, True, False]
+
+
+@pytest.mark.fault
+def test_invalid_utf8_among_categories_refuses_the_file(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    # Arrow itself refuses the whole column.
+    categories = pa.DictionaryArray.from_arrays([0, 1], invalid_strings("string", [A.encode(), b"\xd4x"]))
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read: Invalid UTF8 payload"):
+        read(write_parquet(tmp_path / "a.parquet", content=categories, title=[T] * 2))
+
+
+@pytest.mark.fault
+def test_a_parquet_file_of_no_rows_or_two_like_columns_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pytest.raises(DataError, match="is empty"):
+        read(write_parquet(tmp_path / "a.parquet", content=pa.array([], pa.string()), title=pa.array([], pa.string())))
+    twice = pa.Table.from_arrays([pa.array([A])] * 3, names=["content", "title", "title"])
+    pq.write_table(twice, tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="2 columns named 'title'"):
+        read(tmp_path / "b.parquet")
+    data = write_parquet(tmp_path / "c.parquet", content=[A], title=[T]).read_bytes()
+    for length in (0, 3, 40, len(data) - 4, len(data) - 1):
+        (tmp_path / "c.parquet").write_bytes(data[:length])
+        with pytest.raises(DataError, match="is not a Parquet file, or is cut off"):
+            read(tmp_path / "c.parquet")
+
+
+def test_what_datasets_saves_is_read(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    saved = datasets.DatasetDict({name: datasets.Dataset.from_list(ROWS) for name in ("train", "test")})
+    saved.save_to_disk(str(tmp_path / "saved"))
+    rows = read(tmp_path / "saved")
+    assert texts(rows) == EXPECTED * 2
+    assert {row.part for row in rows} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "identity"),
+    [
+        (7, 7),
+        ("7", "7"),
+        (7.0, 7),
+        (math.nan, None),
+        (None, None),
+        (True, None),
+        ([1], None),
+        ("NULL", None),
+        ("\\N", None),
+    ],
+    ids=str,
+)
+def test_an_id_is_text_or_a_whole_number(tmp_path: Path, value: Any, identity: Any) -> None:
+    (row,) = read(write_jsonl(tmp_path / "a.jsonl", [{"content": A, "title": T, "id": value}]))
+    assert row.id == identity
+
+
+def test_a_profile_with_a_byte_order_mark_or_in_utf16_is_read(tmp_path: Path) -> None:
+    for codec in ("utf-8-sig", "utf-16"):
+        (tmp_path / "p.toml").write_text('output = "x"\n', encoding=codec)
+        assert read_profile(str(tmp_path / "p.toml")) == {"output": "x"}
+
+
+# Anything
+
+
+names = st.sampled_from(["content", "title", "id", "date", "messages", "input", "output", " Title", "", "\ud800", "x"])
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=30)
+    | st.sampled_from(["user", "system", A]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "text", "type", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+records = st.dictionaries(names, values, max_size=5)
+
+
+def attempt(path: Path) -> None:
+    """Read a file in every way: rows, or one error of ours."""
+    for strict in (True, False):
+        for titled in (True, False):
+            try:
+                rows = read(path, strict=strict, titled=titled)
+            except DataError as error:
+                assert str(path.name) in str(error)  # noqa: PT017
+            else:
+                assert all(isinstance(row, Row) for row in rows)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@given(rows=st.lists(records, min_size=1, max_size=4), form=st.sampled_from(["lines", "array", "object", "indented"]))
+def test_no_record_is_a_traceback(tmp_path: Path, rows: list[dict[str, Any]], form: str) -> None:
+    text = {
+        "lines": "\n".join(json.dumps(row) for row in rows),
+        "array": json.dumps(rows),
+        "object": json.dumps({"a": 1, "rows": rows}),
+        "indented": "\n".join(json.dumps(row, indent=1) for row in rows),
+    }[form]
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    attempt(path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(
+    name=st.sampled_from(["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.arrow", "a.csv.gz"]),
+    data=st.binary(max_size=200)
+    | st.text(alphabet='content,title;\t|"\n\r{}[]:0標題\0\ufeff', max_size=200).map(str.encode)
+    | st.sampled_from(TEXTS).map(lambda item: item[1].encode("utf-16")[:401]),
+)
+def test_no_bytes_are_a_traceback(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    attempt(path)
+
+
+@pytest.mark.fault
+def test_a_damaged_file_of_every_form_is_no_traceback(tmp_path: Path) -> None:
+    rng = seeded(3)
+    parquet = write_parquet(tmp_path / "a.parquet", content=[A] * 50, title=[T] * 50).read_bytes()
+    for name, whole in (
+        ("a.parquet", parquet),
+        ("a.jsonl.gz", gzip.compress(jsonl().encode())),
+        ("a.csv", table().encode()),
+    ):
+        for _ in range(60):
+            data = bytearray(whole)
+            for place in rng.choices(range(len(data)), k=3):
+                data[place] = rng.randrange(256)
+            (tmp_path / name).write_bytes(data)
+            attempt(tmp_path / name)
