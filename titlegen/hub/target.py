@@ -1,7 +1,6 @@
 """Which Hub a push goes to: the real one when a token is configured, else the bundled one on loopback."""
 
 import socket
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from titlegen.environment import check_remote
 from titlegen.errors import HubError
 from titlegen.offline import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN, hub_command
 from titlegen.proxies import settle_proxies, way
+from titlegen.retries import call_again
 from titlegen.settings import HubSettings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _DAEMON = "hub"
 _PROBE_TIMEOUT_S = 2.0
 _TRANSIENT = frozenset({408, 409, 429, 500, 502, 503, 504})
 # Source: huggingface_hub waits 1, 2, 4 ... seconds where it retries itself; it does not for every request.
-_WAITS_S = (1.0, 2.0, 4.0)
+_FIRST_WAIT_S, _RETRIES = 1.0, 3
 _LONGEST_WAIT_S = 300
 _MESSAGE_CHARS = 300
 _REMEDIES = {
@@ -163,23 +163,22 @@ def connect(target: HubTarget) -> Iterator["HfApi"]:
 
 def persist(action: Callable[[], T]) -> T:
     """Return what a request returns; after a passing failure it is repeated, as late as the Hub asks for."""
+    return call_again(action, _is_passing, _RETRIES, first_wait_s=_FIRST_WAIT_S)
+
+
+def _is_passing(error: Exception) -> bool | float:
+    """Return whether a failure may be over at the next try, or after how many seconds the Hub says that it is."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    for wait in _WAITS_S:
-        try:
-            return action()
-        except (HfHubHTTPError, httpx.TransportError, RuntimeError) as error:
-            cause = _cause(error)
-            status = _status(cause)
-            if status not in _TRANSIENT and not isinstance(cause, httpx.TransportError):
-                raise
-            asked = cause.response.headers.get("Retry-After", "") if isinstance(cause, HfHubHTTPError) else ""
-            delay = max(wait, int(asked) if asked.isdigit() else 0)
-            if delay > _LONGEST_WAIT_S:
-                raise
-            time.sleep(delay)
-    return action()
+    cause = _cause(error)
+    if not isinstance(error, (HfHubHTTPError, httpx.TransportError, RuntimeError)):
+        return False
+    if _status(cause) not in _TRANSIENT and not isinstance(cause, httpx.TransportError):
+        return False
+    asked = cause.response.headers.get("Retry-After", "") if isinstance(cause, HfHubHTTPError) else ""
+    seconds = int(asked) if asked.isdigit() else 0
+    return seconds <= _LONGEST_WAIT_S and (float(seconds) if seconds > _FIRST_WAIT_S else True)
 
 
 def status_of(error: BaseException) -> int | None:
