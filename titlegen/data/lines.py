@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from titlegen.data.files import open_bytes
 from titlegen.data.records import MAX_RECORD_BYTES, TOO_LONG, Numbered, Record, Table, Unreadable
-from titlegen.encodings import HEAD_BYTES, detect_encoding
+from titlegen.encodings import HEAD_BYTES
 from titlegen.errors import DataError
 
 # One object is held in memory as a whole.
@@ -300,8 +300,3 @@ def _is_by_columns(members: list[Any]) -> bool:
 
 def _cut_off(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} cannot be read to its end: {error}; it may be cut off, copy it again")
-
-
-def detect(path: Path, encoding: str | None) -> str:
-    """Return the codec of a text file, as its bytes or the settings say."""
-    return encoding or detect_encoding(read_head(path), str(path))
