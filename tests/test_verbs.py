@@ -3,11 +3,15 @@
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -227,3 +231,29 @@ def test_any_command_line_gives_a_result_or_a_line(arguments: list[str]) -> None
     # Verbs that would really work are asked for help alone.
     named = [argument.replace("\0", "") for argument in arguments if argument not in {"doctor", "serve"}]
     check(*(["plan", *named] if "prepare" not in named else [*named, "--help"]))
+
+
+@pytest.mark.fault
+def test_ctrl_c_while_workers_start_is_one_line(tiny_base: Path, place: Path) -> None:
+    row = {"content": "台北市今天上午發生地震，目前沒有傳出災情。" * 12, "title": "台北地震無災情傳出"}
+    source = place / "many.jsonl"
+    source.write_bytes(lines([row | {"id": number} for number in range(20_000)]))
+    command = [sys.executable, "-m", "titlegen", "prepare", "--model.base", str(tiny_base), "--data.workers", "2"]
+    with subprocess.Popen(  # noqa: S603 - our own command line
+        ["/usr/bin/env", "--default-signal=INT", *command, "--data.source", str(source)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ctrl-C reaches every process of a terminal's group.
+        start_new_session=True,
+    ) as started:
+        watched, deadline = psutil.Process(started.pid), time.monotonic() + 120
+        while time.monotonic() < deadline and started.poll() is None:
+            if any("spawn_main" in " ".join(child.cmdline()) for child in watched.children(recursive=True)):
+                break
+            time.sleep(0.01)
+        os.killpg(started.pid, signal.SIGINT)
+        out, err = started.communicate(timeout=120)
+    assert (started.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert err.endswith("interrupted; run the same command again to go on from the last checkpoint\n")

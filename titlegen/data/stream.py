@@ -11,8 +11,9 @@ import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -289,19 +290,40 @@ def _start_worker(stack: ExitStack, settings: DataSettings, tokenizer_file: Path
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve_chunks, args=(theirs, settings, tokenizer_file), daemon=True)
-    with theirs:  # The process has its own by then; the last one closed is what tells us that it died.
-        # The process inherits the mask: Ctrl-C reaches it also while it imports, and it would print where.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with theirs, _interrupts_held():  # The process has its own pipe by then: the last one closed tells us that it died.
+        process.start()
     stack.callback(process.join)
     stack.callback(process.terminate)
     return stack.enter_context(ours)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C from this process until the block ends, and from the processes that are started in it for good.
+
+    It reaches every process of a terminal; one that is interrupted while it imports, or while it reads what it has to
+    do, prints where.
+    """
+    caught: list[int] = []
+    handler: Any = None
+    # Only the main thread may ask for signals.
+    with suppress(ValueError):
+        handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    # Started first, since that takes the mask away.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if caught:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _serve_chunks(pipe: Connection, settings: DataSettings, tokenizer_file: Path | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one.
     with suppress(EOFError, OSError):  # The parent has gone.
         while True:
             rows = pipe.recv()
