@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from titlegen.environment import check_remote
 from titlegen.errors import ConfigError
 from titlegen.plural import count
-from titlegen.processor import describe_processor
+from titlegen.processor import describe_processor, missing_features
 from titlegen.settings import EMBEDDED, Settings
 from titlegen.train.backends import MIN_GIB
 
@@ -93,6 +93,9 @@ def _python(_: Settings) -> Check:
 
 
 def _processor(_: Settings) -> Check:
+    if missing := missing_features():
+        remedy = f"verify and the bundled server need {', '.join(missing)}; use a machine of 2015 or later"
+        return Check("processor", "missing", describe_processor(), remedy)
     return Check("processor", "ok", describe_processor())
 
 
