@@ -758,6 +758,29 @@ def test_budget_of_training_is_kept(deployed: tuple[ServeSettings, Path]) -> Non
     assert client.expected_tokens(content) <= client.expected_tokens("") + 40
 
 
+def test_an_article_is_as_long_as_those_that_the_model_was_trained_on(
+    deployed: tuple[ServeSettings, Path], tmp_path: Path
+) -> None:
+    shutil.copy(deployed[1] / "tokenizer.json", tmp_path)
+
+    def length() -> int:
+        with contextlib.closing(serve.Client(deployed[0], tmp_path)) as client:
+            content, trimmed = client.prepare(ARTICLE * 500)
+            around, tokens = client.expected_tokens(""), client.expected_tokens(content)
+            assert trimmed
+            assert around is not None
+            assert tokens is not None
+            assert tokens <= around + client.content_tokens
+            return client.content_tokens
+
+    window = length()
+    assert window > 1000
+    # An export of an older version says nothing.
+    for recorded, expected in [({"content_tokens": 40}, 40), ({"content_tokens": 10**6}, window), ({}, window)]:
+        write_manifest(tmp_path, "merge", {}, {}, recorded)
+        assert length() == expected
+
+
 def test_window_without_room_is_refused(deployed: tuple[ServeSettings, Path]) -> None:
     with pytest.raises(ServeError, match="leaves no room"):
         serve.Client(changed(deployed[0], num_ctx=256, num_predict=240), deployed[1])

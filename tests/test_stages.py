@@ -17,7 +17,9 @@ import pytest
 from titlegen import hub, runs, stages, summary
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
+from titlegen.data.shorten import load_counter
 from titlegen.errors import DataError, HubError, VerifyError
+from titlegen.prompt import render_prompt
 from titlegen.settings import Settings, load_settings
 
 
@@ -72,6 +74,10 @@ def test_text_that_was_left_out_is_said_with_its_setting(
     said = capsys.readouterr().err
     assert re.search(r"prepare: \d\d% of the text left out to fit data\.max_content_tokens 64\n", said)
     assert re.search(r"train: \d+% of the text left out to fit train\.max_length 120\n", said)
+    # The adapter's articles are no longer, so the served ones are neither.
+    merged, _ = stages.export(both)
+    around = load_counter(merged.directory / "tokenizer.json")(render_prompt(""))
+    assert merged.results["content_tokens"] == min(64, 120 - around)
     table = summary.summary(both)
     assert re.search(r"\d+ test, \d\d% of the text left out to fit data\.max_content_tokens 64", table)
     assert re.search(r"steps, training loss [\d.]+ to [\d.]+, validation loss [\d.]+, \d+% of the text left out", table)

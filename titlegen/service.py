@@ -50,7 +50,10 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
         for warning in answer.warnings:
             say(f"{f'title {place}: ' if number > 1 else ''}{warning.message}{_quoted(warning.evidence)}")
     if answers[0].trimmed:
-        say(f"the article is longer than {settings.serve.num_ctx} tokens hold; its end was left out at a sentence end")
+        say(
+            f"the article has more than the {client.content_tokens} tokens that the model reads, in training as here; "
+            "its end was left out at a sentence end"
+        )
     return [dataclasses.asdict(answer) for answer in answers]
 
 

@@ -16,6 +16,7 @@ from titlegen.manifest import (
     write_atomically,
 )
 from titlegen.models import fingerprint, resolve_base
+from titlegen.prompt import render_prompt
 from titlegen.runs import StageRun, recall, remember, run_stage, say
 from titlegen.settings import EMBEDDED, DataSettings, Settings
 
@@ -79,16 +80,24 @@ def train(settings: Settings) -> StageRun:
 
 def export(settings: Settings) -> tuple[StageRun, StageRun]:
     """Merge the adapter into ``final-hf/`` and convert that to ``gguf/``."""
+    from titlegen.data.shorten import load_counter
     from titlegen.export import gguf_name, merge_adapter, write_gguf
 
     trained = train(settings)
     base = resolve_base(settings.model)
+
+    def merge(directory: Path) -> dict[str, Any]:
+        around = load_counter(base / "tokenizer.json")(render_prompt(""))
+        # What the client sends to the model that is served, too.
+        budget = min(settings.data.max_content_tokens, settings.train.max_length - around)
+        return merge_adapter(base, trained.directory, settings.export, directory) | {"content_tokens": budget}
+
     merged = run_stage(
         "merge",
         settings.directory / "final-hf",
         settings.export.model_dump(mode="json", exclude={"gguf_types", "verify_articles"}),
         {"adapter": trained.manifest.digest, "base": fingerprint(base)},
-        lambda directory: merge_adapter(base, trained.directory, settings.export, directory),
+        merge,
     )
 
     def convert(directory: Path) -> dict[str, Any]:

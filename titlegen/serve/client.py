@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from titlegen.data.filters import is_simplified, to_traditional
 from titlegen.errors import ServeError, TitlegenError
+from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.metrics.title_warnings import Facts, TitleWarning, find_warnings
 from titlegen.prompt import neutralise_control_tokens, render_prompt
 from titlegen.serve.article import Article, read_article, token_counter
@@ -48,6 +49,14 @@ class Answer:
     """What an editor should look at, the gravest first; of the cleaned article, which :meth:`Client.read` returns."""
 
 
+def trained_content_tokens(model_directory: Path | None) -> int | None:
+    """Return the token budget of the articles that an exported model was trained on; None where nothing says so."""
+    if model_directory is None or not (model_directory / MANIFEST).is_file():
+        return None
+    budget = read_manifest(model_directory).results.get("content_tokens")
+    return budget if isinstance(budget, int) and budget > 0 else None
+
+
 class Client:
     """Asks a deployed model for titles, greedily: the same article gets the same title. Safe to use from threads."""
 
@@ -69,7 +78,8 @@ class Client:
             model_directory: the exported model, for its tokenizer.json; without it, tokens are counted as bytes, of
                 which there are never fewer, so that articles are trimmed earlier than they need be.
             model_name: another model than ``settings.model_name``.
-            max_content_tokens: token budget of the article, where it is smaller than the context window's.
+            max_content_tokens: token budget of the article, where it is smaller than the context window's; None: that
+                of the articles that the model was trained on, where its manifest says so.
             temperature: of sampling, whatever the Modelfile has for those who ask without one; 0 is greedy.
             convert: put Simplified articles and titles into Traditional Chinese, as the training data was.
             say: is told of what takes longer than it should.
@@ -90,7 +100,8 @@ class Client:
                 f"serve.num_ctx = {settings.num_ctx} leaves no room for an article beside {around} tokens of "
                 f"instruction and {settings.num_predict} of title; raise it"
             )
-        self.content_tokens = min(self.content_tokens, max_content_tokens or self.content_tokens)
+        budget = max_content_tokens or trained_content_tokens(model_directory)
+        self.content_tokens = min(self.content_tokens, budget or self.content_tokens)
         self._endpoint = Endpoint(self.url, settings, self.model_name, say)
         # Whoever forgets to close leaves no open connection behind.
         self._finalizer = weakref.finalize(self, self._endpoint.close)
