@@ -1,13 +1,12 @@
 """How threads that wait for each other should wait: training and generation on a quiet CPU, and on a shared one.
 
-``python benchmarks/cpu_waiting.py OUT.json [--work train] [--waits default short] [--spinners 0 2] [--rounds N]``; one
-process for each way of waiting, which take turns in windows of seconds, quiet and beside processes that spin. What is
-reported are ratios to the first way of waiting within one run. For a quiet machine where there is none, as root:
-``chrt -f 10 python benchmarks/cpu_waiting.py ... --spinners 0``.
+``python benchmarks/cpu_waiting.py [--work train] [--waits default spin_1000] [--spinners 0 2] [--rounds N]``; a process
+for each way of waiting, which take turns in windows of seconds, quiet and beside processes that spin. What is reported
+are ratios to the first way of waiting within one run. For a quiet machine where there is none, as root:
+``chrt -f 10 python benchmarks/cpu_waiting.py --spinners 0``.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -15,10 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
-from machine import describe_run
+from machine import write_result
 
 # The library's own way, and a wait of so many rounds before sleeping.
 WAITS = {
@@ -37,7 +35,6 @@ _SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path)
     parser.add_argument("--work", choices=["train", "generate"], default="train")
     parser.add_argument("--waits", nargs="+", choices=sorted(WAITS), default=["default", "asleep", "spin_1000"])
     parser.add_argument("--spinners", nargs="+", type=int, default=[0, 2])
@@ -48,7 +45,7 @@ def main() -> None:
     if arguments.worker:
         work(arguments.work)
         return
-    found: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
     with ExitStack() as stack:
         workers = {name: stack.enter_context(worker(arguments.work, WAITS[name])) for name in arguments.waits}
         for spinners in arguments.spinners:
@@ -58,20 +55,18 @@ def main() -> None:
                     for name, process in workers.items():
                         rates[name].append(ask(process, arguments.window))
                         print(spinners, name, f"{rates[name][-1]:.3f}", file=sys.stderr, flush=True)
-            base = statistics.median(rates[arguments.waits[0]])
-            found[f"beside_{spinners}"] = {
-                name: {"ratio": float(f"{statistics.median(r) / base:.3g}"), "per_s": [float(f"{x:.3g}") for x in r]}
-                for name, r in rates.items()
-            }
-    report = describe_run(f"waiting_{arguments.work}", "torch") | {
-        "metrics": found,
-        "waits": {name: WAITS[name] for name in arguments.waits},
-        "load_1min": round(os.getloadavg()[0], 2),
-        "notes": f"median rate in {arguments.rounds} windows of {arguments.window:.0f} s in turn, over that of "
-        f"{arguments.waits[0]}; beside_N: while N other processes keep a core busy each.",
-    }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps({key: {k: v["ratio"] for k, v in value.items()} for key, value in found.items()}, indent=2))
+            medians = {name: statistics.median(found) for name, found in rates.items()}
+            base = medians[arguments.waits[0]]
+            metrics |= {f"{name}_beside_{spinners}": median / base for name, median in medians.items()}
+    path = write_result(
+        f"waiting_{arguments.work}",
+        metrics,
+        f"median rate in {arguments.rounds} windows of {arguments.window:.0f} s in turn, over that of "
+        f"{arguments.waits[0]}. NAME_beside_N: while N other processes keep a core busy each. default: the library's "
+        "own waiting; asleep: none; spin_N: N rounds of it, then asleep.",
+        "torch",
+    )
+    print(path)
 
 
 @contextmanager
@@ -79,7 +74,7 @@ def worker(kind: str, wait: dict[str, str]) -> Iterator[Any]:
     """Run a process that waits in this way, ready to work."""
     own = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"}
     environment = {key: value for key, value in os.environ.items() if key not in own} | wait
-    command = [sys.executable, __file__, "-", "--worker", "--work", kind]
+    command = [sys.executable, __file__, "--worker", "--work", kind]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:  # noqa: S603 - our own command
         try:
