@@ -48,7 +48,10 @@ class AdapterDeltas:
         lone = [key for key in self._keys.values() if key.removesuffix(suffix_a) + suffix_b not in keys]
         if odd or lone or not self._keys:
             named = (odd or lone or ["(nothing)"])[0]
-            raise ExportError(f"{path} does not hold pairs of lora_A and lora_B: {named}")
+            raise ExportError(
+                f"{path} does not hold pairs of lora_A and lora_B: {named}; "
+                "train again, or give the folder of a whole adapter"
+            )
         self.modules = sorted(self._keys)
 
     def delta(self, module: str) -> Any:

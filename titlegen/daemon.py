@@ -118,12 +118,18 @@ def _wait(
         ready = is_ready(daemon.url)
         # Asked for last: what answers there may be another server, for whose sake ours has ended.
         if process.poll() is not None:
-            raise ServeError(f"{daemon.name} ended with code {process.returncode} while starting: {_tail(daemon.log)}")
+            raise ServeError(
+                f"{daemon.name} ended with code {process.returncode} while starting: {_tail(daemon.log)}; "
+                "its whole log is "
+                f"{daemon.log}"
+            )
         if ready:
             return
         if time.monotonic() > deadline:
             raise ServeError(
-                f"{daemon.name} at {daemon.url} was not ready within {timeout_s:.0f} s: {_tail(daemon.log)}"
+                f"{daemon.name} at {daemon.url} was not ready within {timeout_s:.0f} s: {_tail(daemon.log)}; "
+                "try again when "
+                f"the machine has less to do (its whole log: {daemon.log})"
             )
         time.sleep(_POLL_S)
 

@@ -95,7 +95,7 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {str(path)!r}: {error.strerror}") from error
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror}; see that it is there and may be read") from error
     return decode_text(data, repr(str(path)))
 
 

@@ -133,7 +133,9 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     text = config.get("text_config", config)
     if not isinstance(text, dict):
-        raise ConfigError(f"text_config in config.json holds {type(text).__name__}, an object is needed")
+        raise ConfigError(
+            f"text_config in config.json holds {type(text).__name__}, an object is needed; fetch the model again"
+        )
     return text
 
 
@@ -164,11 +166,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+        raise ConfigError(f"{path} is not valid JSON: {error}; fetch or export the model again") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; fetch or export the model again") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} holds {type(value).__name__}, an object is needed")
+        raise ConfigError(f"{path} holds {type(value).__name__}, an object is needed; fetch or export the model again")
     return value
 
 
@@ -413,16 +415,18 @@ def download(name: str, revision: str | None, patterns: Sequence[str], setting: 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except HFValidationError as error:
-        raise ConfigError(f"{setting} {name!r} is neither a Hub name nor an existing directory") from error
+        raise ConfigError(
+            f"{setting} {name!r} is neither a Hub name nor an existing directory; correct its spelling"
+        ) from error
     except GatedRepoError as error:
         raise TitlegenError(
             f"{setting} {name!r} is gated: accept its terms at https://huggingface.co/{name} and run `hf auth login`"
         ) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(f"{setting} {name!r} has no revision {revision!r}") from error
+        raise ConfigError(f"{setting} {name!r} has no revision {revision!r}; leave it out for main") from error
     except RepositoryNotFoundError as error:
         raise ConfigError(
-            f"{setting} {name!r} does not exist on the Hub, or needs a token (run `hf auth login`)"
+            f"{setting} {name!r} does not exist on the Hub, or needs a token; correct its name, or run `hf auth login`"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         # Only now: what lies in the cache needs no network.

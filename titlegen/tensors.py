@@ -24,7 +24,10 @@ def shard_files(directory: Path) -> list[Path]:
     names = sorted(set(weight_map(directory).values())) if index.is_file() else ["model.safetensors"]
     for name in names:
         if Path(name).name != name:
-            raise ExportError(f"{index} names a shard outside of its directory: {name!r}")
+            raise ExportError(
+                f"{index} names a shard outside of its directory: {name!r}; "
+                "fetch the model from a source that you trust"
+            )
         if not (directory / name).is_file():
             raise ExportError(f"{directory / name} is missing; fetch or export the model again")
     return [directory / name for name in names]

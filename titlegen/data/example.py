@@ -56,5 +56,8 @@ def _example(record: dict[str, Any], path: Path, number: int) -> Example:
             raise DataError(f"{path}, line {number}: key {key!r} is missing; run `titlegen prepare` again")
         value = record[key]
         if not isinstance(value, str) and not (key == "date" and value is None):
-            raise DataError(f"{path}, line {number}: {key!r} is {type(value).__name__} instead of text")
+            raise DataError(
+                f"{path}, line {number}: {key!r} is {type(value).__name__} instead of text; "
+                "run `titlegen prepare` again"
+            )
     return Example(**{key: record[key] for key in KEYS})

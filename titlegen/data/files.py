@@ -141,4 +141,6 @@ def open_bytes(path: Path) -> IO[bytes]:
                 raise DataError(f"{path} holds no rows that can be read: it is {what}; {remedy}")
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}; see that it is there and may be read"
+        ) from error

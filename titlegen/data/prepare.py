@@ -101,7 +101,8 @@ def check_settings(settings: DataSettings) -> None:
         )
     if settings.min_title_chars > settings.max_title_chars:
         raise ConfigError(
-            f"data.min_title_chars {settings.min_title_chars} is above data.max_title_chars {settings.max_title_chars}"
+            f"data.min_title_chars {settings.min_title_chars} is above data.max_title_chars "
+            f"{settings.max_title_chars}; lower the first or raise the second"
         )
 
 

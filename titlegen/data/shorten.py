@@ -30,7 +30,9 @@ def load_counter(tokenizer_file: Path) -> CountTokens:
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # the package raises bare Exception
-        raise DataError(f"{tokenizer_file} is not a tokenizer.json: {error}") from error
+        raise DataError(
+            f"{tokenizer_file} is not a tokenizer.json: {error}; fetch or export the model again"
+        ) from error
     # Both may be stored in the file, and would make every count the same.
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -113,7 +113,7 @@ def embedded_files() -> list[Path]:
 def _open_files(paths: Sequence[Path], settings: DataSettings, *, titled: bool, findings: Findings) -> list[Part]:
     parts = [part for path in paths if (part := _open_part(path, settings, titled=titled)) is not None]
     if not parts:
-        raise DataError(f"data source {settings.source!r} is empty")
+        raise DataError(f"data source {settings.source!r} is empty; give a file with articles")
     findings.files = {part.name: part.form for part in parts}
     return parts
 

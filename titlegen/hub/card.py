@@ -192,7 +192,9 @@ def render_card(facts: Facts) -> str:
     try:
         ModelCard(text, ignore_metadata_errors=False)
     except ValueError as error:
-        raise HubError(f"the model card's metadata is not valid: {error}") from error
+        raise HubError(
+            f"the model card's metadata is not valid: {error}; correct the settings that it shows, then push again"
+        ) from error
     return text
 
 

@@ -140,7 +140,9 @@ def _check_settings(target: HubTarget, hub: HubSettings) -> None:
     try:
         validate_repo_id(target.repo_id)
     except HFValidationError as error:
-        raise HubError(f"hub.repo_id {target.repo_id!r} is not a valid name: {error}") from error
+        raise HubError(
+            f"hub.repo_id {target.repo_id!r} is not a valid name: {error}; set --hub.repo-id ORG/NAME"
+        ) from error
     if "/" not in target.repo_id:
         raise HubError(f"hub.repo_id {target.repo_id!r} names no owner; set --hub.repo-id ORG/NAME")
     if hub.create_pr and hub.revision not in {None, _MAIN}:

@@ -159,7 +159,9 @@ def create_model(
         ):
             last = step.status or last
     except ollama.ResponseError as error:
-        raise ServeError(f"the server could not create the model from {source.text}: {error.error}") from error
+        raise ServeError(
+            f"the server could not create the model from {source.text}: {error.error}; see its log, then deploy again"
+        ) from error
     # HTTP 200 comes before the work, so it says nothing about its end.
     if last != "success":
         raise ServeError(f"the server stopped creating the model after {last!r}; see its log, then deploy again")
@@ -177,9 +179,15 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
         if not _finish_rollback(connection, names):
             digests = connection.digests()
             if names.previous not in digests:
-                raise ServeError(f"{server.host} has no {names.previous}: nothing has been replaced yet")
+                raise ServeError(
+                    f"{server.host} has no {names.previous}: nothing has been replaced yet; "
+                    "deploy twice before a rollback"
+                )
             if digests[names.previous] == digests.get(names.final):
-                raise ServeError(f"{names.previous} is the model that answers now: there is nothing to go back to")
+                raise ServeError(
+                    f"{names.previous} is the model that answers now: there is nothing to go back to; "
+                    "deploy another one first"
+                )
             # It has to be able to answer before anything changes; what is loaded keeps the name that it has now.
             connection.load(names.previous)
             connection.unload(names.previous)

@@ -74,7 +74,10 @@ class LatencyProbe:
         client.close()
         prompts = [client.prepare(_new_dateline() + example.content)[0] for example in examples]
         if len({example.content for example in examples}) < len(examples) or len(set(prompts)) < len(prompts):
-            raise DataError("two articles have the same text: the server would answer the second from its cache")
+            raise DataError(
+                "two articles have the same text: the server would answer the second from its cache; "
+                "prepare the data again"
+            )
         self.url, self.model_name = client.url, client.model_name
         self._requests = [(example.id, prompt) for example, prompt in zip(examples, prompts, strict=True)]
         timeout = httpx.Timeout(settings.timeout_s, connect=_CONNECT_TIMEOUT_S)
