@@ -1037,6 +1037,7 @@ def test_an_evaluation_loads_the_model_anew_and_says_how_it_was_served(
     assert described["server"]["kind"] == "the bundled offline server"
     assert described["freshly_loaded"] is True
     assert described["decoding"]["temperature"] == 0.0
+    assert described["concurrency"] == 1
     # No process of before is the one that answered.
     loaded = {engine.pid for engine in server.engines}
     assert loaded - before

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ServeError
-from titlegen.serve.client import CONCURRENCY, Answer, Client, in_order
+from titlegen.serve.client import Client
 from titlegen.serve.connection import connect
 from titlegen.serve.server import find_server, server_url
 from titlegen.settings import ServeSettings
@@ -15,7 +15,8 @@ class ServedGenerator:
     """Titles for an evaluation, from the deployed model as its users get them, loaded anew.
 
     A server remembers prompts, and what it remembers rounds differently: titles of a second pass over the same articles
-    are others than those of the first (18 of 31 equal on Ollama 0.33), and so are scores.
+    are others than those of the first (18 of 31 equal on Ollama 0.33), and so are scores. Titles that are written
+    beside others round differently, too, as the batch falls: they are asked for one after another.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ServedGenerator:
             # Others went on asking for it, so that it could not be unloaded.
             "freshly_loaded": self._fresh,
             "prompt_cache": "empty before the first title" if self._fresh else "as other requests left it",
-            "concurrency": CONCURRENCY,
+            "concurrency": 1,
             "decoding": {
                 "temperature": self._temperature,
                 "num_predict": self._client.settings.num_predict,
@@ -79,10 +80,7 @@ class ServedGenerator:
             ServeError: the server or the model cannot be used; an answer that is no title is no error.
         """
         outputs = []
-        for answers in in_order(self._ask, contents, CONCURRENCY):
-            outputs.append(answers[0].raw)
+        for content in contents:
+            outputs.append(self._client.ask_candidates(content, self._candidates)[0].raw)
             advance(1)
         return outputs
-
-    def _ask(self, content: str) -> list[Answer]:
-        return self._client.ask_candidates(content, self._candidates)
