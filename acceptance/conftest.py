@@ -12,6 +12,7 @@ import pytest
 from titlegen.data import Example, load_split
 from titlegen.errors import TitlegenError
 from titlegen.manifest import write_atomically
+from titlegen.runs import Folder
 from titlegen.settings import Settings, load_settings
 
 HERE = Path(__file__).resolve().parent
@@ -221,7 +222,7 @@ def project() -> Path:
 @pytest.fixture(scope="session")
 def test_examples(outputs: Path) -> list[Example]:
     """The held-out articles with their titles."""
-    return load_split(outputs / "data", "test")
+    return load_split(outputs / Folder.DATA, "test")
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,10 @@ from titlegen.cli import app
 from titlegen.export import gguf_name
 from titlegen.manifest import digest_file, read_manifest
 from titlegen.models import resolve_base
+from titlegen.runs import Folder
 from titlegen.settings import Settings, profile_names
 from titlegen.settings_table import render_settings
+from titlegen.stages import WAY
 
 pytestmark = pytest.mark.acceptance
 
@@ -68,7 +70,7 @@ def test_clean_folder(project: Path, outputs: Path) -> None:
     left = [
         path.name
         for path in outputs.iterdir()
-        if path.name.startswith(".") and path.name not in {".predictions", ".checkpoints"}
+        if path.name.startswith(".") and path.name not in {Folder.PREDICTIONS, Folder.CHECKPOINTS}
     ]
     assert not left, f"outputs 裡有沒寫完的暫存檔：{left}"
 
@@ -77,7 +79,7 @@ def test_clean_folder(project: Path, outputs: Path) -> None:
 def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path) -> None:
     manifests = {
         name: read_manifest(outputs / name)
-        for name in ("data", "lora", "final-hf", "gguf", "verify", "report", "report-served")
+        for name in (*(stage.folder for stage in WAY), Folder.REPORT, Folder.SERVED_REPORT)
     }
     # Each stage names the digest of what it was made from.
     chain = [
@@ -92,10 +94,10 @@ def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path) -> None
     ]
     assert not broken, broken[0]
     deployed = gguf_name(manifests["gguf"].results["types"][0])
-    assert digest_file(outputs / "gguf" / deployed) == manifests["gguf"].files[deployed].sha256
+    assert digest_file(outputs / Folder.GGUF / deployed) == manifests["gguf"].files[deployed].sha256
     tokenizer = resolve_base(settings.model) / "tokenizer.json"
     assert manifests["data"].inputs["tokenizer"] == digest_file(tokenizer)
     data.prepare(settings.data, tokenizer, tmp_path)
     for split in ("train", "val", "test"):
         name = f"{split}.jsonl"
-        assert filecmp.cmp(tmp_path / name, outputs / "data" / name, shallow=False), f"重做的 {name} 與原來的不同"
+        assert filecmp.cmp(tmp_path / name, outputs / Folder.DATA / name, shallow=False), f"重做的 {name} 與原來的不同"

@@ -12,6 +12,7 @@ from titlegen.data import Example, load_split
 from titlegen.data.dedup import jaccard, shingle_set
 from titlegen.manifest import check_files, read_manifest
 from titlegen.models import fingerprint, resolve_base
+from titlegen.runs import Folder
 from titlegen.settings import EMBEDDED, Settings
 
 pytestmark = pytest.mark.acceptance
@@ -56,12 +57,12 @@ def test_base_model(settings: Settings, outputs: Path) -> None:
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as tensors:
             assert tensors.keys()
-    assert read_manifest(outputs / "lora").inputs["base"] == fingerprint(directory), "訓練用的是另一個基底模型"
+    assert read_manifest(outputs / Folder.ADAPTER).inputs["base"] == fingerprint(directory), "訓練用的是另一個基底模型"
 
 
 @pytest.mark.spec("DATA-3")
 def test_splits(outputs: Path, settings: Settings) -> None:
-    directory = outputs / "data"
+    directory = outputs / Folder.DATA
     splits = {name: load_split(directory, name) for name in ("train", "val", "test")}
     assert all(splits.values()), "有一份資料集是空的"
     manifest = read_manifest(directory)

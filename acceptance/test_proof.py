@@ -9,6 +9,7 @@ from titlegen.data import Example
 from titlegen.export import gguf_name
 from titlegen.manifest import read_manifest
 from titlegen.models import resolve_base
+from titlegen.runs import Folder
 from titlegen.serve import Client
 from titlegen.settings import Settings
 from titlegen.verify import (
@@ -28,15 +29,15 @@ _ARTICLES = 3
 @pytest.fixture(scope="module")
 def ggufs(outputs: Path) -> list[Path]:
     """The exported GGUF files, the deployed one first."""
-    directory = outputs / "gguf"
+    directory = outputs / Folder.GGUF
     return [directory / gguf_name(kind) for kind in read_manifest(directory).results["types"]]
 
 
 @pytest.mark.spec("PROOF-1")
 def test_weights(outputs: Path, settings: Settings, ggufs: list[Path]) -> None:
-    checks = check_export(outputs / "final-hf", resolve_base(settings.model), outputs / "lora")
+    checks = check_export(outputs / Folder.EXPORT, resolve_base(settings.model), outputs / Folder.ADAPTER)
     for path in ggufs:
-        checks += check_gguf(path, outputs / "final-hf")
+        checks += check_gguf(path, outputs / Folder.EXPORT)
     wrong = failures(checks)
     assert not wrong, f"{wrong[0].name}: {wrong[0].detail or wrong[0].figure}"
     assert {"weights.merged"} <= {check.name for check in checks}
@@ -44,7 +45,7 @@ def test_weights(outputs: Path, settings: Settings, ggufs: list[Path]) -> None:
 
 @pytest.mark.spec("PROOF-2")
 def test_prompt(outputs: Path, settings: Settings, ggufs: list[Path], test_examples: list[Example]) -> None:
-    export = outputs / "final-hf"
+    export = outputs / Folder.EXPORT
     articles = [example.content for example in test_examples]
     titles = [example.title for example in test_examples]
     tokenizer = load_tokenizer(export)

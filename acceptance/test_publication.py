@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from titlegen import hub, stages
+from titlegen import hub, release
 from titlegen.data import Example
+from titlegen.runs import Folder, Run
 from titlegen.settings import Settings
 
 pytestmark = pytest.mark.acceptance
@@ -25,7 +26,7 @@ def pushed(outputs: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def target(settings: Settings) -> hub.HubTarget:
     """The Hub that the profile pushes to."""
-    return hub.ensure_hub(settings.hub, settings.output / "run", settings.profile)
+    return hub.ensure_hub(settings.hub, Run(settings).state, settings.profile)
 
 
 @pytest.mark.spec("HUB-1")
@@ -47,10 +48,10 @@ def test_repository(pushed: dict[str, Any], target: hub.HubTarget, settings: Set
 def test_download(
     pushed: dict[str, Any], target: hub.HubTarget, settings: Settings, test_examples: list[Example]
 ) -> None:
-    found = hub.verify_remote(target, target.repo_id, stages.artefacts(settings), settings)
+    found = hub.verify_remote(target, target.repo_id, release.artefacts(Run(settings)), settings)
     assert found["verified_files"] == pushed["files"]
     checked = hub.check_download(
-        target, test_examples[0].content, revision=pushed["commit"], export=settings.directory / "final-hf"
+        target, test_examples[0].content, revision=pushed["commit"], export=settings.directory / Folder.EXPORT
     )
     assert checked["same_title"]
     assert checked["verified_files"] > 0

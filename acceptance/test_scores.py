@@ -9,6 +9,7 @@ import pytest
 from titlegen.data import Example
 from titlegen.evaluate import evaluate, read_predictions
 from titlegen.manifest import read_manifest
+from titlegen.runs import Folder
 from titlegen.settings import Settings
 
 pytestmark = pytest.mark.acceptance
@@ -17,10 +18,10 @@ pytestmark = pytest.mark.acceptance
 @pytest.fixture(scope="module")
 def report(outputs: Path, settings: Settings, test_examples: list[Example]) -> dict[str, Any]:
     """The scores of what was served, worked out again from the titles."""
-    directory = outputs / "report-served"
+    directory = outputs / Folder.SERVED_REPORT
     recorded = json.loads((directory / "report.json").read_bytes())
     assert recorded["generation"]["generator"] == "server", "這份報告不是經由 /api/generate 產生的"
-    exported = read_manifest(outputs / "final-hf")
+    exported = read_manifest(outputs / Folder.EXPORT)
     assert read_manifest(directory).inputs["model"] == exported.digest, "這份報告是另一個模型的"
     examples = test_examples[: settings.evaluate.limit or None]
     predictions = read_predictions(directory / "predictions.jsonl", examples)

@@ -8,6 +8,7 @@ import pytest
 from titlegen.data import Example
 from titlegen.metrics.contract import title_violations
 from titlegen.prompt import SYSTEM, TEMPLATE, parameters
+from titlegen.runs import Folder
 from titlegen.serve import is_deployed, render_template
 from titlegen.serve.latency import measure_latency
 from titlegen.serve.latency_report import failed_latency_gates, render_latency
@@ -47,7 +48,7 @@ def test_created(server: Any, settings: Settings, outputs: Path) -> None:
     assert wanted in {name.removesuffix(":latest") for name in names}, f"伺服器上只有 {names}"
     assert not [name for name in names if name.endswith("candidate")], "上次部署沒有做完"
     if settings.serve.source == "gguf":
-        assert is_deployed(settings.serve, outputs / "gguf"), "伺服器上的模型不是這次匯出的"
+        assert is_deployed(settings.serve, outputs / Folder.GGUF), "伺服器上的模型不是這次匯出的"
 
 
 @pytest.mark.spec("SERVE-3")

@@ -9,6 +9,7 @@ import pytest
 from titlegen.data import Example
 from titlegen.manifest import check_files, read_manifest
 from titlegen.metrics.contract import title_violations
+from titlegen.runs import Folder
 from titlegen.settings import Settings
 from titlegen.verify import check_foreign, failures
 
@@ -17,21 +18,23 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.mark.spec("TRAIN-1")
 def test_training_finished(outputs: Path, settings: Settings) -> None:
-    manifest = read_manifest(outputs / "lora")
+    manifest = read_manifest(outputs / Folder.ADAPTER)
     assert manifest.settings == settings.train.model_dump(mode="json"), "這個 LoRA 是用別的設定訓練的"
-    records = [json.loads(line) for line in (outputs / "lora" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line) for line in (outputs / Folder.ADAPTER / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     losses = [record["loss"] for record in records if "loss" in record]
     assert all(map(math.isfinite, losses)), "訓練過程出現 NaN 或無限大的損失"
     assert max(record["step"] for record in records) == manifest.results["steps"], "訓練紀錄不完整"
     assert losses[-1] < losses[0], "損失沒有下降"
-    assert not list((outputs / ".checkpoints").glob("*")), "還有檢查點：訓練中斷過而沒有跑完"
+    assert not list((outputs / Folder.CHECKPOINTS).glob("*")), "還有檢查點：訓練中斷過而沒有跑完"
 
 
 @pytest.mark.spec("TRAIN-2")
 def test_adapter(outputs: Path, settings: Settings) -> None:
     from safetensors.numpy import load_file
 
-    directory = outputs / "lora"
+    directory = outputs / Folder.ADAPTER
     config = json.loads((directory / "adapter_config.json").read_bytes())
     assert (config["r"], config["lora_alpha"]) == (settings.train.lora_r, settings.train.lora_alpha)
     assert set(config["target_modules"]) == set(settings.train.target_modules)
@@ -46,7 +49,7 @@ def test_adapter(outputs: Path, settings: Settings) -> None:
 
 @pytest.mark.spec("TRAIN-3")
 def test_merged_directory(outputs: Path) -> None:
-    directory = outputs / "final-hf"
+    directory = outputs / Folder.EXPORT
     needed = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
     missing = [name for name in [*needed, "chat_template.jinja"] if not (directory / name).is_file()]
     assert not missing, f"缺少 {missing}"
@@ -59,6 +62,6 @@ def test_merged_directory(outputs: Path) -> None:
 def test_transformers_infers(outputs: Path, test_examples: list[Example]) -> None:
     from titlegen.hub.check import generate_title
 
-    title = generate_title(outputs / "final-hf", test_examples[0].content)
+    title = generate_title(outputs / Folder.EXPORT, test_examples[0].content)
     assert title, "沒有輸出"
     assert not title_violations(title), f"{title!r} 不只是標題"

@@ -21,6 +21,8 @@ from typing import Any
 
 from machine import device_name
 
+from titlegen.runs import Folder
+
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_S = 0.2
 
@@ -108,10 +110,12 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
         directory = output / "gemma3n-e4b"
         found[backend] = {
             "seconds": seconds,
-            "training": _read(directory / "lora" / "manifest.json")["results"],
-            "losses": [record["loss"] for record in _log(directory / "lora" / "train.jsonl") if "loss" in record],
-            "splits": _read(directory / "data" / "manifest.json")["results"]["splits"],
-            **_scored(directory / "report"),
+            "training": _read(directory / Folder.ADAPTER / "manifest.json")["results"],
+            "losses": [
+                record["loss"] for record in _log(directory / Folder.ADAPTER / "train.jsonl") if "loss" in record
+            ],
+            "splits": _read(directory / Folder.DATA / "manifest.json")["results"]["splits"],
+            **_scored(directory / Folder.REPORT),
         }
         if arguments.candidates > 1:
             options += ["--evaluate.candidates", str(arguments.candidates)]
@@ -119,7 +123,7 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
             found[backend]["of_candidates"] = {
                 "candidates": arguments.candidates,
                 "seconds": again,
-                **_scored(directory / "report"),
+                **_scored(directory / Folder.REPORT),
             }
     return {"backends": found}
 
@@ -140,7 +144,7 @@ def resume(arguments: argparse.Namespace) -> dict[str, Any]:
     options += ["--train.save-steps", "5", "--data.min-content-chars", "50"]
     killed = arguments.work / "resume"
     run = Run("train", arguments, killed, *options)
-    checkpoints = killed / "gemma3n-e4b" / ".checkpoints"
+    checkpoints = killed / "gemma3n-e4b" / Folder.CHECKPOINTS
     while run.process.poll() is None and not list(checkpoints.glob("*/checkpoint-5/trainer_state.json")):
         time.sleep(_POLL_S)
     time.sleep(2)
@@ -154,12 +158,12 @@ def resume(arguments: argparse.Namespace) -> dict[str, Any]:
     whole_seconds = whole.wait()
     curves = {}
     for name in ("resume", "whole"):
-        directory = arguments.work / name / "gemma3n-e4b" / "lora"
+        directory = arguments.work / name / "gemma3n-e4b" / Folder.ADAPTER
         curves[name] = {
             record["step"]: record["loss"] for record in _log(directory / "train.jsonl") if "loss" in record
         }
     shared = sorted(set(curves["resume"]) & set(curves["whole"]))
-    results = _read(killed / "gemma3n-e4b" / "lora" / "manifest.json")["results"]
+    results = _read(killed / "gemma3n-e4b" / Folder.ADAPTER / "manifest.json")["results"]
     return {
         "killed_after_step": steps_before,
         "resumed_from_step": results["resumed_from_step"],
@@ -169,7 +173,7 @@ def resume(arguments: argparse.Namespace) -> dict[str, Any]:
         "largest_difference": max(abs(curves["resume"][step] - curves["whole"][step]) for step in shared),
         "losses": curves,
         "training": results,
-        "adapter_bytes": (killed / "gemma3n-e4b" / "lora" / "adapter_model.safetensors").stat().st_size,
+        "adapter_bytes": (killed / "gemma3n-e4b" / Folder.ADAPTER / "adapter_model.safetensors").stat().st_size,
     }
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from machine import measured_folder
 
 from titlegen.manifest import write_atomically
+from titlegen.runs import Folder
+from titlegen.stages import WAY
 
 NOTES = (
     "One run of nox -s train push deploy with the quickstart profile, read from the manifests of its stages; "
@@ -34,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path, help="folder of the profile's outputs")
     folder: Path = parser.parse_args().run
-    names = ("data", "lora", "final-hf", "gguf", "verify", "report", "report-served")
+    names = (*(stage.folder for stage in WAY), Folder.REPORT, Folder.SERVED_REPORT)
     manifests = {name: read(folder / name / "manifest.json") for name in names}
     results = {name: manifest["results"] for name, manifest in manifests.items()}
     seconds = {name: result["elapsed_s"] for name, result in results.items()}

@@ -8,6 +8,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from titlegen.errors import DataError, ServeError
+from titlegen.runs import Folder
 from titlegen.serve.latency import LatencyProbe, choose_articles, find_deployment, summarise_latency
 from titlegen.serve.latency_report import failed_latency_gates, render_latency, write_latency_report
 from titlegen.settings import Settings
@@ -31,7 +32,7 @@ def test_latency(
     except (DataError, ServeError) as error:
         unavailable(f"nothing to measure: {error}")
 
-    with closing(LatencyProbe(serve, settings.directory / "final-hf", articles)) as probe:
+    with closing(LatencyProbe(serve, settings.directory / Folder.EXPORT, articles)) as probe:
         benchmark.pedantic(probe.send_next, rounds=probe.remaining)
         report = summarise_latency(probe, settings)
 

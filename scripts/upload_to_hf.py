@@ -9,6 +9,8 @@ from pathlib import Path
 
 from titlegen import hub
 from titlegen.errors import TitlegenError
+from titlegen.release import artefacts
+from titlegen.runs import Run
 from titlegen.settings import load_settings
 
 if __name__ == "__main__":
@@ -17,9 +19,8 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("outputs"))
     try:
         settings = load_settings(**vars(parser.parse_args()))
-        folders = {"export": "final-hf", "gguf": "gguf", "report": "report", "adapter": "lora", "data": "data"}
-        artefacts = {field: settings.directory / name for field, name in {**folders, "verification": "verify"}.items()}
-        target = hub.ensure_hub(settings.hub, settings.output / "run", settings.profile)
-        print(hub.push_model(target, hub.Artefacts(**artefacts), settings)["url"])  # noqa: T201 - the result
+        run = Run(settings)
+        target = hub.ensure_hub(settings.hub, run.state, settings.profile)
+        print(hub.push_model(target, artefacts(run), settings)["url"])  # noqa: T201 - the result
     except TitlegenError as error:
         sys.exit(str(error))

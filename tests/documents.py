@@ -34,7 +34,7 @@ EXAMPLES = {
     *("my/articles", "newsroom/titles", ".venv/bin/activate", "ORG/NAME"),
 }
 # What programs write, and git does not hold.
-WRITTEN = {"outputs", ".benchmarks", *summary._FOLDERS.values()}
+WRITTEN = {"outputs", ".benchmarks", *summary.FOLDERS.values()}
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

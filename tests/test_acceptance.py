@@ -23,12 +23,13 @@ from ollama_server import OfflineServer, free_port, offline_server
 from safetensors.numpy import load_file, save_file
 from slow_proxy import slow_proxy
 
-from titlegen import hub, service, stages
+from titlegen import hub, release, scoring, service
 from titlegen.data import load_split
 from titlegen.errors import VerifyError
 from titlegen.evaluate import evaluate, write_report
 from titlegen.manifest import Manifest, read_manifest, write_manifest
 from titlegen.prompt import SYSTEM, parameters
+from titlegen.runs import Run
 from titlegen.settings import EvaluateSettings, Settings, load_settings
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
@@ -143,11 +144,11 @@ def released(
         profile.write_text(PROFILE.format(source=articles_of_one_kind, base=learning_base, host=server.host))
         settings = load_settings(profile=str(profile), output=folder / "outputs")
         scored = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "merged"})})
-        stages.evaluate(scored)
-        stages.push(settings)
-        stages.deploy(settings)
+        scoring.evaluate(Run(scored))
+        release.push(Run(settings))
+        release.deploy(Run(settings))
         served = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "server"})})
-        stages.evaluate(served)
+        scoring.evaluate(Run(served))
         try:
             yield Released(profile, settings, server)
         finally:
@@ -465,7 +466,7 @@ def test_a_model_that_writes_other_titles_than_the_merged_one_does_not_take_over
     with closing(ollama.Client(broken.server.host)) as client:
         before = {entry.model: entry.digest for entry in client.list().models}
         with pytest.raises(VerifyError, match=r"parity\.served"):
-            stages.deploy(broken.settings.model_copy(update={"serve": serve}))
+            release.deploy(Run(broken.settings.model_copy(update={"serve": serve})))
         assert {entry.model: entry.digest for entry in client.list().models} == before
 
 

@@ -8,18 +8,20 @@ import re
 import shutil
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from titlegen import hub, runs, stages, summary
+from titlegen import hub, manifest, release, runs, scoring, stages, summary
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.data.shorten import load_counter
 from titlegen.errors import DataError, HubError, VerifyError
 from titlegen.prompt import render_prompt
+from titlegen.runs import Folder, Run, Stage
 from titlegen.settings import Settings, load_settings
 
 
@@ -52,13 +54,13 @@ def ran(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_the_first_run_does_everything_and_the_second_nothing(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = stages.evaluate(settings)
+    run = scoring.evaluate(Run(settings))
     assert ran(capsys) == ["prepare", "train", "merge", "gguf", "evaluate"]
     assert run.results["report"]["rows"] == 3
     for folder in ("data", "lora", "final-hf", "gguf", "report"):
         assert (settings.directory / folder / "manifest.json").is_file()
     assert {"train.jsonl", "val.jsonl", "test.jsonl"} <= {path.name for path in (settings.directory / "data").iterdir()}
-    again = stages.evaluate(settings)
+    again = scoring.evaluate(Run(settings))
     assert ran(capsys) == []
     assert not again.fresh
     assert not (settings.directory / ".checkpoints").exists() or not list(
@@ -70,17 +72,44 @@ def test_text_that_was_left_out_is_said_with_its_setting(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = changed(settings.model_copy(update={"output": tmp_path}), "train", max_length=120)
-    stages.train(both)
+    stages.bring_up_to_date(Run(both), *stages.way_to(stages.TRAIN))
     said = capsys.readouterr().err
     assert re.search(r"prepare: \d\d% of the text left out to fit data\.max_content_tokens 64\n", said)
     assert re.search(r"train: \d+% of the text left out to fit train\.max_length 120\n", said)
     # The adapter's articles are no longer, so the served ones are neither.
-    merged, _ = stages.export(both)
+    merged = stages.bring_up_to_date(Run(both), *stages.way_to(stages.MERGE))
     around = load_counter(merged.directory / "tokenizer.json")(render_prompt(""))
     assert merged.results["content_tokens"] == min(64, 120 - around)
-    table = summary.summary(both)
+    table = summary.table(both)
     assert re.search(r"\d+ test, \d\d% of the text left out to fit data\.max_content_tokens 64", table)
     assert re.search(r"steps, training loss [\d.]+ to [\d.]+, validation loss [\d.]+, \d+% of the text left out", table)
+
+
+def test_a_run_finds_its_base_model_once_and_hashes_no_file_twice(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.evaluate(Run(settings))
+    resolved, hashed = [], []
+    resolve, digest = runs.resolve_base, manifest.digest_file
+    monkeypatch.setattr(runs, "resolve_base", lambda base: resolved.append(base) or resolve(base))
+    monkeypatch.setattr(manifest, "digest_file", lambda path: hashed.append(path) or digest(path))
+    # Where a report and a proof are made, and where everything is there.
+    other = changed(changed(settings, "evaluate", limit=2), "export", verify_articles=1)
+    other = changed(other, "hub", allow_failed_gates=True)
+    for _ in range(2):
+        run = Run(other)
+        scoring.evaluate(run)
+        stages.bring_up_to_date(run, *stages.WAY)
+        with hub.stage.stage_files(release.artefacts(run), run.settings, "org/name") as staged:
+            assert staged.evaluated
+        assert len(resolved) == 1
+        # A new folder is hashed under the name that it has while it is written.
+        names = [(path.parent.name.removeprefix(".").removesuffix(".new"), path.name) for path in hashed]
+        assert [name for name, count in Counter(names).items() if count > 1] == []
+        assert {("final-hf", "model.safetensors"), ("lora", "adapter_model.safetensors")} <= {*names}
+        assert [folder for folder, name in names if name.endswith(".gguf")] == ["gguf"]
+        resolved.clear()
+        hashed.clear()
 
 
 @pytest.mark.parametrize(
@@ -95,17 +124,17 @@ def test_text_that_was_left_out_is_said_with_its_setting(
 def test_a_changed_setting_runs_exactly_what_depends_on_it(
     settings: Settings, capsys: pytest.CaptureFixture[str], stage: str, values: dict[str, Any], expected: list[str]
 ) -> None:
-    stages.evaluate(settings)
+    scoring.evaluate(Run(settings))
     capsys.readouterr()
-    stages.evaluate(changed(settings, stage, **values))
+    scoring.evaluate(Run(changed(settings, stage, **values)))
     assert ran(capsys) == expected
-    stages.evaluate(settings)
+    scoring.evaluate(Run(settings))
 
 
 def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(settings: Settings, tmp_path: Path) -> None:
     other = settings.model_copy(update={"output": tmp_path})
-    stages.evaluate(settings)
-    stages.evaluate(other)
+    scoring.evaluate(Run(settings))
+    scoring.evaluate(Run(other))
     same = [f"data/{split}.jsonl" for split in ("train", "val", "test")]
     same += ["lora/adapter_model.safetensors", "final-hf/model.safetensors", "report/predictions.jsonl"]
     for name in same:
@@ -120,20 +149,20 @@ def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(setti
 # A changed adapter would prove itself: the merge is compared with it.
 @pytest.mark.parametrize("name", ["final-hf/model.safetensors", "lora/adapter_model.safetensors"])
 def test_a_touched_export_or_adapter_is_not_verified(settings: Settings, name: str) -> None:
-    stages.export(settings)
+    stages.bring_up_to_date(Run(settings), *stages.way_to(stages.CONVERT))
     path = settings.directory / name
     original = path.read_bytes()
     path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     try:
         with pytest.raises(VerifyError, match=rf"{re.escape(path.name)} changed"):
-            stages.verify(settings)
+            stages.bring_up_to_date(Run(settings), *stages.WAY)
     finally:
         path.write_bytes(original)
 
 
 def test_the_table_shows_stages_and_scores(settings: Settings) -> None:
-    stages.evaluate(settings)
-    table = summary.summary(settings)
+    scoring.evaluate(Run(settings))
+    table = summary.table(settings)
     for word in ("prepare", "train", "merge", "gguf", "evaluate", "rougeL", "Lead-1", "untuned"):
         assert word in table
     assert str(settings.directory / "final-hf") in table
@@ -193,18 +222,18 @@ class Served:
 
 
 def test_a_test_split_smaller_than_the_comparison_is_filled_up(settings: Settings) -> None:
-    stages.prepare(settings)
+    stages.bring_up_to_date(Run(settings), stages.PREPARE)
     titles = [f"標題{number}" for number in range(8)]
     assert len((settings.directory / "data" / "test.jsonl").read_text("utf-8").splitlines()) < len(titles)
-    assert stages._check_served(settings, titles, Served(titles))["passed"]
+    assert release._check_served(Run(settings), titles, Served(titles))["passed"]
 
 
 def test_titles_from_a_file_are_no_report_of_the_model(settings: Settings) -> None:
-    stages.evaluate(settings)
+    scoring.evaluate(Run(settings))
     report = settings.directory / "report" / "report.json"
     before = report.read_bytes()
     titles = settings.directory / "report" / "predictions.jsonl"
-    run = stages.evaluate(changed(settings, "evaluate", target=str(titles)))
+    run = scoring.evaluate(Run(changed(settings, "evaluate", target=str(titles))))
     assert run.directory == settings.directory / "report-file"
     assert report.read_bytes() == before
 
@@ -215,7 +244,7 @@ def test_an_empty_split_is_not_scored_and_nothing_is_trained_for_it(
 ) -> None:
     without = changed(settings, "data", test_share=0).model_copy(update={"output": tmp_path})
     with pytest.raises(DataError, match=r"the test split is empty.*--data\.test-share 0\.1, or choose another"):
-        stages.evaluate(without)
+        scoring.evaluate(Run(without))
     assert ran(capsys) == ["prepare"]
 
 
@@ -230,35 +259,37 @@ def test_a_missing_file_is_named_before_anything_runs(
 
 
 def test_a_comparison_follows_the_other_titles(settings: Settings, tmp_path: Path) -> None:
-    stages.evaluate(settings)
+    scoring.evaluate(Run(settings))
     other = tmp_path / "other"
     shutil.copytree(settings.directory / "report", other)
-    first = stages.evaluate(settings, against=other)
+    first = scoring.evaluate(Run(settings), against=other)
     assert first.results["report"]["comparison"]["differences"]["rougeL"]["value"] == 0
-    assert not stages.evaluate(settings, against=other / "report.json").fresh
+    assert not scoring.evaluate(Run(settings), against=other / "report.json").fresh
     rows = [json.loads(line) for line in (other / "predictions.jsonl").read_text("utf-8").splitlines()]
     changed_rows = [row | {"prediction": row["reference"]} for row in rows]
     (other / "predictions.jsonl").write_text("\n".join(map(json.dumps, changed_rows)), encoding="utf-8")
-    again = stages.evaluate(settings, against=other)
+    again = scoring.evaluate(Run(settings), against=other)
     assert again.fresh
     assert again.results["report"]["comparison"]["differences"]["rougeL"]["value"] < 0
-    stages.evaluate(settings)
+    scoring.evaluate(Run(settings))
 
 
 def test_two_runs_at_once_take_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inside, go_on = threading.Event(), threading.Event()
     built = []
 
-    def build(directory: Path) -> dict[str, Any]:
+    def build(_: Run, directory: Path) -> dict[str, Any]:
         built.append(directory)
         inside.set()
         assert go_on.wait(30)
         return {}
 
+    stage = Stage("stage", Folder.DATA, lambda _: {}, lambda _: {}, build)
+
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        first = threads.submit(runs.run_stage, "stage", tmp_path / "stage", {}, {}, build)
+        first = threads.submit(Run(load_settings(output=tmp_path)).make, stage)
         assert inside.wait(30)
-        second = threads.submit(runs.run_stage, "stage", tmp_path / "stage", {}, {}, build)
+        second = threads.submit(Run(load_settings(output=tmp_path)).make, stage)
         while "waiting for another run" not in capsys.readouterr().err:
             time.sleep(0.02)
         go_on.set()
@@ -280,11 +311,11 @@ def test_a_push_whose_download_failed_is_proved_again(settings: Settings, monkey
     monkeypatch.setattr(hub, "push_model", lambda *_: dict(result))
     monkeypatch.setattr(hub, "check_download", download)
     with pytest.raises(HubError, match="another title"):
-        stages.push(settings)
+        release.push(Run(settings))
     # Everything is there now, so that nothing is committed.
     result["committed"] = False
     for _ in range(2):
-        stages.push(settings)
+        release.push(Run(settings))
     assert downloads == ["c1", "c1"]
 
 
@@ -296,5 +327,6 @@ def test_a_file_system_without_locks_is_no_obstacle(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(runs.fcntl, "flock", refuse)
-    assert runs.run_stage("stage", tmp_path / "stage", {}, {}, lambda _: {}).fresh
+    stage = Stage("stage", Folder.DATA, lambda _: {}, lambda _: {}, lambda *_: {})
+    assert Run(load_settings(output=tmp_path)).make(stage).fresh
     assert "cannot be locked (No locks available)" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from pydantic import ValidationError
@@ -17,6 +17,9 @@ from titlegen.errors import ConfigError
 from titlegen.help import HELP_FLAGS, OPTIONS, SETTINGS, HelpView
 from titlegen.settings import Settings, describe_invalid, load_settings
 from titlegen.upstream import silence_harmless
+
+if TYPE_CHECKING:
+    from titlegen.runs import Run
 
 app = cyclopts.App(
     name="titlegen",
@@ -36,13 +39,24 @@ AsJson = Annotated[
 ]
 
 
-def _resolve(settings: Settings | None, verb: str) -> Settings:
-    """Return the resolved settings and say which profile and device are in use."""
+def _start(settings: Settings | None, verb: str) -> "Run":
+    """Return a run of the resolved settings, and say which profile and device are in use."""
+    from titlegen.runs import Run
     from titlegen.summary import announce
 
-    settings = settings or load_settings()
-    announce(settings, verb)
-    return settings
+    run = Run(settings or load_settings())
+    announce(run.settings, verb)
+    return run
+
+
+def _bring_up_to_date(settings: Settings | None, verb: str, *, as_json: bool) -> int:
+    """Go the way to the stage of a verb's name, and show its result."""
+    from titlegen import stages, summary
+
+    (last,) = [stage for stage in stages.WAY if stage.name == verb]
+    made = stages.bring_up_to_date(_start(settings, verb), *stages.way_to(last))
+    _emit(made.results, summary.describe(made), as_json=as_json)
+    return EXIT_DONE
 
 
 def _emit(value: Any, text: str, *, as_json: bool) -> None:
@@ -53,21 +67,13 @@ def _emit(value: Any, text: str, *, as_json: bool) -> None:
 @app.command
 def prepare(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Clean, filter and split the data set."""
-    from titlegen import stages, summary
-
-    run = stages.prepare(_resolve(settings, "prepare"))
-    _emit(run.results, summary.describe(run), as_json=as_json)
-    return EXIT_DONE
+    return _bring_up_to_date(settings, "prepare", as_json=as_json)
 
 
 @app.command
 def train(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Fit the adapter (prepares the data first when needed); an interrupted run resumes."""
-    from titlegen import stages, summary
-
-    run = stages.train(_resolve(settings, "train"))
-    _emit(run.results, summary.describe(run), as_json=as_json)
-    return EXIT_DONE
+    return _bring_up_to_date(settings, "train", as_json=as_json)
 
 
 @app.command
@@ -75,9 +81,10 @@ def export(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Merge the adapter into the base model, convert it to GGUF and verify both (trains first when needed)."""
     from titlegen import stages, summary
 
-    resolved = _resolve(settings, "export")
-    runs = [*stages.export(resolved), stages.verify(resolved)]
-    _emit({run.name: run.results for run in runs}, "\n".join(map(summary.describe, runs)), as_json=as_json)
+    run = _start(settings, "export")
+    stages.bring_up_to_date(run, *stages.WAY)
+    made = [run.done[stage.name] for stage in (stages.MERGE, stages.CONVERT, stages.VERIFY)]
+    _emit({stage.name: stage.results for stage in made}, "\n".join(map(summary.describe, made)), as_json=as_json)
     return EXIT_DONE
 
 
@@ -90,12 +97,12 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
         against: another report.json to compare with, article by article.
         as_json: print the report as one JSON object.
     """
-    from titlegen import stages, summary
+    from titlegen import scoring, summary
 
-    resolved = _resolve(settings, "evaluate")
-    run = stages.evaluate(resolved, against=against)
-    _emit(run.results, summary.summary(resolved), as_json=as_json)
-    return EXIT_GATE if stages.failed_gates(run) else EXIT_DONE
+    run = _start(settings, "evaluate")
+    scored = scoring.evaluate(run, against=against)
+    _emit(scored.results, summary.table(run.settings), as_json=as_json)
+    return EXIT_GATE if scoring.failed_gates(scored) else EXIT_DONE
 
 
 @app.command
@@ -118,15 +125,16 @@ def verify(
     """
     from titlegen import stages, summary
     from titlegen.verify import require
+    from titlegen.verify.directory import verify_directory
 
     if directory is None and (base or adapter):
         raise ConfigError("--base and --adapter belong to a directory; name it with --directory")
-    resolved = _resolve(settings, "verify")
+    run = _start(settings, "verify")
     if directory is None:
-        results = stages.verify(resolved).results
+        results = stages.bring_up_to_date(run, *stages.WAY).results
         _emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
         return EXIT_DONE
-    checks = stages.verify_directory(resolved, directory, base, adapter)
+    checks = verify_directory(directory, base, adapter, greedy_articles=run.settings.export.verify_articles)
     found = [check._asdict() for check in checks]
     _emit({"checks": found}, summary.describe_checks(found), as_json=as_json)
     require(checks)
@@ -149,11 +157,11 @@ def push(
         verify_only: compare this repository (ORG/NAME) with the local export, and upload nothing.
         as_json: print one JSON object.
     """
-    from titlegen import stages, summary
+    from titlegen import release, summary
 
-    resolved = _resolve(settings, "push")
-    result = stages.push(resolved, dry_run=dry_run, verify_only=verify_only)
-    _emit(result, summary.summary(resolved) if not dry_run else json.dumps(result, indent=2), as_json=as_json)
+    run = _start(settings, "push")
+    result = release.push(run, dry_run=dry_run, verify_only=verify_only)
+    _emit(result, summary.table(run.settings) if not dry_run else json.dumps(result, indent=2), as_json=as_json)
     return EXIT_DONE
 
 
@@ -171,11 +179,11 @@ def deploy(
         rollback: go back to the previous version of the model instead.
         as_json: print one JSON object.
     """
-    from titlegen import stages, summary
+    from titlegen import release, summary
 
-    resolved = _resolve(settings, "deploy")
-    result = stages.deploy(resolved, rollback=rollback)
-    _emit(result, summary.summary(resolved), as_json=as_json)
+    run = _start(settings, "deploy")
+    result = release.rollback(run.settings) if rollback else release.deploy(run)
+    _emit(result, summary.table(run.settings), as_json=as_json)
     return EXIT_DONE
 
 

@@ -35,11 +35,6 @@ _TRACKED = (
 )
 
 
-# Raised when a stage's code comes to another result from the same settings and inputs, so that it runs again; a release
-# makes every stage run again.
-_REVISIONS = {"prepare": 2, "train": 2, "merge": 2, "gguf": 2, "verify": 4, "evaluate": 2}
-
-
 class FileRecord(BaseModel):
     """Size in bytes and SHA-256 of one file."""
 
@@ -94,10 +89,10 @@ def record_files(directory: Path) -> dict[str, FileRecord]:
     }
 
 
-def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return the digest of what a stage's result depends on: settings, inputs and titlegen's version."""
-    revision = {"revision": _REVISIONS[stage]} if stage in _REVISIONS else {}
-    return digest_json({"stage": stage, "settings": settings, "inputs": inputs, "titlegen": __version__, **revision})
+def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], revision: int = 1) -> str:
+    """Return the digest of what a stage's result depends on: settings, inputs, its code's revision and the release."""
+    parts = {"stage": stage, "settings": settings, "inputs": inputs, "revision": revision, "titlegen": __version__}
+    return digest_json(parts)
 
 
 def write_manifest(
@@ -106,11 +101,12 @@ def write_manifest(
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
     results: Mapping[str, Any],
+    revision: int = 1,
 ) -> Manifest:
     """Record every file of a finished stage and write ``manifest.json`` beside them."""
     manifest = Manifest(
         stage=stage,
-        key=stage_key(stage, settings, inputs),
+        key=stage_key(stage, settings, inputs, revision),
         settings=dict(settings),
         inputs=dict(inputs),
         files=record_files(directory),

@@ -1,29 +1,48 @@
-"""Running one stage: up to date or built anew, alone in its folder, with a manifest beside what it wrote."""
+"""One run: where its stages write, what each is made of, and whether it has to be made again."""
 
 import contextlib
 import dataclasses
 import fcntl
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from titlegen.manifest import (
     Manifest,
+    check_files,
     is_up_to_date,
     new_directory,
     read_manifest,
     stage_key,
     writable,
-    write_atomically,
     write_manifest,
 )
+from titlegen.models import fingerprint, resolve_base
 from titlegen.settings import Settings
 
 # Less of the text than this may be missing without a word.
 _MENTIONED_SHARE = 0.01
+
+
+class Folder(StrEnum):
+    """The folders below a profile's own; no other place spells them."""
+
+    DATA = "data"
+    ADAPTER = "lora"
+    EXPORT = "final-hf"
+    GGUF = "gguf"
+    VERIFICATION = "verify"
+    REPORT = "report"
+    """Scores of this model's titles; they are published."""
+    SERVED_REPORT = "report-served"
+    FILE_REPORT = "report-file"
+    """Scores of titles out of a file, which are not this model's."""
+    CHECKPOINTS = ".checkpoints"
+    PREDICTIONS = ".predictions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +60,113 @@ class StageRun:
         return self.manifest.results
 
 
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of the articles' way: where it writes, what its result depends on, and how it is made."""
+
+    name: str
+    folder: Folder
+    settings: "Callable[[Run], Mapping[str, Any]]"
+    inputs: "Callable[[Run], Mapping[str, str]]"
+    """Names and digests of everything else that the result depends on."""
+    build: "Callable[[Run, Path], dict[str, Any]]"
+    """Writes into an empty directory and returns what it found out."""
+    revision: int = 1
+    """Raised when the code comes to another result from the same settings and inputs, so that the stage runs again; a
+    release makes every stage run again."""
+    check: "Callable[[Run], None]" = lambda _: None
+    """Raises what can be known to fail before the first stage of the way runs."""
+
+    def key(self, run: "Run") -> str:
+        """Return the digest of what the result depends on."""
+        return stage_key(self.name, self.settings(run), self.inputs(run), self.revision)
+
+
+class Run:
+    """The settings of one command, and what its stages share: base model, results and digests, each found out once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.done: dict[str, StageRun] = {}
+        self._checked: set[Path] = set()
+
+    def folder(self, folder: Folder) -> Path:
+        """Return where a stage of this run writes."""
+        return self.settings.directory / folder
+
+    @property
+    def state(self) -> Path:
+        """Folder of the records and logs of the servers that titlegen started."""
+        return self.settings.output / "run"
+
+    @property
+    def card(self) -> Path:
+        """Where a push leaves the model card for people to read."""
+        return self.settings.directory / "model-card.md"
+
+    @cached_property
+    def base(self) -> Path:
+        """The base model's directory."""
+        return resolve_base(self.settings.model)
+
+    @cached_property
+    def base_digest(self) -> str:
+        """Digest that changes when the base model does."""
+        return fingerprint(self.base)
+
+    def digest(self, name: str) -> str:
+        """Return the digest of the files of a stage that this run brought up to date."""
+        return self.done[name].manifest.digest
+
+    def checked(self, name: str) -> str:
+        """Return the digest of a stage's files, after each was compared with the manifest, which is done once a run.
+
+        Raises:
+            VerifyError: a file is missing, changed or not listed.
+        """
+        result = self.done[name]
+        if result.directory not in self.checked_directories:
+            check_files(result.directory, result.manifest)
+            self._checked.add(result.directory)
+        return result.manifest.digest
+
+    @property
+    def checked_directories(self) -> frozenset[Path]:
+        """Directories of the stages whose files were compared with their manifests."""
+        # What was written now was hashed for its manifest.
+        return frozenset({*self._checked, *(result.directory for result in self.done.values() if result.fresh)})
+
+    def make(self, stage: Stage) -> StageRun:
+        """Bring one stage up to date.
+
+        It writes into a temporary directory that takes its folder's place when it is done, so a failure leaves the
+        previous result as it was.
+        """
+        directory = self.folder(stage.folder)
+        settings, inputs = stage.settings(self), stage.inputs(self)
+        key = stage_key(stage.name, settings, inputs, stage.revision)
+        # What is there can be used where nothing can be written.
+        with contextlib.nullcontext() if is_up_to_date(directory, key) else _alone(directory.parent):
+            # Asked again: another run may have made it while this one waited.
+            if is_up_to_date(directory, key):
+                say(f"{stage.name}: up to date ({directory})")
+                result = StageRun(stage.name, directory, read_manifest(directory), fresh=False)
+            else:
+                say(f"{stage.name}: running")
+                started = time.monotonic()
+                with new_directory(directory) as temporary:
+                    results = stage.build(self, temporary)
+                    elapsed = round(time.monotonic() - started, 2)
+                    results = {**results, "elapsed_s": elapsed}
+                    manifest = write_manifest(temporary, stage.name, settings, inputs, results, stage.revision)
+                say(f"{stage.name}: done in {elapsed:.1f} s ({directory})")
+                if left_out := describe_left_out(results):
+                    say(f"{stage.name}: {left_out}")
+                result = StageRun(stage.name, directory, manifest, fresh=True)
+        self.done[stage.name] = result
+        return result
+
+
 def say(text: str) -> None:
     """Print one line of progress for a person; stdout stays free for results."""
     print(text, file=sys.stderr, flush=True)
@@ -50,37 +176,6 @@ def describe_left_out(results: Mapping[str, Any]) -> str:
     """Return how much of the articles' text a stage left out to fit, and the setting that decides; empty for little."""
     share, (name, value) = results.get("left_out_share", 0.0), results.get("left_out_by", ("", 0))
     return f"{share:.0%} of the text left out to fit {name} {value}" if share >= _MENTIONED_SHARE else ""
-
-
-def run_stage(
-    name: str,
-    directory: Path,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    build: Callable[[Path], dict[str, Any]],
-) -> StageRun:
-    """Run a stage unless its directory already holds the result for these settings and inputs.
-
-    The stage writes into a temporary directory that takes its place when it is done, so a failure leaves the
-    previous result as it was.
-    """
-    key = stage_key(name, settings, inputs)
-    # What is there can be used where nothing can be written.
-    with contextlib.nullcontext() if is_up_to_date(directory, key) else _alone(directory.parent):
-        # Asked again: another run may have made it while this one waited.
-        if is_up_to_date(directory, key):
-            say(f"{name}: up to date ({directory})")
-            return StageRun(name, directory, read_manifest(directory), fresh=False)
-        say(f"{name}: running")
-        started = time.monotonic()
-        with new_directory(directory) as temporary:
-            results = build(temporary)
-            elapsed = round(time.monotonic() - started, 2)
-            manifest = write_manifest(temporary, name, settings, inputs, {**results, "elapsed_s": elapsed})
-        say(f"{name}: done in {elapsed:.1f} s ({directory})")
-        if left_out := describe_left_out(results):
-            say(f"{name}: {left_out}")
-        return StageRun(name, directory, manifest, fresh=True)
 
 
 @contextlib.contextmanager
@@ -99,15 +194,3 @@ def _alone(folder: Path) -> Iterator[None]:
             # Some network file systems have no locks.
             say(f"{folder} cannot be locked ({error.strerror}): let only one run write there at a time")
         yield
-
-
-def remember(settings: Settings, name: str, result: Mapping[str, Any]) -> None:
-    """Keep the result of a stage that has no directory of its own, for the table."""
-    write_atomically(settings.directory / f"{name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-
-
-def recall(settings: Settings, name: str) -> dict[str, Any] | None:
-    """Return what ``remember`` kept; None when nothing was."""
-    path = settings.directory / f"{name}.json"
-    result: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
-    return result

@@ -12,7 +12,7 @@ from titlegen.daemon import stop_daemon
 from titlegen.encodings import decode_text
 from titlegen.errors import DataError
 from titlegen.plural import count
-from titlegen.runs import say
+from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _client(settings: Settings) -> Iterator[Any]:
     from titlegen import serve as serving
 
     convert = settings.data.script != "keep"
-    client = serving.Client(settings.serve, settings.directory / "final-hf", convert=convert, say=say)
+    client = serving.Client(settings.serve, settings.directory / Folder.EXPORT, convert=convert, say=say)
     try:
         yield client
     finally:
@@ -122,7 +122,7 @@ def serve(settings: Settings, *, stop: bool = False) -> dict[str, Any]:
     """Make sure that a server answers, or end those that titlegen started."""
     from titlegen import serve as serving
 
-    state = settings.output / "run"
+    state = Run(settings).state
     if stop:
         ended = [name for name in ("server", "hub") if stop_daemon(name, state)]
         return {"stopped": ended, "message": f"stopped: {', '.join(ended)}" if ended else "nothing was running"}

@@ -6,17 +6,15 @@ from typing import Any
 from titlegen.evaluate.words import Words
 from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.plural import count
-from titlegen.runs import StageRun, describe_left_out, recall, say
+from titlegen.release import kept_result
+from titlegen.runs import Folder, StageRun, describe_left_out, say
 from titlegen.settings import Settings
+from titlegen.stages import WAY
 
-_FOLDERS = {
-    "prepare": "data",
-    "train": "lora",
-    "merge": "final-hf",
-    "gguf": "gguf",
-    "verify": "verify",
-    "evaluate": "report",
-    "evaluate served": "report-served",
+FOLDERS = {
+    **{stage.name: stage.folder for stage in WAY},
+    "evaluate": Folder.REPORT,
+    "evaluate served": Folder.SERVED_REPORT,
 }
 
 
@@ -48,16 +46,16 @@ def describe_checks(checks: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, *(f"{check['name']}: {check['detail']}" for check in checks if not check["passed"])])
 
 
-def summary(settings: Settings) -> str:
+def table(settings: Settings) -> str:
     """Return the table of what stands in the output folder: time, place, scores, address and a ``curl`` line."""
     rows = []
-    for name, folder in _FOLDERS.items():
+    for name, folder in FOLDERS.items():
         if (settings.directory / folder / MANIFEST).is_file():
             results = read_manifest(settings.directory / folder).results
             rows.append(
                 (name, f"{results['elapsed_s']:.1f} s", str(settings.directory / folder), _facts(name, results))
             )
-    pushed, deployed = recall(settings, "push"), recall(settings, "deploy")
+    pushed, deployed = kept_result(settings, "push"), kept_result(settings, "deploy")
     if pushed:
         rows.append(
             ("push", f"{pushed['elapsed_s']:.1f} s", pushed["url"], f"{count(pushed['files'], 'file')} verified")
@@ -98,10 +96,11 @@ def _describe_training(results: Mapping[str, Any]) -> list[str]:
 
 def _score_lines(settings: Settings) -> list[str]:
     """Return the scores of the newest report beside those of the baselines on the same articles."""
-    folder = next((f for f in ("report-served", "report") if (settings.directory / f / MANIFEST).is_file()), None)
+    reports = (settings.directory / folder for folder in (Folder.SERVED_REPORT, Folder.REPORT))
+    folder = next((directory for directory in reports if (directory / MANIFEST).is_file()), None)
     if folder is None:
         return []
-    results = read_manifest(settings.directory / folder).results
+    results = read_manifest(folder).results
     report = results["report"]
     columns = {"this model": {name: report["scores"][name]["value"] for name in _SHOWN_SCORES}}
     columns |= {

@@ -42,6 +42,17 @@ class Artefacts:
     """Directory of the verify stage; when given, it must have passed for this very export."""
     card: Path | None = None
     """Where a push leaves the model card for people to read."""
+    checked: frozenset[Path] = frozenset()
+    """Directories whose files the caller compared with their manifests: hashing gigabytes takes its time."""
+
+    def check(self, directory: Path, manifest: Manifest) -> None:
+        """Compare the files of a directory with its manifest, unless that was done.
+
+        Raises:
+            VerifyError: a file is missing, changed or not listed.
+        """
+        if directory not in self.checked:
+            check_files(directory, manifest)
 
 
 @dataclass(frozen=True)
@@ -126,14 +137,14 @@ def require_gates(artefacts: Artefacts) -> None:
 def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest, Manifest | None]:
     """Return the manifests of export and GGUF files, proven to be of one model that was verified."""
     export = read_manifest(artefacts.export)
-    check_files(artefacts.export, export)
+    artefacts.check(artefacts.export, export)
     gguf = read_manifest(artefacts.gguf) if settings.hub.include_gguf else None
     if gguf is not None:
-        check_files(artefacts.gguf, gguf)
+        artefacts.check(artefacts.gguf, gguf)
         _check_origin("GGUF", gguf, "merged", export, artefacts)
     if (artefacts.report / MANIFEST).is_file():
         report = read_manifest(artefacts.report)
-        check_files(artefacts.report, report)
+        artefacts.check(artefacts.report, report)
         _check_origin("report", report, "model", export, artefacts)
         if report.results.get("target") not in {"merged", "adapter"}:
             raise HubError(
@@ -142,7 +153,7 @@ def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest
             )
     if (artefacts.adapter / MANIFEST).is_file():
         adapter = read_manifest(artefacts.adapter)
-        check_files(artefacts.adapter, adapter)
+        artefacts.check(artefacts.adapter, adapter)
         if export.inputs.get("adapter") != adapter.digest:
             raise HubError(
                 f"{artefacts.adapter} is another adapter than the one in {artefacts.export}; run `titlegen export`"

@@ -20,6 +20,7 @@ from titlegen.plan.figures import (
 )
 from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles, BaseModel
 from titlegen.plural import count
+from titlegen.runs import Folder
 from titlegen.settings import EMBEDDED, Settings
 
 # Bytes for one weight in a GGUF file. Source: Q8_0 keeps 32 weights in 34 bytes; the last four are llama.cpp's mixtures
@@ -91,7 +92,7 @@ class Estimator:
             f"{count(rows, 'article')}, {tokens:.0f} tokens a training row ({self.articles.source})",
             cite("data_speed.docs_s", "data_speed.peak_gib_1m", "quickstart.prepare_s"),
         )
-        return Stage("prepare", self.settings.data.source, self._folder("data"), disk, host, 0.0, minutes, sources)
+        return Stage("prepare", self.settings.data.source, self._folder(Folder.DATA), disk, host, 0.0, minutes, sources)
 
     def train(self) -> Stage:
         """Return the fit of the adapter."""
@@ -112,7 +113,9 @@ class Estimator:
             (speed, start, host), gpu = (MEASURED[name] for name in names), 0.0
             sources.append(cite(*names))
         minutes = (start + tokens / speed) / 60
-        return Stage("train", self._folder("data"), self._folder("lora"), disk, host, gpu, minutes, tuple(sources))
+        return Stage(
+            "train", self._folder(Folder.DATA), self._folder(Folder.ADAPTER), disk, host, gpu, minutes, tuple(sources)
+        )
 
     def _pace(self, tokens: float) -> tuple[float, float, float, str]:
         """Return tokens a second, GPU GiB, seconds before the first step, and where they come from."""
@@ -140,8 +143,8 @@ class Estimator:
         part = max(self.settings.export.max_shard_gib, self.model.largest_tensor * self.model.stored_bytes / 2**30)
         host, minutes = 2 * min(part, self.merged_gib), disk_minutes(self.model.gib + self.merged_gib)
         sources = ("disk: the base model's size; host: one of its files, twice", _DISK)
-        reads = f"base model, {self._folder('lora')}"
-        return Stage("merge", reads, self._folder("final-hf"), self.merged_gib, host, 0.0, minutes, sources)
+        reads = f"base model, {self._folder(Folder.ADAPTER)}"
+        return Stage("merge", reads, self._folder(Folder.EXPORT), self.merged_gib, host, 0.0, minutes, sources)
 
     def gguf(self) -> Stage:
         """Return the conversion for llama.cpp and Ollama."""
@@ -156,7 +159,7 @@ class Estimator:
             f"{cite('quickstart.gguf_params_s')}, on two cores",
         )
         disk = sum(self.gguf_gib)
-        return Stage("gguf", self._folder("final-hf"), self._folder("gguf"), disk, host, 0.0, minutes, sources)
+        return Stage("gguf", self._folder(Folder.EXPORT), self._folder(Folder.GGUF), disk, host, 0.0, minutes, sources)
 
     def evaluate(self) -> Stage:
         """Return scoring the merged model, and the untuned one beside it."""
@@ -173,7 +176,9 @@ class Estimator:
             names = ("quickstart.evaluate_s", "quickstart.evaluate_titles")
             minutes = self.titles * models * candidates * MEASURED[names[0]] / MEASURED[names[1]] / 60
             sources = (articles, cite(*names), "")
-        return self._with_model("evaluate", f"{self._folder('final-hf')}, data/", "report", minutes, sources)
+        return self._with_model(
+            "evaluate", f"{self._folder(Folder.EXPORT)}, {Folder.DATA}/", Folder.REPORT, minutes, sources
+        )
 
     def verify(self) -> Stage:
         """Return the proof that the export is the trained model."""
@@ -187,7 +192,8 @@ class Estimator:
             names = ("quickstart.verify_s", "quickstart.verify_articles")
             minutes = articles * MEASURED[names[0]] / MEASURED[names[1]] / 60
             sources = (cite(*names), "", "")
-        return self._with_model("verify", f"{self._folder('final-hf')}, gguf/, lora/", "verify", minutes, sources)
+        reads = f"{self._folder(Folder.EXPORT)}, {Folder.GGUF}/, {Folder.ADAPTER}/"
+        return self._with_model("verify", reads, Folder.VERIFICATION, minutes, sources)
 
     def push(self) -> Stage:
         """Return the upload and the comparison of what arrived."""
@@ -195,7 +201,7 @@ class Estimator:
 
         hub = self.settings.hub
         size = self.merged_gib + hub.include_gguf * sum(self.gguf_gib) + hub.include_adapter * self.adapter_gib
-        reads = f"{self._folder('final-hf')}, gguf/, reports"
+        reads = f"{self._folder(Folder.EXPORT)}, {Folder.GGUF}/, reports"
         if get_token() is None:
             minutes = size * 1024 / MEASURED["push_speed.push_mib_s"] / 60
             sources = ("no Hub token is configured, so the bundled Hub", cite("push_speed.push_mib_s"))
@@ -212,7 +218,7 @@ class Estimator:
         origin = _DISK if self.model.on_gpu else cite("quickstart.deploy_s")
         sources = ("disk: the server's copy of the GGUF file; memory: it and the context", origin)
         server = f"{serve.model_name} at {serve.host}"
-        return Stage("deploy", self._folder("gguf"), server, weights, memory, gpu, minutes, sources)
+        return Stage("deploy", self._folder(Folder.GGUF), server, weights, memory, gpu, minutes, sources)
 
     def evaluate_served(self) -> Stage:
         """Return scoring what the server answers, while transformers holds the untuned model."""
@@ -223,10 +229,12 @@ class Estimator:
         else:
             names = ("quickstart.served_s", "quickstart.served_titles")
             seconds, source = titles * MEASURED[names[0]] / MEASURED[names[1]], cite(*names)
-        stage = Stage("evaluate served", reads, self._folder("report-served"), minutes=seconds / 60, sources=(source,))
+        stage = Stage(
+            "evaluate served", reads, self._folder(Folder.SERVED_REPORT), minutes=seconds / 60, sources=(source,)
+        )
         if self.settings.evaluate.base_model:
             minutes = stage.minutes + (disk_minutes(self.model.gib) if self.model.on_gpu else 0.0)
-            stage = self._with_model(stage.stage, reads, "report-served", minutes, (source,))
+            stage = self._with_model(stage.stage, reads, Folder.SERVED_REPORT, minutes, (source,))
         return stage._replace(host_gib=stage.host_gib + server.host_gib, gpu_gib=stage.gpu_gib + server.gpu_gib)
 
     def _folder(self, name: str) -> str:

@@ -14,6 +14,7 @@ from titlegen import specification
 from titlegen.data import Example, load_split
 from titlegen.errors import DataError, ServeError
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
+from titlegen.runs import Folder
 from titlegen.serve.client import Client
 from titlegen.serve.deploy import RECORD, is_deployed
 from titlegen.serve.server import connection_failure, find_version, http_options, server_url
@@ -163,7 +164,7 @@ def find_deployment(settings: Settings, host: str | None = None) -> ServeSetting
         return found
     if "host" not in serve.model_fields_set:
         serve = serve.model_copy(update={"host": _recorded_host(settings.directory) or serve.host})
-    if not is_deployed(serve, settings.directory / "gguf"):
+    if not is_deployed(serve, settings.directory / Folder.GGUF):
         raise ServeError(
             f"{server_url(serve.host)} does not serve the model {serve.model_name!r} of {settings.directory}; run "
             f"`nox -s deploy -- --profile {settings.profile}`, or name the server with --host"
@@ -202,7 +203,7 @@ def choose_articles(settings: Settings) -> list[Example]:
     """
     chosen: dict[str, Example] = {}
     for split in _SPLITS:
-        for example in load_split(settings.directory / "data", split):
+        for example in load_split(settings.directory / Folder.DATA, split):
             chosen.setdefault(example.content, example)
     return list(chosen.values())[: settings.latency.articles + _WARM_UP]
 
@@ -221,7 +222,7 @@ def measure_latency(settings: Settings, host: str | None = None) -> dict[str, An
     from titlegen.serve.latency_report import write_latency_report
 
     serve = find_deployment(settings, host)
-    with closing(LatencyProbe(serve, settings.directory / "final-hf", choose_articles(settings))) as probe:
+    with closing(LatencyProbe(serve, settings.directory / Folder.EXPORT, choose_articles(settings))) as probe:
         while probe.remaining:
             probe.send_next()
         report = summarise_latency(probe, settings)

@@ -1,0 +1,180 @@
+"""The last stage: titles for a split, from whatever generates them, scored beside the baselines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titlegen.errors import DataError, TitlegenError
+from titlegen.manifest import check_files, digest_file, read_manifest
+from titlegen.runs import Folder, Run, Stage, StageRun, say
+from titlegen.stages import CONVERT, PREPARE, bring_up_to_date, way_to
+
+if TYPE_CHECKING:
+    from titlegen.data import Example
+
+# What changes how a report is written and not one title in it.
+_WRITING = frozenset({"language", "gates", "resamples", "base_model"})
+_FOLDERS = {"server": Folder.SERVED_REPORT, "merged": Folder.REPORT, "adapter": Folder.REPORT}
+
+
+def evaluate(run: Run, against: Path | None = None) -> StageRun:
+    """Score a split's titles into ``report/``, or ``report-served/`` for those of a server.
+
+    Args:
+        run: this run.
+        against: directory or report.json of another evaluation, to compare with article by article.
+
+    Raises:
+        DataError: a file of titles does not exist, or the split is empty.
+    """
+    target = run.settings.evaluate.target
+    other = None if against is None else (against if against.is_dir() else against.parent) / "predictions.jsonl"
+    # Before hours of training are spent on what a wrong path ends.
+    for option, path in (("--evaluate.target", None if _generates(target) else Path(target)), ("--against", other)):
+        if path is not None and not path.is_file():
+            raise DataError(
+                f"{option}: {path} does not exist, or is no file; give the predictions.jsonl of an evaluation"
+            )
+    bring_up_to_date(run, PREPARE)
+    split = run.settings.evaluate.split
+    if not _examples(run):
+        raise DataError(
+            f"the {split} split is empty, and there is nothing to score; give it articles with --data.{split}-share "
+            "0.1, or choose another with --evaluate.split"
+        )
+    bring_up_to_date(run, *way_to(CONVERT))
+    return bring_up_to_date(run, _scoring(run, against, other))
+
+
+def failed_gates(result: StageRun) -> list[str]:
+    """Return the names of the gates that an evaluation failed; an undecided gate did not fail."""
+    return [gate["name"] for gate in result.results["report"]["gates"] if gate["verdict"] == "fail"]
+
+
+def _generates(target: str) -> bool:
+    return target in {"auto", *_FOLDERS}
+
+
+def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
+    """Return the stage for what the settings ask to score, and for a comparison."""
+    from titlegen import evaluate as scoring
+    from titlegen import serve as serving
+
+    settings = run.settings
+    target = _target(run)
+    language = settings.report.chosen_language
+    # A file's titles are not this model's: what is pushed is report/.
+    folder = _FOLDERS.get(target, Folder.FILE_REPORT)
+    values = settings.evaluate.model_dump(mode="json") | {"target": target, "language": language}
+    if target == "server":
+        values["serve"] = settings.serve.model_dump(mode="json")
+
+    def inputs(run: Run) -> Mapping[str, str]:
+        found = {"data": run.digest("prepare"), "model": run.digest("merge"), "gguf": run.digest("gguf")}
+        if target == "server":
+            found["served"] = serving.served_digest(settings.serve)
+        elif not _generates(target):
+            found["predictions"] = digest_file(Path(target))
+        return found if other is None else found | {"against": digest_file(other)}
+
+    def build(run: Run, directory: Path) -> dict[str, Any]:
+        examples = _examples(run)
+        kept = _kept_titles(run.folder(folder), values, inputs(run), examples)
+        predictions, generation = kept or _titles(run, target, examples)
+        base_titles = _base_titles(run, examples) if settings.evaluate.base_model else None
+        report = scoring.evaluate(
+            examples,
+            predictions,
+            settings.evaluate,
+            base_predictions=base_titles,
+            generation=generation,
+            dataset=settings.data.source,
+        )
+        scoring.write_report(report, directory, against=against, language=language)
+        return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
+
+    is_exported = target == "server" and settings.serve.source == "gguf"
+    if is_exported and not serving.is_deployed(settings.serve, run.folder(Folder.GGUF)):
+        say(f"evaluate: {settings.serve.model_name} on the server is not the exported model; deploy it first")
+    return Stage(
+        "evaluate",
+        folder,
+        settings=lambda _: values,
+        inputs=inputs,
+        build=build,
+        revision=2,
+    )
+
+
+def _kept_titles(
+    directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], examples: "Sequence[Example]"
+) -> tuple[list[str], dict[str, Any]] | None:
+    """Return the titles of the report that is there, and how they came to be, when they would be the same again."""
+    from titlegen import evaluate as scoring
+
+    try:
+        manifest = read_manifest(directory)
+        check_files(directory, manifest)
+    except TitlegenError:
+        return None
+    old, new = ({k: v for k, v in found.items() if k not in _WRITING} for found in (manifest.settings, settings))
+    if old != new or not inputs.items() - {("against", inputs.get("against"))} <= manifest.inputs.items():
+        return None
+    report = json.loads((directory / "report.json").read_bytes())
+    return scoring.read_predictions(directory / "predictions.jsonl", examples), report["generation"]
+
+
+def _target(run: Run) -> str:
+    """Return what generates: ``auto`` is the server once the exported model is deployed there."""
+    settings = run.settings
+    if settings.evaluate.target != "auto":
+        return settings.evaluate.target
+    from titlegen import serve as serving
+
+    return "server" if serving.is_deployed(settings.serve, run.folder(Folder.GGUF)) else "merged"
+
+
+def _examples(run: Run) -> "list[Example]":
+    from titlegen import data
+
+    evaluation = run.settings.evaluate
+    return data.load_split(run.folder(Folder.DATA), evaluation.split)[: evaluation.limit or None]
+
+
+def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[str], dict[str, Any]]:
+    """Return the titles that a target writes for the examples, and how it wrote them."""
+    from titlegen import evaluate as scoring
+    from titlegen import serve as serving
+
+    settings = run.settings
+    export = run.folder(Folder.EXPORT)
+    generator: scoring.Generator
+    if target == "server":
+        digest = serving.served_digest(settings.serve)
+        generator = serving.ServedGenerator(
+            settings.serve,
+            export,
+            digest=digest,
+            candidates=settings.evaluate.candidates,
+            temperature=settings.evaluate.temperature,
+        )
+    elif target == "merged":
+        generator = scoring.TransformersGenerator(export, None, settings.evaluate)
+    elif target == "adapter":
+        generator = scoring.TransformersGenerator(run.base, run.folder(Folder.ADAPTER), settings.evaluate)
+    else:
+        return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
+    partial = run.folder(Folder.PREDICTIONS) / f"{target}.jsonl"
+    generated = scoring.generate_predictions(generator, examples, partial, settings.evaluate.batch_size)
+    partial.unlink()
+    return generated.predictions, generated.description
+
+
+def _base_titles(run: Run, examples: "Sequence[Example]") -> list[str]:
+    """Return the untuned model's titles; they are kept, since no later run changes them."""
+    from titlegen import evaluate as scoring
+
+    generator = scoring.TransformersGenerator(run.base, None, run.settings.evaluate)
+    partial = run.folder(Folder.PREDICTIONS) / "base.jsonl"
+    return scoring.generate_predictions(generator, examples, partial, run.settings.evaluate.batch_size).predictions
