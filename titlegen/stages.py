@@ -6,8 +6,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titlegen import prompt
 from titlegen.manifest import digest_file, digest_json, write_atomically
-from titlegen.prompt import render_prompt
 from titlegen.runs import Folder, Run, Stage, StageRun, say
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def _prepare_inputs(run: Run) -> dict[str, str]:
     return {
         "source": data.source_digest(run.settings.data),
         "tokenizer": digest_file(run.base / "tokenizer.json"),
+        # Taken off the articles of a source that is made of chats.
+        "instruction": digest_json(prompt.INSTRUCTION),
     }
 
 
@@ -83,7 +85,7 @@ def _train(run: Run, directory: Path) -> dict[str, Any]:
 def _train_inputs(run: Run) -> dict[str, str]:
     from titlegen.train import digest_init_adapter, resolve_init_adapter
 
-    inputs = {"data": run.digest("prepare"), "base": run.base_digest}
+    inputs = {"data": run.digest("prepare"), "base": run.base_digest, "prompt": run.prompt_digest}
     if (start := run.settings.train.init_adapter) is not None:
         inputs["init_adapter"] = digest_init_adapter(resolve_init_adapter(start))
     return inputs
@@ -107,7 +109,7 @@ def _merge(run: Run, directory: Path) -> dict[str, Any]:
     from titlegen.data.shorten import load_counter
     from titlegen.export import merge_adapter
 
-    around = load_counter(run.base / "tokenizer.json")(render_prompt(""))
+    around = load_counter(run.base / "tokenizer.json")(prompt.render_prompt(""))
     # What the client sends to the model that is served, too.
     budget = min(run.settings.data.max_content_tokens, run.settings.train.max_length - around)
     merged = merge_adapter(run.base, run.folder(Folder.ADAPTER), run.settings.export, directory)
@@ -121,6 +123,7 @@ MERGE = Stage(
     inputs=lambda run: {
         "adapter": run.digest("train"),
         "base": run.base_digest,
+        "prompt": run.prompt_digest,
         "budget": digest_json([run.settings.data.max_content_tokens, run.settings.train.max_length]),
     },
     build=_merge,
@@ -183,8 +186,13 @@ VERIFY = Stage(
     "verify",
     Folder.VERIFICATION,
     settings=lambda run: run.settings.export.model_dump(mode="json", include={"verify_articles"}),
-    # Also the adapter, which the merge is compared with: a changed one would prove itself.
-    inputs=lambda run: {"adapter": run.checked("train"), "merged": run.checked("merge"), "gguf": run.checked("gguf")},
+    inputs=lambda run: {
+        # The merge is compared with it: a changed adapter would prove itself.
+        "adapter": run.checked("train"),
+        "merged": run.checked("merge"),
+        "gguf": run.checked("gguf"),
+        "prompt": run.prompt_digest,
+    },
     build=_verify,
     revision=4,
 )

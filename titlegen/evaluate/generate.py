@@ -14,6 +14,7 @@ import numpy as np
 from titlegen.data import Example
 from titlegen.errors import TitlegenError
 from titlegen.manifest import digest_json, writable, write_atomically
+from titlegen.prompt import prompt_digest
 
 Advance = Callable[[float], object]
 
@@ -51,13 +52,14 @@ def generate_predictions(
 ) -> Generation:
     """Generate a title for every example and remember each batch in ``partial`` (JSONL, keyed by example id).
 
-    A later call with the same generator and examples takes from that file what it holds; the file of another run is
-    started anew. Batches go from long articles to short ones: little padding, and a lack of memory shows at once.
+    A later call with the same generator, prompt and examples takes from that file what it holds; the file of another
+    run is started anew. Batches go from long articles to short ones: little padding, and a lack of memory shows early.
 
     Raises:
         TitlegenError: the generator returned another number of titles than it was asked for, or the disk is full.
     """
-    key = digest_json({"generator": generator.describe(), "examples": [[e.id, e.content] for e in examples]})
+    articles = [[example.id, example.content] for example in examples]
+    key = digest_json({"generator": generator.describe(), "prompt": prompt_digest(), "examples": articles})
     done = _read_partial(partial, key, {example.id for example in examples})
     pending = sorted((example for example in examples if example.id not in done), key=lambda e: (-len(e.content), e.id))
     with writable(partial):
