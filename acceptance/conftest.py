@@ -12,6 +12,7 @@ import pytest
 from titlegen.data import Example, load_split
 from titlegen.errors import TitlegenError
 from titlegen.manifest import write_atomically
+from titlegen.record import recall
 from titlegen.runs import Folder
 from titlegen.settings import Settings, load_settings
 
@@ -173,7 +174,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         host = config.getoption("host")
         overrides = {"serve": {"host": host}} if host else {}
-        settings = load_settings(profile=config.getoption("profile"), **overrides)
+        settings = recall(load_settings(profile=config.getoption("profile"), **overrides))
     except TitlegenError as error:
         raise pytest.UsageError(str(error)) from error
     checklist = Checklist(config, settings)

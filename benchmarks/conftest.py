@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from titlegen.record import recall
 from titlegen.settings import Settings, load_settings
 
 _TABLE = pytest.StashKey[str]()
@@ -41,7 +42,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def settings(profile: str, pytestconfig: pytest.Config) -> Settings:
     articles = pytestconfig.getoption("articles")
     overrides = {"latency": {"articles": articles}} if articles else {}
-    return load_settings(profile=profile, **overrides)
+    return recall(load_settings(profile=profile, **overrides))
 
 
 @pytest.fixture

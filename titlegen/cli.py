@@ -5,7 +5,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import cyclopts
 from pydantic import ValidationError
@@ -17,9 +17,6 @@ from titlegen.errors import ConfigError
 from titlegen.help import HELP_FLAGS, OPTIONS, SETTINGS, HelpView
 from titlegen.settings import Settings, describe_invalid, load_settings
 from titlegen.upstream import silence_harmless
-
-if TYPE_CHECKING:
-    from titlegen.runs import Run
 
 app = cyclopts.App(
     name="titlegen",
@@ -34,19 +31,10 @@ app = cyclopts.App(
 )
 
 Options = Annotated[Settings | None, cyclopts.Parameter(name="*", group=SETTINGS)]
+Remake = Annotated[bool, cyclopts.Parameter(negative="", show_default=False)]
 AsJson = Annotated[
     bool, cyclopts.Parameter(name="--json", negative="", show_default=False, help="print one JSON object")
 ]
-
-
-def _start(settings: Settings | None, verb: str) -> "Run":
-    """Return a run of the resolved settings, and say which profile and device are in use."""
-    from titlegen.runs import Run
-    from titlegen.summary import announce
-
-    run = Run(settings or load_settings())
-    announce(run.settings, verb)
-    return run
 
 
 def _bring_up_to_date(settings: Settings | None, verb: str, *, as_json: bool) -> int:
@@ -54,7 +42,7 @@ def _bring_up_to_date(settings: Settings | None, verb: str, *, as_json: bool) ->
     from titlegen import stages, summary
 
     (last,) = [stage for stage in stages.WAY if stage.name == verb]
-    made = stages.bring_up_to_date(_start(settings, verb), *stages.way_to(last))
+    made = stages.bring_up_to_date(summary.open_run(settings or load_settings(), verb), *stages.way_to(last))
     _emit(made.results, summary.describe(made), as_json=as_json)
     return EXIT_DONE
 
@@ -81,7 +69,7 @@ def export(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Merge the adapter into the base model, convert it to GGUF and verify both (trains first when needed)."""
     from titlegen import stages, summary
 
-    run = _start(settings, "export")
+    run = summary.open_run(settings or load_settings(), "export")
     stages.bring_up_to_date(run, *stages.WAY)
     made = [run.done[stage.name] for stage in (stages.MERGE, stages.CONVERT, stages.VERIFY)]
     _emit({stage.name: stage.results for stage in made}, "\n".join(map(summary.describe, made)), as_json=as_json)
@@ -99,7 +87,7 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
     """
     from titlegen import scoring, summary
 
-    run = _start(settings, "evaluate")
+    run = summary.open_run(settings or load_settings(), "evaluate")
     scored = scoring.evaluate(run, against=against)
     _emit(scored.results, summary.table(run.settings), as_json=as_json)
     return EXIT_GATE if scoring.failed_gates(scored) else EXIT_DONE
@@ -129,7 +117,7 @@ def verify(
 
     if directory is None and (base or adapter):
         raise ConfigError("--base and --adapter belong to a directory; name it with --directory")
-    run = _start(settings, "verify")
+    run = summary.open_run(settings or load_settings(), "verify")
     if directory is None:
         results = stages.bring_up_to_date(run, *stages.WAY).results
         _emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
@@ -147,6 +135,7 @@ def push(
     settings: Options = None,
     dry_run: Annotated[bool, cyclopts.Parameter(negative="")] = False,
     verify_only: str | None = None,
+    remake: Remake = False,
     as_json: AsJson = False,
 ) -> int:
     """Publish the exported model to the Hub and prove that what arrived is what was sent.
@@ -155,11 +144,12 @@ def push(
         settings: all settings.
         dry_run: print what would be uploaded, and upload nothing.
         verify_only: compare this repository (ORG/NAME) with the local export, and upload nothing.
+        remake: first make again what was made with other settings, from other files or by another release.
         as_json: print one JSON object.
     """
     from titlegen import release, summary
 
-    run = _start(settings, "push")
+    run = summary.open_run(settings or load_settings(), "push", remake=remake)
     result = release.push(run, dry_run=dry_run, verify_only=verify_only)
     _emit(result, summary.table(run.settings) if not dry_run else json.dumps(result, indent=2), as_json=as_json)
     return EXIT_DONE
@@ -170,6 +160,7 @@ def deploy(
     *,
     settings: Options = None,
     rollback: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    remake: Remake = False,
     as_json: AsJson = False,
 ) -> int:
     """Create the model on the Ollama server, smoke-test it and switch over to it.
@@ -177,11 +168,12 @@ def deploy(
     Args:
         settings: all settings.
         rollback: go back to the previous version of the model instead.
+        remake: first make again what was made with other settings, from other files or by another release.
         as_json: print one JSON object.
     """
     from titlegen import release, summary
 
-    run = _start(settings, "deploy")
+    run = summary.open_run(settings or load_settings(), "deploy", remake=remake or rollback)
     result = release.rollback(run.settings) if rollback else release.deploy(run)
     _emit(result, summary.table(run.settings), as_json=as_json)
     return EXIT_DONE
@@ -214,8 +206,9 @@ def generate(
     """
     from titlegen import service
     from titlegen.data.files import is_table
+    from titlegen.record import serve_as_trained
 
-    resolved = settings or load_settings()
+    resolved = serve_as_trained(settings or load_settings())
     if out is not None:
         result = service.generate_file(resolved, article, out, number=number, concurrency=concurrency)
         _emit(result, result["message"], as_json=as_json)
@@ -259,8 +252,9 @@ def plan(*, settings: Options = None, rows: int | None = None, as_json: AsJson =
         as_json: print one JSON object.
     """
     from titlegen.plan import as_record, make_plan, table
+    from titlegen.record import recall
 
-    resolved = settings or load_settings()
+    resolved = recall(settings or load_settings())
     stages = make_plan(resolved, rows)
     _emit(as_record(resolved, stages), table(resolved, stages), as_json=as_json)
     return EXIT_DONE
@@ -270,8 +264,9 @@ def plan(*, settings: Options = None, rows: int | None = None, as_json: AsJson =
 def doctor(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Check this machine for a profile and say what each problem needs; exit code 1 when something is missing."""
     from titlegen.doctor import examine, table
+    from titlegen.record import recall
 
-    checks = examine(settings or load_settings())
+    checks = examine(recall(settings or load_settings()))
     _emit([check._asdict() for check in checks], table(checks), as_json=as_json)
     return EXIT_GATE if any(check.state == "missing" for check in checks) else EXIT_DONE
 

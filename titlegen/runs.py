@@ -5,13 +5,16 @@ import dataclasses
 import fcntl
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from titlegen import __version__
+from titlegen.errors import ConfigError, TitlegenError
 from titlegen.manifest import (
+    MANIFEST,
     Manifest,
     check_files,
     is_up_to_date,
@@ -23,10 +26,20 @@ from titlegen.manifest import (
 )
 from titlegen.models import fingerprint, resolve_base
 from titlegen.prompt import prompt_digest
+from titlegen.record import read_record, remember, restore
 from titlegen.settings import Settings
 
 # Less of the text than this may be missing without a word.
 _MENTIONED_SHARE = 0.01
+# Inputs that no stage makes.
+_EXTERNAL = {
+    "source": "the articles of data.source",
+    "tokenizer": "the base model's tokenizer",
+    "base": "the base model",
+    "init_adapter": "the adapter of train.init_adapter",
+    "instruction": "the instruction of the prompt",
+    "prompt": "the prompt",
+}
 
 
 class Folder(StrEnum):
@@ -72,6 +85,8 @@ class Stage:
     """Names and digests of everything else that the result depends on."""
     build: "Callable[[Run, Path], dict[str, Any]]"
     """Writes into an empty directory and returns what it found out."""
+    sections: tuple[str, ...] = ()
+    """Sections of the settings that the output remembers; the first is that of ``settings``."""
     revision: int = 1
     """Raised when the code comes to another result from the same settings and inputs, so that the stage runs again; a
     release makes every stage run again."""
@@ -86,10 +101,20 @@ class Stage:
 class Run:
     """The settings of one command, and what its stages share: base model, results and digests, each found out once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, remake: bool = True) -> None:
+        """Take the settings.
+
+        Args:
+            settings: all settings.
+            remake: make a stage again that was made with other settings, from other files or by another release;
+                without it that is an error.
+        """
         self.settings = settings
+        self.remake = remake
+        self.record = read_record(settings.directory)
         self.done: dict[str, StageRun] = {}
         self._checked: set[Path] = set()
+        self._unrecorded: set[str] = set()
 
     @cached_property
     def prompt_digest(self) -> str:
@@ -142,11 +167,18 @@ class Run:
         # What was written now was hashed for its manifest.
         return frozenset({*self._checked, *(result.directory for result in self.done.values() if result.fresh)})
 
-    def make(self, stage: Stage) -> StageRun:
+    def make(self, stage: Stage, after: Sequence[Stage] = ()) -> StageRun:
         """Bring one stage up to date.
 
         It writes into a temporary directory that takes its folder's place when it is done, so a failure leaves the
         previous result as it was.
+
+        Args:
+            stage: the stage.
+            after: stages that are brought up to date after it.
+
+        Raises:
+            ConfigError: it would be made again, from something else, in a run that may not do so.
         """
         directory = self.folder(stage.folder)
         settings, inputs = stage.settings(self), stage.inputs(self)
@@ -156,11 +188,14 @@ class Run:
             # Asked again: another run may have made it while this one waited.
             if is_up_to_date(directory, key):
                 say(f"{stage.name}: up to date ({directory})")
+                self._unrecorded.update(stage.sections)
                 result = StageRun(stage.name, directory, read_manifest(directory), fresh=False)
             else:
+                if changes := self._changes(stage, settings, inputs):
+                    self._announce(changes, [stage, *after])
                 say(f"{stage.name}: running")
                 started = time.monotonic()
-                with new_directory(directory) as temporary:
+                with self._remembering(stage), new_directory(directory) as temporary:
                     results = stage.build(self, temporary)
                     elapsed = round(time.monotonic() - started, 2)
                     results = {**results, "elapsed_s": elapsed}
@@ -171,6 +206,68 @@ class Run:
                 result = StageRun(stage.name, directory, manifest, fresh=True)
         self.done[stage.name] = result
         return result
+
+    def settle(self) -> None:
+        """Record the settings of a way that came to its end; one that had to stop leaves the record alone."""
+        # Where nothing can be written, no unfinished run left another record either.
+        with contextlib.suppress(TitlegenError):
+            remember(self.settings, self._unrecorded)
+        self._unrecorded.clear()
+
+    @contextlib.contextmanager
+    def _remembering(self, stage: Stage) -> Iterator[None]:
+        """Keep the settings that a stage runs with, so that an interrupted run can resume; a failure forgets them."""
+        earlier = remember(self.settings, self._unrecorded | {*stage.sections})
+        self._unrecorded.clear()
+        try:
+            yield
+        except Exception:
+            restore(self.settings, earlier)
+            raise
+
+    def _changes(self, stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+        """Return what is other than when a stage was made, each with both values."""
+        if not stage.sections:
+            return []
+        kept = self.record.settings if self.record else {}
+        section = stage.sections[0]
+        directory = self.folder(stage.folder)
+        manifest = read_manifest(directory) if (directory / MANIFEST).is_file() else None
+        before = {f"{section}.{name}": value for name, value in manifest.settings.items()} if manifest else kept
+        now = {f"{section}.{name}": value for name, value in settings.items()}
+        changes = [
+            f"{name} is {value} now and was {before[name]} then"
+            for name, value in now.items()
+            if name in before and before[name] != value
+        ]
+        base = self.settings.model.base
+        if "model.base" in kept and kept["model.base"] != base and ("base" in inputs or "tokenizer" in inputs):
+            changes.append(f"model.base is {base} now and was {kept['model.base']} then")
+        elif manifest is not None:
+            changes += [
+                f"{_EXTERNAL[name]} changed"
+                for name, digest in inputs.items()
+                if name in _EXTERNAL and manifest.inputs.get(name, digest) != digest
+            ]
+        release = manifest.versions.get("titlegen", __version__) if manifest else __version__
+        return (
+            changes if release == __version__ else [*changes, f"titlegen is {__version__} now and was {release} then"]
+        )
+
+    def _announce(self, changes: Sequence[str], stages: Sequence[Stage]) -> None:
+        """Say what is made again, and why.
+
+        Raises:
+            ConfigError: this run may not do so.
+        """
+        again = [stage.name for stage in stages if (self.folder(stage.folder) / MANIFEST).is_file()]
+        names, directory = ", ".join(again) or stages[0].name, self.settings.directory
+        if not self.remake:
+            raise ConfigError(
+                f"what is in {directory} was made otherwise: {'; '.join(changes)}. Set that back to go on with it, or "
+                f"add --remake to make it again first ({names})"
+            )
+        say(f"what is in {directory} was made otherwise: {'; '.join(changes)}. Made again: {names}")
 
 
 def say(text: str) -> None:

@@ -12,6 +12,13 @@ Made from the program by `python -m titlegen.settings_table > docs/settings.md`;
 A setting `stage.name` is `--stage.name` on the command line (with `-` for `_`), `{ENV_PREFIX}STAGE__NAME` in the
 environment, and `name` in the table `[stage]` of a profile; the command line comes first, then the environment, then
 the profile. `profile` and `output` belong to no stage.
+
+An output remembers how its model was made: the settings of `data`, `model`, `train` and `export` that its stages ran
+with stand in `OUTPUT/PROFILE/settings.json`, and later commands use them. The command line comes before them, and so
+does what environment or profile say otherwise than they did then. A stage that was made with other settings is made
+again, and the command says so; `titlegen push` and `titlegen deploy` stop instead, unless `--remake` is given. The
+settings of `evaluate`, `hub`, `serve` and `latency`, and `data.workers`, are those of one command. Remove the file to
+go back to the profile's settings.
 """
 
 

@@ -22,8 +22,9 @@ def bring_up_to_date(run: Run, *way: Stage) -> StageRun:
     pending = [stage for stage in way if stage.name not in run.done]
     for stage in pending:
         stage.check(run)
-    for stage in pending:
-        run.make(stage)
+    for number, stage in enumerate(pending, start=1):
+        run.make(stage, after=pending[number:])
+    run.settle()
     return run.done[way[-1].name]
 
 
@@ -57,6 +58,7 @@ PREPARE = Stage(
     settings=lambda run: run.settings.data.model_dump(mode="json", exclude={"workers"}),
     inputs=_prepare_inputs,
     build=_prepare,
+    sections=("data", "model"),
     revision=2,
 )
 
@@ -97,6 +99,7 @@ TRAIN = Stage(
     settings=lambda run: run.settings.train.model_dump(mode="json"),
     inputs=_train_inputs,
     build=_train,
+    sections=("train",),
     revision=2,
     check=_check_backend,
 )
@@ -127,6 +130,7 @@ MERGE = Stage(
         "budget": digest_json([run.settings.data.max_content_tokens, run.settings.train.max_length]),
     },
     build=_merge,
+    sections=("export",),
     revision=2,
 )
 
@@ -149,6 +153,7 @@ CONVERT = Stage(
     settings=lambda run: run.settings.export.model_dump(mode="json", include={"gguf_types"}),
     inputs=lambda run: {"merged": run.digest("merge")},
     build=_convert,
+    sections=("export",),
     revision=2,
 )
 
@@ -194,6 +199,7 @@ VERIFY = Stage(
         "prompt": run.prompt_digest,
     },
     build=_verify,
+    sections=("export",),
     revision=4,
 )
 

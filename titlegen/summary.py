@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from titlegen.errors import ConfigError
 from titlegen.evaluate.words import Words
 from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.plural import count
+from titlegen.record import MADE_BY, given_profile, made_by, profiles_made, recall, with_whole_paths
 from titlegen.release import kept_result
-from titlegen.runs import Folder, StageRun, describe_left_out, say
+from titlegen.runs import Folder, Run, StageRun, describe_left_out, say
 from titlegen.settings import Settings
 from titlegen.stages import WAY
 
@@ -19,6 +21,18 @@ FOLDERS = {
 
 
 _SHOWN_SCORES = ("rougeL", "bleu1", "title_only_rate", "length_rate")
+
+
+def open_run(given: Settings, verb: str, *, remake: bool = True) -> Run:
+    """Return a run with what the output remembers and what is given now, and say what is in use.
+
+    Raises:
+        ConfigError: the record cannot be read, or all that is there is of another profile and must not be made again.
+    """
+    run = Run(recall(given), remake=remake)
+    announce(run.settings, verb)
+    _say_remembered(given, run.settings, remake=remake)
+    return run
 
 
 def announce(settings: Settings, verb: str) -> None:
@@ -123,6 +137,31 @@ def _score_lines(settings: Settings) -> list[str]:
 
 def _verdicts(gates: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {gate["name"]: f"{gate['verdict']} ({gate['limit']:g})" for gate in gates}
+
+
+def _say_remembered(given: Settings, recalled: Settings, *, remake: bool) -> None:
+    """Say which settings the output remembers, and that another profile was used where none was chosen.
+
+    Raises:
+        ConfigError: all that stands in the output is of another profile, in a run that may not make anything again.
+    """
+    without = with_whole_paths(given)
+    kept = [
+        f"{name} = {value}"
+        for section in MADE_BY
+        for name, value in made_by(recalled, section).items()
+        if value != made_by(without, section)[name]
+    ]
+    if kept:
+        say(f"as {recalled.directory} was made: {', '.join(kept)}")
+    others = profiles_made(recalled.output)
+    if others and not given_profile(given) and not recalled.directory.is_dir():
+        if not remake:
+            raise ConfigError(
+                f"nothing was made of profile {recalled.profile} in {recalled.output}, but of {others[0]}: name it "
+                f"with --profile {others[0]}, or add --remake to make {recalled.profile} first"
+            )
+        say(f"profile {recalled.profile}; {recalled.output} also holds what was made of {others[0]}")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -226,7 +226,7 @@ def _write_data_card(data: Path, folder: Path) -> DataCard | None:
     content.pop("rules", None)
     # A path says nothing to others, and too much about this machine.
     source = Path(str(content.get("source", "")))
-    content["source"] = source.name if source.exists() else str(source)
+    content["source"] = source.name if source.is_absolute() or source.exists() else str(source)
     write_atomically(folder / DATA_CARD, json.dumps(content, ensure_ascii=False) + "\n")
     return card
 
