@@ -1,10 +1,18 @@
 """The sessions that drive titlegen; all of them share one environment, installed once from one lock."""
 
 import argparse
+import collections
 import hashlib
+import logging
+import os
 import platform
 import re
+import subprocess
 import sys
+import threading
+import time
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -20,6 +28,14 @@ LOCK = ROOT / "constraints.txt"
 BIN = ENVIRONMENT / "bin"
 # How much longer the median latency may be than in the first run of the same machine: less is noise.
 SLOWER = "25%"
+# Options of a verb that are no settings, so that no other verb knows them.
+ONE_VERB = {"--remake", "--rollback", "--dry-run"}
+# Seconds between two lines on an installation, on a terminal and in a log.
+TICK_S, LOG_TICK_S = 1.0, 10.0
+SHOWN_CHARS = 78
+
+# nox looks for uv, which no session needs.
+logging.getLogger("nox").addFilter(lambda record: record.getMessage() != "uv binary not found.")
 
 
 def install(session: nox.Session, *, gpu: bool = False) -> None:
@@ -33,13 +49,54 @@ def install(session: nox.Session, *, gpu: bool = False) -> None:
     session.log("installing titlegen and its dependencies, once (a few minutes)")
     session.run(sys.executable, "-m", "venv", str(ENVIRONMENT), external=True)
     python = str(BIN / "python")
-    session.run(python, "-m", "pip", "install", "--quiet", "-c", str(LOCK), "-e", f"{ROOT}[{extras}]", external=True)
+    pip = [python, "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
+    if (code := run_with_progress([*pip, "-c", str(LOCK), "-e", f"{ROOT}[{extras}]"])) != 0:
+        session.error(f"pip failed with exit code {code}; its last lines are above")
     stamp.write_text(f"{wanted} {extras}", encoding="utf-8")
 
 
+def run_with_progress(command: Sequence[str]) -> int:
+    """Run a command, show what it is at on one moving line, and all it said last where it fails; returns its exit code.
+
+    pip writes nothing for minutes while it unpacks what it has downloaded, so that the line also tells the time.
+    """
+    on_terminal = sys.stderr.isatty()
+    said: collections.deque[str] = collections.deque([""], maxlen=20)
+    started = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603
+
+        def listen() -> None:
+            said.extend(line.strip() for line in process.stdout or () if line.strip())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        while listener.is_alive():
+            listener.join(TICK_S if on_terminal else LOG_TICK_S)
+            text = f"  {time.monotonic() - started:4.0f} s  {said[-1]}"[:SHOWN_CHARS]
+            sys.stderr.write(f"\r{text:{SHOWN_CHARS}}" if on_terminal else f"{text}\n")
+            sys.stderr.flush()
+        code = process.wait()
+    sys.stderr.write("\n" * on_terminal + "".join(f"{line}\n" for line in said if code))
+    return code
+
+
 def wants_gpu(session: nox.Session) -> bool:
-    """Return whether the session's arguments name a profile that trains on a GPU."""
-    return "gemma3n-e4b" in session.posargs
+    """Return whether the session's arguments or environment name a profile that trains with Unsloth."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", default=os.environ.get("TITLEGEN_PROFILE", "quickstart"))
+    parser.add_argument("--train.backend", dest="backend", default=os.environ.get("TITLEGEN_TRAIN__BACKEND"))
+    given, _ = parser.parse_known_args(session.posargs)
+    if given.backend is not None:
+        return bool(given.backend == "unsloth")
+    is_file = given.profile.endswith(".toml")
+    path = Path(given.profile) if is_file else ROOT / "titlegen" / "profiles" / f"{given.profile}.toml"
+    try:
+        profile = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # titlegen says what is wrong with it.
+        return False
+    # As in titlegen/settings.py, which cannot be imported before it is installed.
+    return bool(profile.get("train", {}).get("backend", "unsloth") == "unsloth")
 
 
 def run(session: nox.Session, program: str, *arguments: str) -> None:
@@ -47,12 +104,23 @@ def run(session: nox.Session, program: str, *arguments: str) -> None:
     session.run(str(BIN / program), *arguments, external=True)
 
 
+def settings_of(session: nox.Session) -> list[str]:
+    """Return the session's arguments without the options of one verb, which came with those of another session."""
+    return [argument for argument in session.posargs if argument not in ONE_VERB]
+
+
+def default(session: nox.Session, option: str, value: str) -> list[str]:
+    """Return an option with its value, unless the session's arguments have it: none may be given twice."""
+    given = {argument.partition("=")[0] for argument in session.posargs}
+    return [] if option in given else [option, value]
+
+
 @nox.session
 def train(session: nox.Session) -> None:
     """Prepare, fit, merge, convert to GGUF and evaluate; arguments go to the command line."""
     install(session)
     # Every verb brings the ones before it up to date: this is the whole way from raw data to scores.
-    run(session, "titlegen", "evaluate", "--evaluate.target", "merged", *session.posargs)
+    run(session, "titlegen", "evaluate", *default(session, "--evaluate.target", "merged"), *settings_of(session))
 
 
 @nox.session
@@ -67,7 +135,9 @@ def deploy(session: nox.Session) -> None:
     """Create the model on the Ollama server, smoke-test it, and score what it serves."""
     install(session)
     run(session, "titlegen", "deploy", *session.posargs)
-    run(session, "titlegen", "evaluate", "--evaluate.target", "server", *session.posargs)
+    # What answers after a rollback is not the exported model.
+    if "--rollback" not in session.posargs:
+        run(session, "titlegen", "evaluate", *default(session, "--evaluate.target", "server"), *settings_of(session))
 
 
 @nox.session
@@ -98,7 +168,7 @@ def docs(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Show what the GPU profile would do and need; nothing is downloaded or changed."""
     install(session)
-    run(session, "titlegen", "plan", "--profile", "gemma3n-e4b", *session.posargs)
+    run(session, "titlegen", "plan", *default(session, "--profile", "gemma3n-e4b"), *session.posargs)
 
 
 @nox.session
