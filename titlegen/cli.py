@@ -89,7 +89,7 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
 
     run = summary.open_run(settings or load_settings(), "evaluate")
     scored = scoring.evaluate(run, against=against)
-    _emit(scored.results, summary.table(run.settings), as_json=as_json)
+    _emit(scored.results, summary.describe_evaluation(run, scored), as_json=as_json)
     return EXIT_GATE if scoring.failed_gates(scored) else EXIT_DONE
 
 
@@ -151,7 +151,7 @@ def push(
 
     run = summary.open_run(settings or load_settings(), "push", remake=remake)
     result = release.push(run, dry_run=dry_run, verify_only=verify_only)
-    _emit(result, summary.table(run.settings) if not dry_run else json.dumps(result, indent=2), as_json=as_json)
+    _emit(result, json.dumps(result, indent=2) if dry_run else summary.describe_push(result), as_json=as_json)
     return EXIT_DONE
 
 
@@ -175,7 +175,7 @@ def deploy(
 
     run = summary.open_run(settings or load_settings(), "deploy", remake=remake or rollback)
     result = release.rollback(run.settings) if rollback else release.deploy(run)
-    _emit(result, summary.table(run.settings), as_json=as_json)
+    _emit(result, summary.describe_deployment(result), as_json=as_json)
     return EXIT_DONE
 
 

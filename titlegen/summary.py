@@ -61,7 +61,7 @@ def describe_checks(checks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(settings: Settings) -> str:
-    """Return the table of what stands in the output folder: time, place, scores, address and a ``curl`` line."""
+    """Return the table of what stands in the output folder: time, place and result of every stage."""
     rows = []
     for name, folder in FOLDERS.items():
         if (settings.directory / folder / MANIFEST).is_file():
@@ -76,11 +76,7 @@ def table(settings: Settings) -> str:
         )
     if deployed:
         rows.append(("deploy", f"{deployed['elapsed_s']:.1f} s", deployed["host"], deployed["model"]))
-    lines = _aligned([("stage", "time", "where", "what"), *rows])
-    lines += _score_lines(settings)
-    if deployed:
-        lines += ["", "Try it:", f"  {deployed['curl']}"]
-    return "\n".join(lines)
+    return "\n".join(_aligned([("stage", "time", "where", "what"), *rows]))
 
 
 def _facts(name: str, results: Mapping[str, Any]) -> str:
@@ -108,13 +104,28 @@ def _describe_training(results: Mapping[str, Any]) -> list[str]:
     return facts
 
 
-def _score_lines(settings: Settings) -> list[str]:
-    """Return the scores of the newest report beside those of the baselines on the same articles."""
-    reports = (settings.directory / folder for folder in (Folder.SERVED_REPORT, Folder.REPORT))
-    folder = next((directory for directory in reports if (directory / MANIFEST).is_file()), None)
-    if folder is None:
-        return []
-    results = read_manifest(folder).results
+def describe_evaluation(run: Run, scored: StageRun) -> str:
+    """Return the scores, under the table of all stages where anything was made."""
+    made = any(result.fresh for result in run.done.values())
+    lines = [*_score_lines(scored), "", f"report: {scored.directory / 'report.html'}"]
+    return "\n".join([table(run.settings), "", *lines] if made else lines)
+
+
+def describe_push(result: Mapping[str, Any]) -> str:
+    """Return where the model is, and what of it was verified."""
+    files = count(result.get("files", result["verified_files"]), "verified file")
+    state = "" if result.get("committed", True) else ", which it held before"
+    return f"{result['url']} holds {files} at {result['commit'][:12]}{state}"
+
+
+def describe_deployment(result: Mapping[str, Any]) -> str:
+    """Return what answers where, and a command to try it."""
+    return f"{result['model']} answers at {result['host']}\nTry it:\n  {result['curl']}"
+
+
+def _score_lines(scored: StageRun) -> list[str]:
+    """Return the scores of a report beside those of the baselines on the same articles."""
+    results = scored.results
     report = results["report"]
     columns = {"this model": {name: report["scores"][name]["value"] for name in _SHOWN_SCORES}}
     columns |= {
@@ -130,7 +141,7 @@ def _score_lines(settings: Settings) -> list[str]:
     ]
     words = Words("en")
     kind = report.get("dataset", {}).get("kind", "unknown")
-    lines = ["", *_aligned(rows), f"measured on {words(f'measured.short_{kind}', rows=report['rows'])}"]
+    lines = [*_aligned(rows), f"measured on {words(f'measured.short_{kind}', rows=report['rows'])}"]
     failed = [gate["name"] for gate in report["gates"] if gate["verdict"] == "fail"]
     return [*lines, *(f"{name} failed: {words.advise(name)}" for name in failed)]
 
