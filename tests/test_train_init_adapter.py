@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from titlegen.adapter import CONFIG, WEIGHTS, digest_base
+from titlegen.adapter import CONFIG, WEIGHTS, digest_base, sign_adapter
 from titlegen.data import Example
 from titlegen.errors import ConfigError, TrainError
 from titlegen.export import merge_adapter
@@ -88,6 +89,15 @@ def test_an_adapter_says_which_weights_it_was_trained_on(first: Trained, tiny_ba
         assert file.metadata()["base_digest"] == digest_base(tiny_base)
     other = copy_base(tiny_base, tmp_path / "other", lambda weights: weights["model.layers.0.mlp.up_proj.weight"][0])
     assert digest_base(other) != digest_base(tiny_base)
+
+
+def test_a_signed_adapter_has_the_same_bytes_every_time(tiny_adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_adapter, tmp_path / "adapter")
+    found = set()
+    for _ in range(16):
+        sign_adapter(copy, tiny_base)
+        found.add((copy / WEIGHTS).read_bytes())
+    assert len(found) == 1
 
 
 def test_another_adapter_makes_training_stale(first: Trained, tmp_path: Path) -> None:

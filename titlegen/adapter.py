@@ -140,7 +140,8 @@ def round_adapter(adapter: Path) -> None:
 def _rewrite(path: Path, weights: dict[str, Any], base_digest: str | None) -> None:
     from safetensors.torch import save_file
 
-    metadata = {"format": "pt"} | ({_BASE_DIGEST: base_digest} if base_digest else {})
+    # One entry alone: safetensors writes several in an order of chance, and equal runs would differ in their bytes.
+    metadata = {_BASE_DIGEST: base_digest} if base_digest else {"format": "pt"}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(weights, temporary, metadata=metadata)
     # safetensors makes the file readable by its owner alone; a server or container may run as another user.
