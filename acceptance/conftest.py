@@ -3,11 +3,12 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytest
+from findings import Finding
 
 from titlegen.data import Example, load_split
 from titlegen.errors import TitlegenError
@@ -21,9 +22,22 @@ SPEC = HERE.parent / "docs" / "spec.md"
 _LINE = re.compile(r"^- \[(?P<id>[A-Z]+-\d+)\] (?P<text>.+)$", re.MULTILINE)
 _GROUP = re.compile(r"^## (?P<title>.+)$", re.MULTILINE)
 
-Outcome = Literal["passed", "failed", "skipped"]
-_MARKS: dict[Outcome, str] = {"passed": "[x]", "failed": "[ ]", "skipped": "[-]"}
-_WORDS: dict[Outcome, str] = {"passed": "通過", "failed": "未通過", "skipped": "略過"}
+Outcome = Literal["passed", "relaxed", "undecided", "failed", "skipped"]
+_MARKS: dict[Outcome, str] = {
+    "passed": "[x]",
+    "relaxed": "[~]",
+    "undecided": "[?]",
+    "failed": "[ ]",
+    "skipped": "[-]",
+}
+_WORDS: dict[Outcome, str] = {
+    "passed": "通過",
+    "relaxed": "只達到放寬的門檻",
+    "undecided": "無法判定",
+    "failed": "未通過",
+    "skipped": "略過",
+}
+_FINDING = pytest.StashKey[Finding]()
 
 
 class Line(NamedTuple):
@@ -34,6 +48,18 @@ class Line(NamedTuple):
     text: str
     outcome: Outcome = "skipped"
     reason: str = ""
+    measured: str = ""
+    specification: str = ""
+    """The specification's limit, where the line has one."""
+    profile: str = ""
+    """The profile's limit, where it is another."""
+
+    def describe(self) -> str:
+        """Return the line with its outcome, what was measured, the limits, and why it is no tick."""
+        words = {"量到": self.measured, "規格": self.specification, "設定檔": self.profile}
+        parts = [self.reason, *(f"{word} {text}" for word, text in words.items() if text)]
+        facts = "；".join(filter(None, parts))
+        return f"{_MARKS[self.outcome]} {self.id} {self.text}" + (f"：{facts}" if facts else "")
 
 
 def read_checklist(path: Path) -> list[Line]:
@@ -88,13 +114,17 @@ class Checklist:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the outcome of a test, or of the fixtures that it needed."""
-        name = dict(report.user_properties).get("spec")
-        if not isinstance(name, str) or (report.when != "call" and report.passed):
+        found = {name: str(value) for name, value in report.user_properties}
+        name = found.get("spec")
+        if name is None or (report.when != "call" and report.passed):
             return
         line = next(line for line in self.known if line.id == name)
         # A test that failed and then could not clean up has failed.
         if name not in self.ran or self.ran[name].outcome != "failed":
-            self.ran[name] = line._replace(outcome=report.outcome, reason=_reason(report))
+            facts = {key: found[key] for key in ("measured", "specification", "profile") if key in found}
+            # Why a gate is no tick is a skip to pytest, and more than that to a reader.
+            outcome: Any = found.get("standing", "skipped") if report.skipped else report.outcome
+            self.ran[name] = line._replace(outcome=outcome, reason=_reason(report), **facts)
 
     def rows(self) -> list[Line]:
         """Return the lines whose tests ran, in the checklist's order."""
@@ -110,29 +140,25 @@ class Checklist:
             if line.group != group:
                 group = line.group
                 terminalreporter.write_line(group)
-            reason = f"：{line.reason}" if line.reason else ""
-            terminalreporter.write_line(f"  {_MARKS[line.outcome]} {line.id} {line.text}{reason}")
+            terminalreporter.write_line(f"  {line.describe()}")
         terminalreporter.write_line(self._total())
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write acceptance.md and acceptance.json; a release does not accept what was skipped."""
+        """Write acceptance.md and acceptance.json; a release accepts ticks alone."""
         if not self.ran:
             return
         rows = self.rows()
         parts = [f"# 驗收結果：{self.settings.profile}", self._total()]
         for group in dict.fromkeys(line.group for line in rows):
-            shown = [
-                f"- {_MARKS[line.outcome]} {line.id} {line.text}"
-                + (f"（{_WORDS[line.outcome]}：{_plain(line.reason)}）" if line.reason else "")
-                for line in rows
-                if line.group == group
-            ]
-            parts += [f"## {group}", "\n".join(shown)]
+            # The marks are ours, everything behind them is text.
+            shown = [(line.describe()[:3], line.describe()[3:]) for line in rows if line.group == group]
+            parts += [f"## {group}", "\n".join(f"- {mark}{_plain(text)}" for mark, text in shown)]
         write_atomically(self.directory / "acceptance.md", "\n\n".join(parts) + "\n")
         content: dict[str, Any] = {
             "profile": self.settings.profile,
             "release": self.release,
+            "counts": self._counts(),
             "lines": [line._asdict() for line in rows],
         }
         write_atomically(self.directory / "acceptance.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -141,14 +167,18 @@ class Checklist:
 
     @property
     def release(self) -> bool:
-        """Whether a skipped line counts as failed."""
+        """Whether a line that is no tick counts as failed."""
         return bool(self.config.getoption("release"))
 
     def _total(self) -> str:
-        counts = Counter(line.outcome for line in self.rows())
+        counts, number = self._counts(), len(self.rows())
         words = "、".join(f"{_WORDS[outcome]} {counts[outcome]}" for outcome in _WORDS if counts[outcome])
-        refused = "；發行不接受略過" if self.release and counts["skipped"] else ""
-        return f"共 {len(self.rows())} 項：{words}{refused}"
+        refused = "；發行只接受通過" if self.release and counts["passed"] < number else ""
+        return f"共 {number} 項：{words}{refused}"
+
+    def _counts(self) -> dict[Outcome, int]:
+        counts = Counter(line.outcome for line in self.rows())
+        return {outcome: counts[outcome] for outcome in _WORDS}
 
 
 def _reason(report: pytest.TestReport) -> str:
@@ -198,6 +228,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"--spec {unknown[0]}: {SPEC.name} has no such line; known: {', '.join(bound)}")
     if asked:
         items[:] = [bound[name] for name in asked]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put what a line's test found into its report; one that says nothing of it proves nothing."""
+    finding = item.stash.get(_FINDING, Finding())
+    is_line = call.when == "call" and any(item.iter_markers("spec"))
+    if is_line:
+        item.user_properties.extend(finding.properties.items())
+    report = yield
+    if is_line and report.passed and "measured" not in finding.properties:
+        report.outcome, report.longrepr = "failed", f"{item.nodeid} did not say what it measured; call finding.measured"
+    return report
+
+
+@pytest.fixture
+def finding(request: pytest.FixtureRequest) -> Finding:
+    """What this line's test finds out."""
+    return request.node.stash.setdefault(_FINDING, Finding())
 
 
 @pytest.fixture(scope="session")

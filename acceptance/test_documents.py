@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from findings import Finding
 
 from titlegen import data
 from titlegen.cli import app
@@ -32,7 +33,7 @@ _TREE = (
 
 
 @pytest.mark.spec("DOC-1")
-def test_documented(project: Path) -> None:
+def test_documented(project: Path, finding: Finding) -> None:
     written = [*project.glob("*.md"), *(project / "docs").glob("*.md")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in written)
     scripts = [path.name for path in (project / "scripts").iterdir() if path.suffix in {".py", ".sh"}]
@@ -45,6 +46,9 @@ def test_documented(project: Path) -> None:
     assert not undocumented, f"文件沒有提到 {undocumented}"
     reference = (project / "docs" / "settings.md").read_text(encoding="utf-8")
     assert reference == render_settings(), "docs/settings.md 過期了；重跑 python -m titlegen.settings_table"
+    finding.measured(
+        f"{len(written)} 份文件提到所有 {len(scripts)} 支腳本、{len(verbs)} 個指令與 {len(profile_names())} 個設定檔"
+    )
 
 
 def sessions(project: Path) -> list[str]:
@@ -58,7 +62,7 @@ def sessions(project: Path) -> list[str]:
 
 
 @pytest.mark.spec("DOC-2")
-def test_clean_folder(project: Path, outputs: Path) -> None:
+def test_clean_folder(project: Path, outputs: Path, finding: Finding) -> None:
     missing = [name for name in _TREE if not (project / name).exists()]
     assert not missing, f"缺少 {missing}"
     git = shutil.which("git")
@@ -73,10 +77,11 @@ def test_clean_folder(project: Path, outputs: Path) -> None:
         if path.name.startswith(".") and path.name not in {Folder.PREDICTIONS, Folder.CHECKPOINTS}
     ]
     assert not left, f"outputs 裡有沒寫完的暫存檔：{left}"
+    finding.measured(f"約定的 {len(_TREE)} 個路徑都在，沒有多餘的檔案")
 
 
 @pytest.mark.spec("DOC-3")
-def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path) -> None:
+def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding: Finding) -> None:
     manifests = {
         name: read_manifest(outputs / name)
         for name in (*(stage.folder for stage in WAY), Folder.REPORT, Folder.SERVED_REPORT)
@@ -101,3 +106,4 @@ def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path) -> None
     for split in ("train", "val", "test"):
         name = f"{split}.jsonl"
         assert filecmp.cmp(tmp_path / name, outputs / Folder.DATA / name, shallow=False), f"重做的 {name} 與原來的不同"
+    finding.measured(f"{len(chain)} 個環節都接得上，重做的三份資料集逐位元組相同")

@@ -7,9 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from findings import Finding, Gate
 
+from titlegen import specification
 from titlegen.data import Example, load_split
 from titlegen.data.dedup import jaccard, shingle_set
+from titlegen.evaluate.gates import stand
 from titlegen.manifest import check_files, read_manifest
 from titlegen.models import fingerprint, resolve_base
 from titlegen.runs import Folder
@@ -25,7 +28,7 @@ def is_on_the_hub(base: str) -> bool:
 
 
 @pytest.mark.spec("DATA-1")
-def test_hub_variables(settings: Settings, project: Path) -> None:
+def test_hub_variables(settings: Settings, project: Path, finding: Finding) -> None:
     from huggingface_hub.utils import validate_repo_id
 
     names = ("HF_TOKEN", "HF_ORG", "HF_REPO")
@@ -39,10 +42,11 @@ def test_hub_variables(settings: Settings, project: Path) -> None:
     repository = f"{given['HF_ORG']}/{given['HF_REPO']}"
     validate_repo_id(repository)
     assert settings.hub.repo_id == repository
+    finding.measured(f"權杖已設定，儲存庫 {repository}")
 
 
 @pytest.mark.spec("DATA-2")
-def test_base_model(settings: Settings, outputs: Path) -> None:
+def test_base_model(settings: Settings, outputs: Path, finding: Finding) -> None:
     import httpx
     from huggingface_hub import HfApi
     from safetensors import safe_open
@@ -54,14 +58,17 @@ def test_base_model(settings: Settings, outputs: Path) -> None:
         except httpx.TransportError as error:
             pytest.skip(f"連不上 Hugging Face Hub（{type(error).__name__}）；有網路時重跑")
     directory = resolve_base(settings.model)
+    number = 0
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as tensors:
             assert tensors.keys()
+            number += len(tensors.keys())
     assert read_manifest(outputs / Folder.ADAPTER).inputs["base"] == fingerprint(directory), "訓練用的是另一個基底模型"
+    finding.measured(f"{base}，{number} 個張量，與訓練時相同")
 
 
 @pytest.mark.spec("DATA-3")
-def test_splits(outputs: Path, settings: Settings) -> None:
+def test_splits(outputs: Path, settings: Settings, finding: Finding) -> None:
     directory = outputs / Folder.DATA
     splits = {name: load_split(directory, name) for name in ("train", "val", "test")}
     assert all(splits.values()), "有一份資料集是空的"
@@ -69,32 +76,38 @@ def test_splits(outputs: Path, settings: Settings) -> None:
     assert {name: len(examples) for name, examples in splits.items()} == manifest.results["splits"]
     ids = [example.id for examples in splits.values() for example in examples]
     assert len(set(ids)) == len(ids), "同一篇文章出現兩次"
+    own, specified = settings.data.near_duplicate, specification.NEAR_DUPLICATE
     leaks = [
-        (first.id, second.id)
+        similarity
         for one, other in itertools.combinations(splits, 2)
-        for first, second in similar(splits[one], splits[other], settings.data.near_duplicate)
+        for similarity in similarities(splits[one], splits[other], min(own, specified))
     ]
-    assert not leaks, "切分之間有近似重複的文章"
     check_files(directory, manifest)
+    counts = "、".join(f"{name} {len(examples)} 篇" for name, examples in splits.items())
+    finding.judge(
+        Gate(
+            measured=f"{counts}；{len(leaks)} 對近似重複",
+            specification=f"Jaccard 相似度低於 {specified}",
+            profile=f"低於 {own}" if own != specified else "",
+            standing=stand(*("fail" if max(leaks, default=0.0) >= limit else "pass" for limit in (own, specified))),
+        )
+    )
 
 
-def similar(first: list[Example], second: list[Example], threshold: float) -> list[tuple[Example, Example]]:
-    """Return the pairs whose character 5-grams have at least this Jaccard similarity."""
-    sets = [(example, shingle_set(example.content)) for example in second]
+def similarities(first: list[Example], second: list[Example], threshold: float) -> list[float]:
+    """Return the Jaccard similarity of every pair whose character 5-grams have at least this one."""
+    sets = [shingle_set(example.content) for example in second]
     found = []
     for example in first:
         own = shingle_set(example.content)
-        found += [
-            (example, other)
-            for other, shingles in sets
-            # Sets of sizes further apart cannot be that similar.
-            if threshold * len(own) <= len(shingles) <= len(own) / threshold and jaccard(own, shingles) >= threshold
-        ]
+        # Sets of sizes further apart cannot be that similar.
+        near = (other for other in sets if threshold * max(len(own), len(other)) <= min(len(own), len(other)))
+        found += [similarity for other in near if (similarity := jaccard(own, other)) >= threshold]
     return found
 
 
 @pytest.mark.spec("DATA-4")
-def test_gpu_in_a_container(project: Path) -> None:
+def test_gpu_in_a_container(project: Path, finding: Finding) -> None:
     for program, what in (("nvidia-smi", "NVIDIA GPU 驅動"), ("docker", "Docker")):
         if shutil.which(program) is None:
             pytest.skip(f"這台機器沒有{what}（找不到 {program}）；在 GPU 主機上重跑")
@@ -104,3 +117,4 @@ def test_gpu_in_a_container(project: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_CONTAINER_TIMEOUT_S, check=False)  # noqa: S603
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr[-200:]}"
         assert "GPU 0" in done.stdout, f"{' '.join(command)} 看不到 GPU"
+        finding.measured(f"容器 {image} 看到 {done.stdout.splitlines()[0]}")

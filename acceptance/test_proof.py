@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from findings import Finding
 
 from titlegen.data import Example
 from titlegen.export import gguf_name
@@ -34,17 +35,21 @@ def ggufs(outputs: Path) -> list[Path]:
 
 
 @pytest.mark.spec("PROOF-1")
-def test_weights(outputs: Path, settings: Settings, ggufs: list[Path]) -> None:
+def test_weights(outputs: Path, settings: Settings, ggufs: list[Path], finding: Finding) -> None:
     checks = check_export(outputs / Folder.EXPORT, resolve_base(settings.model), outputs / Folder.ADAPTER)
     for path in ggufs:
         checks += check_gguf(path, outputs / Folder.EXPORT)
     wrong = failures(checks)
     assert not wrong, f"{wrong[0].name}: {wrong[0].detail or wrong[0].figure}"
     assert {"weights.merged"} <= {check.name for check in checks}
+    merged = next(check for check in checks if check.name == "weights.merged")
+    finding.measured(f"{len(checks)} 項檢查；{merged.name}：{merged.figure}（上限 {merged.bound}）")
 
 
 @pytest.mark.spec("PROOF-2")
-def test_prompt(outputs: Path, settings: Settings, ggufs: list[Path], test_examples: list[Example]) -> None:
+def test_prompt(
+    outputs: Path, settings: Settings, ggufs: list[Path], test_examples: list[Example], finding: Finding
+) -> None:
     export = outputs / Folder.EXPORT
     articles = [example.content for example in test_examples]
     titles = [example.title for example in test_examples]
@@ -59,10 +64,13 @@ def test_prompt(outputs: Path, settings: Settings, ggufs: list[Path], test_examp
             assert client.ask(article).prompt_tokens == client.expected_tokens(content), "伺服器讀到的 token 數不同"
     finally:
         client.close()
+    asked = len(articles[:_ARTICLES])
+    finding.measured(f"{len(articles)} 篇文章的提示相同，其中 {asked} 篇由伺服器讀到的 token 數也相同")
 
 
 @pytest.mark.spec("PROOF-3")
-def test_served_file(server: Any, settings: Settings, ggufs: list[Path]) -> None:
+def test_served_file(server: Any, settings: Settings, ggufs: list[Path], finding: Finding) -> None:
     shown = server.post("/api/show", json={"model": settings.serve.model_name}).raise_for_status().json()
     check = check_served_file(ggufs[0], shown["modelfile"])
     assert check.passed, f"伺服器上執行的不是匯出的 GGUF：{check.detail}"
+    finding.measured(f"{check.compared}：{check.figure}")

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from findings import Finding
 
 from titlegen.data import Example
 from titlegen.manifest import check_files, read_manifest
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.spec("TRAIN-1")
-def test_training_finished(outputs: Path, settings: Settings) -> None:
+def test_training_finished(outputs: Path, settings: Settings, finding: Finding) -> None:
     manifest = read_manifest(outputs / Folder.ADAPTER)
     assert manifest.settings == settings.train.model_dump(mode="json"), "這個 LoRA 是用別的設定訓練的"
     records = [
@@ -28,10 +29,11 @@ def test_training_finished(outputs: Path, settings: Settings) -> None:
     assert max(record["step"] for record in records) == manifest.results["steps"], "訓練紀錄不完整"
     assert losses[-1] < losses[0], "損失沒有下降"
     assert not list((outputs / Folder.CHECKPOINTS).glob("*")), "還有檢查點：訓練中斷過而沒有跑完"
+    finding.measured(f"{manifest.results['steps']} 步，訓練損失由 {losses[0]:.2f} 降到 {losses[-1]:.2f}")
 
 
 @pytest.mark.spec("TRAIN-2")
-def test_adapter(outputs: Path, settings: Settings) -> None:
+def test_adapter(outputs: Path, settings: Settings, finding: Finding) -> None:
     from safetensors.numpy import load_file
 
     directory = outputs / Folder.ADAPTER
@@ -45,23 +47,27 @@ def test_adapter(outputs: Path, settings: Settings) -> None:
     untrained = [name for name, tensor in tensors.items() if ".lora_B." in name and not tensor.any()]
     assert not untrained, f"{len(untrained)} 個矩陣沒有訓練過，例如 {untrained[:1]}"
     check_files(directory, read_manifest(directory))
+    finding.measured(f"{len(tensors)} 個矩陣都訓練過，秩 {config['r']}，alpha {config['lora_alpha']}")
 
 
 @pytest.mark.spec("TRAIN-3")
-def test_merged_directory(outputs: Path) -> None:
+def test_merged_directory(outputs: Path, finding: Finding) -> None:
     directory = outputs / Folder.EXPORT
     needed = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
     missing = [name for name in [*needed, "chat_template.jinja"] if not (directory / name).is_file()]
     assert not missing, f"缺少 {missing}"
     wrong = failures(check_foreign(directory))
     assert not wrong, wrong[0].detail
-    check_files(directory, read_manifest(directory))
+    manifest = read_manifest(directory)
+    check_files(directory, manifest)
+    finding.measured(f"{len(manifest.files)} 個檔案，SHA-256 都與紀錄相同")
 
 
 @pytest.mark.spec("TRAIN-4")
-def test_transformers_infers(outputs: Path, test_examples: list[Example]) -> None:
+def test_transformers_infers(outputs: Path, test_examples: list[Example], finding: Finding) -> None:
     from titlegen.hub.check import generate_title
 
     title = generate_title(outputs / Folder.EXPORT, test_examples[0].content)
     assert title, "沒有輸出"
     assert not title_violations(title), f"{title!r} 不只是標題"
+    finding.measured(f"一篇文章得到「{title}」")
