@@ -1,12 +1,16 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from titlegen import doctor
 from titlegen.cli import main
 from titlegen.console import EXIT_ERROR
+from titlegen.settings import load_settings
 
 
 def test_importing_the_command_line_loads_no_heavy_package() -> None:
@@ -96,3 +100,39 @@ def test_doctor_reports_what_it_cannot_even_ask(
     assert "MISSING  torch" in out
     assert "unknown without torch" in out
     assert "/no/such directory is neither a directory nor a Hub name" in out
+
+
+@pytest.mark.parametrize(
+    ("total_gib", "state", "shown"),
+    # What a machine of 24 GiB says of itself, and one of 22.
+    [(23.5, "ok", "24 GiB"), (22.0, "missing", "22.0 GiB")],
+)
+def test_doctor_counts_memory_as_people_do(
+    monkeypatch: pytest.MonkeyPatch, total_gib: float, state: str, shown: str
+) -> None:
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=total_gib * 2**30))
+    check = doctor._memory(load_settings(profile="gemma3n-e4b"))
+    assert check.state == state
+    assert check.found.startswith(shown)
+
+
+@pytest.mark.parametrize(("free_gib", "state", "shown"), [(5.0, "ok", "5 GiB"), (4.99, "missing", "4.9 GiB")])
+def test_doctor_shows_no_disk_as_missing_that_looks_enough(
+    monkeypatch: pytest.MonkeyPatch, free_gib: float, state: str, shown: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_gib * 2**30))
+    check = doctor._disk(load_settings())
+    assert check.state == state
+    assert check.found.startswith(shown)
+
+
+@pytest.mark.parametrize(("card_gib", "state"), [(15.6, "ok"), (14.7, "missing")])
+def test_doctor_takes_a_card_of_16_gib_for_one(monkeypatch: pytest.MonkeyPatch, card_gib: float, state: str) -> None:
+    import torch
+
+    card = SimpleNamespace(name="a card", total_memory=card_gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    assert doctor._gpu(load_settings(profile="gemma3n-e4b")).state == state

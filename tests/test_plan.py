@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from titlegen import doctor
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, DataError
@@ -137,6 +138,21 @@ def test_the_settings_of_training_choose_the_pace(change: dict[str, Any], speed:
     assert any(speed in source for source in stage.sources)
 
 
+def test_a_card_needs_what_doctor_says_and_more_is_used_where_it_is() -> None:
+    settings = settings_of("gemma3n-e4b")
+    summed = total(make_plan(settings))
+    # What `titlegen doctor` asks for.
+    assert doctor._GPU_GIB - 1 < summed.gpu_needs_gib <= doctor._GPU_GIB
+    assert summed.gpu_gib == MEASURED["train_e4b.peak_gib_titlegen_pts"]
+    lines = table(settings, make_plan(settings)).splitlines()
+    assert lines[0].split("  ")[-3:] == ["GPU least", "GPU used", "minutes"]
+    (row,) = [line.split() for line in lines if line.startswith("total ")]
+    assert row[-3:-1] == [f"{summed.gpu_needs_gib:.1f}", f"{summed.gpu_gib:.1f}"]
+    # A setting that fixes the rows at a time needs what it uses.
+    fixed = stage_of("train", train={"auto_batch": False})
+    assert fixed.gpu_needs_gib == fixed.gpu_gib
+
+
 def test_a_short_run_is_not_compiled() -> None:
     stage = stage_of("train", data={"limit": 200})
     assert any("not compiled" in source for source in stage.sources)
@@ -247,7 +263,7 @@ def test_the_table_shows_every_figure_and_every_source() -> None:
 def test_small_figures_are_not_shown_as_nothing() -> None:
     settings = settings_of("quickstart")
     row = table(settings, [Stage("a", "x", "y", disk_gib=0.04, host_gib=0.0, gpu_gib=0.06, minutes=12.34)]).splitlines()
-    assert row[1].split() == ["a", "x", "y", "<0.1", "-", "0.1", "12.3"]
+    assert row[1].split() == ["a", "x", "y", "<0.1", "-", "0.1", "0.1", "12.3"]
 
 
 def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

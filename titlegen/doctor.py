@@ -1,5 +1,6 @@
 """Checks of this machine for a profile: what is there, what is missing, and what each problem needs."""
 
+import math
 import os
 import platform
 import shutil
@@ -23,6 +24,7 @@ _DISK_GIB = {"peft": 5, "unsloth": 70}
 # Scoring holds the 16-bit model, 14.6 GiB.
 _GPU_GIB = 16
 _COMMAND_TIMEOUT_S = 20
+# A machine or card that is sold with so much says a little less: 15.6 to 16.0 GiB for 16.
 _MEMORY_SLACK = 0.95
 
 
@@ -119,7 +121,8 @@ def _disk(settings: Settings) -> Check:
     needed = _DISK_GIB[settings.train.backend]
     if free < needed:
         remedy = f"this profile needs {needed} GiB; free some, or choose another disk with --output"
-        return Check("disk", "missing", f"{free:.0f} GiB free at {folder}", remedy)
+        # With a decimal, and never rounded up to what is needed.
+        return Check("disk", "missing", f"{math.floor(free * 10) / 10:.1f} GiB free at {folder}", remedy)
     return Check("disk", "ok", f"{free:.0f} GiB free at {folder}")
 
 
@@ -151,9 +154,9 @@ def _gpu(settings: Settings) -> Check:
     properties = torch.cuda.get_device_properties(0)
     gib = properties.total_memory / 2**30
     found = f"{properties.name}, {gib:.0f} GiB"
-    if _needs_gpu(settings) and gib < _GPU_GIB:
+    if _needs_gpu(settings) and gib < _GPU_GIB * _MEMORY_SLACK:
         remedy = f"scoring Gemma 3n E4B needs {_GPU_GIB} GiB; training alone {MIN_GIB}, with --train.low-memory"
-        return Check("GPU", "missing", found, remedy)
+        return Check("GPU", "missing", f"{properties.name}, {gib:.1f} GiB", remedy)
     return Check("GPU", "ok", found)
 
 

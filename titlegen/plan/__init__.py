@@ -9,8 +9,8 @@ from titlegen.settings import Settings
 
 __all__ = ["Stage", "as_record", "make_plan", "table", "total"]
 
-_HEADER = ("stage", "reads", "writes", "disk GiB", "host GiB", "GPU GiB", "minutes")
-_FIGURES = ("disk_gib", "host_gib", "gpu_gib", "minutes")
+_HEADER = ("stage", "reads", "writes", "disk GiB", "host GiB", "GPU least", "GPU used", "minutes")
+_FIGURES = ("disk_gib", "host_gib", "gpu_least_gib", "gpu_gib", "minutes")
 
 
 def make_plan(settings: Settings, rows: int | None = None) -> list[Stage]:
@@ -39,16 +39,17 @@ def total(stages: Sequence[Stage]) -> Stage:
         host_gib=max(stage.host_gib for stage in stages),
         gpu_gib=max(stage.gpu_gib for stage in stages),
         minutes=sum(stage.minutes for stage in stages),
+        gpu_least_gib=max(stage.gpu_needs_gib for stage in stages),
     )
 
 
 def as_record(settings: Settings, stages: Sequence[Stage]) -> dict[str, Any]:
     """Return the plan for a program: sizes in GiB, times in minutes."""
-    summed = total(stages)._asdict()
+    summed = _record(total(stages))
     return {
         "profile": settings.profile,
         "machine": _machine(settings),
-        "stages": [{**stage._asdict(), "sources": list(stage.sources)} for stage in stages],
+        "stages": [{**_record(stage), "sources": list(stage.sources)} for stage in stages],
         "total": {name: summed[name] for name in _FIGURES},
     }
 
@@ -57,7 +58,7 @@ def table(settings: Settings, stages: Sequence[Stage]) -> str:
     """Return the plan for a person: the stages, then where each figure comes from."""
     rows: list[tuple[str, ...]] = [_HEADER]
     for stage in (*stages, total(stages)):
-        record = stage._asdict()
+        record = _record(stage)
         rows.append((stage.stage, stage.reads, stage.writes, *(_figure(record[name]) for name in _FIGURES)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     words = len(_HEADER) - len(_FIGURES)
@@ -66,8 +67,15 @@ def table(settings: Settings, stages: Sequence[Stage]) -> str:
         left = [cell.ljust(width) for cell, width in zip(row[:words], widths[:words], strict=True)]
         right = [cell.rjust(width) for cell, width in zip(row[words:], widths[words:], strict=True)]
         lines.append("  ".join([*left, *right]))
-    lines += ["", f"Memory is the peak; times are for {_machine(settings)}. Nothing was downloaded or changed.", ""]
+    gpu = find_model(settings.model).on_gpu
+    more = " A card needs the GiB of GPU least; with more, up to GPU used, training is faster." if gpu else ""
+    lines += ["", f"Memory is the peak in GiB; times are for {_machine(settings)}.{more}"]
+    lines += ["Nothing was downloaded or changed.", ""]
     return "\n".join([*lines, *(f"{stage.stage}: {'; '.join(stage.sources)}." for stage in stages)])
+
+
+def _record(stage: Stage) -> dict[str, Any]:
+    return {**stage._asdict(), "gpu_least_gib": stage.gpu_needs_gib}
 
 
 def _machine(settings: Settings) -> str:

@@ -29,6 +29,8 @@ _GGUF_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q6_k": 210
 _GGUF_BYTES |= {"q5_k_m": 0.71, "q4_k_m": 0.61, "q4_k_s": 0.58}
 _DISK = f"disk speed from {cite('push_speed.dd_s')} for 2 GiB"
 _STEPS = f"assumed: {GPU_STEPS_S:.0f} tokens a second and row"
+# With 4-bit weights, everything recomputed and 4 full rows at a time, which auto_batch found on a card of 13 GiB.
+_LEAST = "train_e4b_small.reserved_gib_13gib"
 _NETWORK = f"assumed: {NETWORK_MIB_S:.0f} MiB/s over the network"
 # Of llama.cpp's own working memory beside weights and context.
 _RUNTIME_GIB = 0.5
@@ -46,6 +48,13 @@ class Stage(NamedTuple):
     minutes: float = 0.0
     sources: tuple[str, ...] = ()
     """Where the figures come from: measured, derived or assumed."""
+    gpu_least_gib: float | None = None
+    """GPU memory with which the stage runs nevertheless, more slowly; None when it needs what it uses."""
+
+    @property
+    def gpu_needs_gib(self) -> float:
+        """GPU memory without which the stage does not run."""
+        return self.gpu_gib if self.gpu_least_gib is None else self.gpu_least_gib
 
 
 class Estimator:
@@ -97,6 +106,7 @@ class Estimator:
     def train(self) -> Stage:
         """Return the fit of the adapter."""
         train = self.settings.train
+        least = None
         tokens = self.train_rows * train.num_train_epochs * min(self.articles.tokens, train.max_length)
         # A checkpoint holds the adapter and AdamW's two moments.
         disk = self.adapter_gib * (1 + 3 * train.save_total_limit)
@@ -106,6 +116,7 @@ class Estimator:
         ]
         if self.model.on_gpu:
             speed, gpu, start, origin = self._pace(tokens)
+            least = MEASURED[_LEAST] if train.auto_batch and train.completion_trim and not train.low_memory else None
             host = self.model.gib
             sources += [origin, "host: the base model passes through it"]
         else:
@@ -113,9 +124,10 @@ class Estimator:
             (speed, start, host), gpu = (MEASURED[name] for name in names), 0.0
             sources.append(cite(*names))
         minutes = (start + tokens / speed) / 60
-        return Stage(
+        stage = Stage(
             "train", self._folder(Folder.DATA), self._folder(Folder.ADAPTER), disk, host, gpu, minutes, tuple(sources)
         )
+        return stage._replace(gpu_least_gib=least)
 
     def _pace(self, tokens: float) -> tuple[float, float, float, str]:
         """Return tokens a second, GPU GiB, seconds before the first step, and where they come from."""
@@ -135,7 +147,7 @@ class Estimator:
         peak = "train_e4b_small.load_peak_gib" if train.low_memory else f"train_e4b.peak_gib_{pace}"
         names = (f"train_e4b.tok_s_{pace}", peak, start)
         speed, gpu, seconds = (MEASURED[name] for name in names)
-        smaller = "; a smaller card takes fewer rows at a time or recomputes more (--train.low-memory needs the least)"
+        smaller = f"; a smaller card takes fewer rows at a time or recomputes more, down to {cite(_LEAST)}"
         return speed, gpu, seconds, cite(*names) + (smaller if train.auto_batch and not train.low_memory else "")
 
     def merge(self) -> Stage:
@@ -221,7 +233,7 @@ class Estimator:
         return Stage("deploy", self._folder(Folder.GGUF), server, weights, memory, gpu, minutes, sources)
 
     def evaluate_served(self) -> Stage:
-        """Return scoring what the server answers, while transformers holds the untuned model."""
+        """Return scoring what the server answers."""
         server, reads = self.deploy(), self.settings.serve.model_name
         titles = self.titles * self.settings.evaluate.candidates
         if self.model.on_gpu:
@@ -232,10 +244,8 @@ class Estimator:
         stage = Stage(
             "evaluate served", reads, self._folder(Folder.SERVED_REPORT), minutes=seconds / 60, sources=(source,)
         )
-        if self.settings.evaluate.base_model:
-            minutes = stage.minutes + (disk_minutes(self.model.gib) if self.model.on_gpu else 0.0)
-            stage = self._with_model(stage.stage, reads, Folder.SERVED_REPORT, minutes, (source,))
-        return stage._replace(host_gib=stage.host_gib + server.host_gib, gpu_gib=stage.gpu_gib + server.gpu_gib)
+        # The untuned model's titles are kept from the evaluation before, so that it is not loaded again.
+        return stage._replace(host_gib=stage.host_gib + server.host_gib, gpu_gib=server.gpu_gib)
 
     def _folder(self, name: str) -> str:
         return f"{self.settings.directory / name}/"
