@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from titlegen import hub, manifest, prompt, release, runs, scoring, stages, summary
+from titlegen import hub, manifest, prompt, release, runs, scoring, service, stages, summary
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.data.shorten import load_counter
@@ -115,6 +115,7 @@ def test_a_run_finds_its_base_model_once_and_hashes_no_weights_twice(
         ("export", {"gguf_types": ("q8_0",)}, ["gguf", "evaluate"]),
         ("data", {"workers": 1}, []),
         ("serve", {"temperature": 0.1}, []),
+        ("report", {"language": "zh-TW"}, ["evaluate"]),
     ],
 )
 def test_a_changed_setting_runs_exactly_what_depends_on_it(
@@ -125,6 +126,45 @@ def test_a_changed_setting_runs_exactly_what_depends_on_it(
     scoring.evaluate(Run(changed(settings, stage, **values)))
     assert ran(capsys) == expected
     scoring.evaluate(Run(settings))
+
+
+def test_another_language_or_gate_writes_the_report_anew_and_no_title(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.evaluate(Run(settings))
+    report = settings.directory / "report"
+    titles = (report / "predictions.jsonl").read_bytes()
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("no title is needed again")
+
+    monkeypatch.setattr(scoring, "_titles", refuse)
+    chinese = changed(settings, "report", language="zh-TW")
+    assert scoring.evaluate(Run(chinese)).fresh
+    assert "標題品質報告" in (report / "report.html").read_text(encoding="utf-8")
+    assert (report / "predictions.jsonl").read_bytes() == titles
+    gates = settings.evaluate.gates.model_copy(update={"bleu1": -1.0})
+    assert scoring.evaluate(Run(changed(chinese, "evaluate", gates=gates))).fresh
+    # What was touched is not taken over.
+    with (report / "predictions.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    with pytest.raises(AssertionError, match="no title is needed again"):
+        scoring.evaluate(Run(settings))
+
+
+# huggingface_hub hands a file's content to httpx by a name that httpx gave up.
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+def test_empty_splits_are_pushed_and_not_scored(arguments: dict[str, Any], tmp_path: Path) -> None:
+    data = arguments["data"] | {"test_share": 0.0, "val_share": 0.0}
+    settings = load_settings(**arguments | {"output": tmp_path, "data": data, "hub": {"offline_port": 0}})
+    try:
+        assert release.push(Run(settings))["committed"]
+        assert not release.push(Run(settings))["committed"]
+    finally:
+        service.serve(settings, stop=True)
+    for split in ("test", "val"):
+        with pytest.raises(DataError, match=rf"the {split} split is empty.*--data\.{split}-share"):
+            scoring.evaluate(Run(changed(settings, "evaluate", split=split)))
 
 
 def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(settings: Settings, tmp_path: Path) -> None:
