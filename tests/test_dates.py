@@ -325,12 +325,10 @@ def test_what_is_not_understood_is_counted_with_a_sample_in_every_split_mode(run
     assert results["undated"] == 4
     unknown, ambiguous, absent = results["notes"]
     assert unknown in {
-        f"2 dates are not understood and count as none, such as {sample!r}" for sample in ("昨天", "113/13/45")
+        f"2 dates not understood, counted as none, such as {sample!r}" for sample in ("昨天", "113/13/45")
     }
-    assert ambiguous.startswith(
-        "1 dates have two readings and count as none, such as '3/4/2024'; say --data.date-order"
-    )
-    assert absent == "1 articles have no date"
+    assert ambiguous.startswith("1 date with two readings, counted as none, such as '3/4/2024'; say --data.date-order")
+    assert absent == "1 article without a date"
     card = (directory / "data.md").read_text(encoding="utf-8")
     assert "| not understood | 2 |" in card
     assert "昨天" in card
@@ -338,9 +336,11 @@ def test_what_is_not_understood_is_counted_with_a_sample_in_every_split_mode(run
 
 
 def test_a_time_split_without_a_day_says_what_was_found(run: Prepare) -> None:
-    with pytest.raises(DataError, match=r"no article has a date: 12 dates are not understood .* such as '昨天'; name"):
+    with pytest.raises(
+        DataError, match=r"no article has a date: 12 dates not understood, counted as none, such as '昨天'; name"
+    ):
         run(["昨天"] * 12, split="time")
-    with pytest.raises(DataError, match=r"12 dates have two readings .* say --data\.date-order month-first"):
+    with pytest.raises(DataError, match=r"12 dates with two readings, counted .* say --data\.date-order month-first"):
         run(["3/4/2024"] * 12, split="time")
     dates = ["3/4/2024"] * 8 + ["4/5/2024"] * 2 + ["4/6/2024"] * 2
     directory, _ = run(dates, split="time", date_order="day-first")

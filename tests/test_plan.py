@@ -20,6 +20,7 @@ from titlegen.manifest import write_atomically
 from titlegen.plan import Stage, as_record, make_plan, table, total
 from titlegen.plan.figures import MEASURED, cite
 from titlegen.plan.sizes import count_articles, find_model
+from titlegen.plural import count
 from titlegen.settings import DataSettings, ModelSettings, Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -304,3 +305,16 @@ def test_a_plan_uses_no_network_loads_nothing_heavy_and_writes_nothing(profile: 
     assert result.returncode == 0, result.stderr
     assert "total" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_article_is_no_articles() -> None:
+    stages = make_plan(settings_of("gemma3n-e4b"), 1)
+    sources = "; ".join(source for stage in stages for source in stage.sources)
+    assert "1 article, " in sources
+    assert "1 articles" not in sources
+    assert [count(number, "article") for number in (0, 1, 2, 1200)] == [
+        "0 articles",
+        "1 article",
+        "2 articles",
+        "1,200 articles",
+    ]

@@ -47,6 +47,7 @@ from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, V
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
 from titlegen.prompt import INSTRUCTION, SYSTEM, TEMPLATE, render_prompt
+from titlegen.serve.deploy import _opening, smoke_articles
 from titlegen.serve.endpoint import Endpoint, Patience
 from titlegen.settings import ServeSettings
 
@@ -376,6 +377,13 @@ def test_curl_line_works(export: Export, settings: ServeSettings, tmp_path: Path
         pytest.skip("curl is not installed")
     output = subprocess.run(result["curl"], shell=True, capture_output=True, check=True)  # noqa: S602 - as a user pastes it
     assert json.loads(output.stdout)["response"] == TITLE
+
+
+def test_the_curl_lines_article_ends_with_a_sentence() -> None:
+    for article in smoke_articles():
+        opening = _opening(article)
+        assert opening[-1] in "。！？」"
+        assert 20 < len(opening) <= 200
 
 
 def test_deploying_the_same_again_changes_nothing(

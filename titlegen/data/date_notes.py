@@ -9,6 +9,7 @@ from titlegen.data.date_order import SHAPES, Decision
 from titlegen.data.dates import ABSENT, AMBIGUOUS, FORMS, UNKNOWN
 from titlegen.data.dedup import Rows
 from titlegen.data.stream import Collected
+from titlegen.plural import count
 
 _REASONS = {
     "setting": "as --data.date-order says",
@@ -52,14 +53,14 @@ def describe_dates(dates: Mapping[str, Any]) -> Iterator[str]:
         yield f"dates such as {_sample(order['examples'])} are read {order['order']}, {_REASONS[order['reason']]}"
     if unknown := counts.get(UNKNOWN):
         sample = _sample(unknown["examples"])
-        yield f"{unknown['articles']} dates are not understood and count as none, such as {sample}"
+        yield f"{count(unknown['articles'], 'date')} not understood, counted as none, such as {sample}"
     if ambiguous := counts.get(AMBIGUOUS):
         yield (
-            f"{ambiguous['articles']} dates have two readings and count as none, such as "
+            f"{count(ambiguous['articles'], 'date')} with two readings, counted as none, such as "
             f"{_sample(ambiguous['examples'])}; say --data.date-order month-first, day-first, year-first or roc"
         )
     if (absent := counts.get(ABSENT)) and len(counts) > 1:
-        yield f"{absent['articles']} articles have no date"
+        yield f"{count(absent['articles'], 'article')} without a date"
 
 
 def _sample(examples: Sequence[str]) -> str:

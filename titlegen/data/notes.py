@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from titlegen.data.dedup import Rows
 from titlegen.data.sources import Source
 from titlegen.data.stream import Collected
+from titlegen.plural import count
 
 # A share of the rows from which on something is no accident any more.
 _WARNING_SHARE = 0.03
@@ -32,27 +33,30 @@ def _readings(source: Source) -> Iterator[str]:
     if odd:
         yield f"read {_listed(odd)}"
     if findings.passed_over:
-        yield f"passed over {len(findings.passed_over)} files that are no tables: {_listed(findings.passed_over)}"
-    for what, count in findings.flattened.most_common():
-        yield f"{count} rows: {what.replace(', ', ' taken out of ', 1)}"
-    for text, count in findings.instructions.most_common(_SHOWN_FILES):
-        yield f"{count} articles: the instruction {_shown(text)!r} was taken off"
+        number = count(len(findings.passed_over), "file")
+        yield f"passed over what is no table, {number}: {_listed(findings.passed_over)}"
+    for what, rows in findings.flattened.most_common():
+        yield f"{count(rows, 'row')}: {what.replace(', ', ' taken out of ', 1)}"
+    for text, articles in findings.instructions.most_common(_SHOWN_FILES):
+        yield f"{count(articles, 'article')}: the instruction {_shown(text)!r} was taken off"
 
 
 def _omissions(source: Source, pool: Collected) -> Iterator[str]:
     files = list(source.findings.files)
-    for reason, count in pool.counts.unread_rows.most_common():
+    for reason, rows in pool.counts.unread_rows.most_common():
         part, number = pool.counts.unread[reason][0]
-        yield f"{count} rows left out: {reason}, first {files[part]}, number {number}"
+        yield f"{count(rows, 'row')} left out: {reason}, first {files[part]}, number {number}"
 
 
 def _identities(pool: Collected, repeated: int, ambiguous: Rows) -> Iterator[str]:
     rows = max(pool.counts.rows, 1)
     if repeated > _WARNING_SHARE * rows:
-        yield f"warning: duplicate_id left out {repeated} of {rows} rows; see whether the id column names articles"
+        of_rows = f"{repeated} of {count(rows, 'row')}"
+        yield f"warning: duplicate_id left out {of_rows}; see whether the id column names articles"
     if len(ambiguous):
         sample = json.loads(pool.lines[int(ambiguous[0])])["id"]
-        yield f"warning: {len(ambiguous)} articles share their id with others, such as {_shown(sample)!r}; all are kept"
+        articles = count(len(ambiguous), "article")
+        yield f"warning: {articles} with an id that others have, such as {_shown(sample)!r}; all are kept"
 
 
 def _shown(text: str) -> str:

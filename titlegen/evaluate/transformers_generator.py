@@ -9,6 +9,7 @@ from titlegen.errors import ConfigError, ExportError
 from titlegen.evaluate.generate import Advance, unwatched
 from titlegen.metrics.ranking import candidate_temperature, describe_candidates, rank_titles
 from titlegen.models import fingerprint
+from titlegen.plural import count
 from titlegen.prompt import STOP, render_prompt
 from titlegen.settings import EvaluateSettings
 from titlegen.train.decode import TitleDecoder
@@ -100,7 +101,8 @@ class TransformersGenerator:
                 drafts |= zip(batch, self._draft([prompts[index] for index in batch], advance), strict=True)
             except torch.OutOfMemoryError as error:
                 raise ConfigError(
-                    f"the GPU has too little memory for {len(batch)} articles at a time; lower --evaluate.batch-size"
+                    f"the GPU has too little memory for {count(len(batch), 'article')} at a time; "
+                    "lower --evaluate.batch-size"
                 ) from error
         return [drafts[index][rank_titles(drafts[index], content)[0]] for index, content in enumerate(contents)]
 
