@@ -43,17 +43,17 @@ def main() -> None:
     full = [dataclasses.replace(example, content=whole[example.title]) for example in examples]
     found = {name: evaluate(full, written, settings).statistics for name, written in titles.items()}
     metrics = {f"{name}_tokens": statistics.mean(map(count, texts)) for name, texts in articles.items()}
-    for name, difference in compare_scores(found["whole"], found["trained"], settings.resamples, settings.seed).items():
+    for name, difference in compare_scores(found["trained"], found["whole"], settings.resamples, settings.seed).items():
         if name in _SHOWN:
-            metrics[f"{name}_difference"] = difference.value
-            metrics |= {f"{name}_difference_low": difference.low, f"{name}_difference_high": difference.high}
+            metrics[f"{name}_gain"] = difference.value
+            metrics |= {f"{name}_gain_low": difference.low, f"{name}_gain_high": difference.high}
     metrics["equal_titles"] = sum(a == b for a, b in zip(titles["whole"], titles["trained"], strict=True)) / len(full)
     path = write_result(
         "content_length",
         metrics,
         f"{len(full)} test articles of the embedded corpus, the merged quickstart model, greedy: scores of titles for "
-        f"whole articles minus those for articles cut to the {budget} tokens that the model was trained with, with 95% "
-        "intervals over the same articles; equal_titles: share of articles with the same title either way.",
+        f"articles cut to the {budget} tokens that the model was trained with, minus those for whole articles, with "
+        "95% intervals over the same articles; equal_titles: share of articles with the same title either way.",
         "torch",
         "transformers",
     )
