@@ -22,7 +22,7 @@ from titlegen.data import Example, load_split, prepare
 from titlegen.data.card import bin_edges, render_card, summarise
 from titlegen.data.dedup import Clusters, jaccard, join_similar, rows_per_band, shingle_hashes, shingle_set, sign
 from titlegen.data.example import SPLITS
-from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS, is_simplified
+from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS
 from titlegen.data.shorten import STRATEGIES, load_counter, sentence_ranks, shorten, title_coverage
 from titlegen.data.sources import Row
 from titlegen.data.stream import _portable, clean_chunk, clean_chunks
@@ -189,13 +189,7 @@ def test_a_first_line_that_repeats_the_title_goes() -> None:
 
 
 SIMPLIFIED = "台湾积体电路公司宣布扩大投资，将于明年兴建两座新厂，预计创造数千个就业机会，县市政府表示欢迎。"
-TRADITIONAL = "臺灣積體電路公司宣佈擴大投資，將於明年興建兩座新廠，預計創造數千個就業機會，縣市政府表示歡迎。"
-
-
-def test_simplified_text_is_told_from_traditional() -> None:
-    assert is_simplified(SIMPLIFIED)
-    assert not is_simplified(TRADITIONAL)
-    assert not is_simplified("皇后里的干貝與台式面具，只准乘用")
+TRADITIONAL = "台灣積體電路公司宣布擴大投資，將於明年興建兩座新廠，預計創造數千個就業機會，縣市政府表示歡迎。"
 
 
 @pytest.mark.parametrize(("script", "content"), [("convert", TRADITIONAL), ("keep", SIMPLIFIED), ("drop", None)])
@@ -205,6 +199,33 @@ def test_simplified_text_is_converted_kept_or_dropped(script: str, content: str 
     assert [json.loads(line)["content"] for line in chunk.lines] == ([content] if content else [])
     assert chunk.counts.dropped["simplified"] == (content is None)
     assert chunk.counts.converted == (script == "convert")
+    assert set(chunk.counts.scripts) == ({"title converted", "content converted"} if script == "convert" else set())
+
+
+def test_a_simplified_title_over_a_traditional_body_is_converted_and_shown(run: Run) -> None:
+    rows = [article(number) for number in range(30)] + [article(40, title="图书馆换新灯具 每年省电四万度")]
+    directory, results = run(rows)
+    assert "圖書館換新燈具 每年省電四萬度" in {example.title for example in all_examples(directory)}
+    assert results["converted_from_simplified"] == 1
+    (note,) = results["notes"]
+    assert note == (
+        "1 article: the title is converted from Simplified Chinese, such as "
+        "'图书馆换新灯具 每年省电四万度 → 圖書館換新燈具 每年省電四萬度'"
+    )
+    card = (directory / "data.md").read_text(encoding="utf-8")
+    assert "| title converted | 1 | 图书馆换新灯具 每年省电四万度 → 圖書館換新燈具 每年省電四萬度 |" in card
+    dropped_title, _ = run(rows, script="drop")
+    assert len(all_examples(dropped_title)) == 30
+
+
+def test_boilerplate_in_simplified_characters_goes_too() -> None:
+    body = article(1)["content"]
+    chunk = clean_chunk(
+        [row(title="快讯／图书馆换新灯具", content=f"（记者余小明／台北报导）图书馆换新。{body}")], DataSettings(), None
+    )
+    (line,) = map(json.loads, chunk.lines)
+    assert line["title"] == "圖書館換新燈具"
+    assert line["content"] == f"圖書館換新。{body}"
 
 
 def test_control_tokens_of_an_article_do_not_reach_the_splits(run: Run) -> None:

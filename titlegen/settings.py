@@ -67,7 +67,7 @@ class DataSettings(Stage):
     max_title_chars: Annotated[int, Field(ge=1)] = 60
     """Longest title kept, characters after cleaning."""
     script: Literal["convert", "drop", "keep"] = "convert"
-    """What happens to Simplified Chinese: convert it with OpenCC, drop the row, or keep it."""
+    """What happens to Simplified Chinese: convert it to what Taiwan writes, drop the row, or keep it."""
     near_duplicate: Share = specification.NEAR_DUPLICATE
     """Jaccard similarity of character 5-grams from which two articles count as the same."""
     max_content_tokens: Annotated[int, Field(ge=16)] = 1536

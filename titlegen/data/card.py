@@ -30,6 +30,7 @@ def write_card(directory: Path, results: Mapping[str, Any], pool: Collected, row
     }
     card = {
         **results,
+        "scripts": _rules(counts.scripts),
         "rules": {"content": _rules(counts.content_rules), "title": _rules(counts.title_rules)},
         "length_chars": {name: summarise(histogram) for name, histogram in lengths.items()},
     }
@@ -92,10 +93,13 @@ def render_card(card: Mapping[str, Any]) -> str:
         "# Data card",
         paragraphs["source"],
         paragraphs["counts"],
+        *(f"- {_escape(note)}" for note in card["notes"]),
         *_reading(card["read"]),
         "## Steps",
         _table(("step", "in", "dropped", "out"), [(s["step"], s["in"], s["dropped"], s["out"]) for s in card["steps"]]),
-        *_dates(card["dates"], card["notes"]),
+        "## Dates",
+        _dates(card["dates"]),
+        *_scripts(card["scripts"]),
         "## Leaks",
         paragraphs["leaks"],
         "## Lengths, characters",
@@ -114,14 +118,13 @@ def render_card(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _dates(dates: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
-    """Return how the dates were written and read; nothing for a source without any."""
+def _dates(dates: Mapping[str, Any]) -> str:
+    """Return how the dates were written and read."""
     rows = [
         (form["form"], form["articles"], " · ".join(_escape(text) for text in form["examples"]))
         for form in dates["forms"]
     ]
-    table = _table(("written", "articles", "examples"), rows)
-    return ["## Dates", *([_escape(f"{'; '.join(notes)}.")] if notes else []), table]
+    return _table(("written", "articles", "examples"), rows)
 
 
 def _reading(read: Mapping[str, Any]) -> list[str]:
@@ -137,6 +140,15 @@ def _reading(read: Mapping[str, Any]) -> list[str]:
     passed = f"; {len(read['passed_over'])} passed over, which are no tables" if read["passed_over"] else ""
     table = _table(("what", "rows"), [(_escape(what[:_EXAMPLE_CHARS]), count) for what, count in rows])
     return ["## Reading", f"Files or splits: {files}{passed}.", *([table] if rows else [])]
+
+
+def _scripts(scripts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what was in Simplified characters; nothing when nothing was."""
+    rows = [
+        (what, count["articles"], " · ".join(_escape(text) for text in count["examples"]))
+        for what, count in scripts.items()
+    ]
+    return ["## Simplified Chinese", _table(("what", "articles", "examples"), rows)] if rows else []
 
 
 def _rule_table(rules: Mapping[str, Mapping[str, Any]]) -> str:

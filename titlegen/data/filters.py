@@ -2,15 +2,15 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from titlegen.data.cells import describe
 from titlegen.data.dates import Reading, read_date
 from titlegen.data.sources import Row
 from titlegen.settings import DataSettings
-from titlegen.text import Removals, clean_content, clean_title
+from titlegen.text import Converted, Removals, clean_content, clean_title, convert_article, is_simplified
 from titlegen.text.sentences import split_sentences
 
 # Longer than any article; what follows is a dump of something else, and would cost time in every step.
@@ -30,6 +30,8 @@ REASONS = (
     "title_copies_lead",
     "title_over_token_budget",
 )
+# Rules that bring characters to light which the raw text did not have.
+_DECODING = frozenset({"html_entity", "mojibake", "literal_escape"})
 _MIN_HAN_SHARE = 0.4
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]+")
@@ -45,25 +47,33 @@ class Clean:
     source: str
     date: Reading
     id: str | None
-    converted: bool = False
-    """Whether Simplified Chinese was converted."""
+    scripts: Mapping[str, Converted] = field(default_factory=dict)
+    """What was converted from Simplified Chinese, by title and content."""
 
 
 def clean_row(row: Row, settings: DataSettings, content_removals: Removals, title_removals: Removals) -> Clean | str:
     """Return the clean row, or one of ``REASONS`` when it is dropped."""
     if reason := unreadable(row):
         return reason
-    title = clean_title(row.title, title_removals)
-    content = drop_title_line(clean_content(row.content, content_removals), title, content_removals)
-    clean = Clean(content, title, _source_name(row.source), read_date(row.date), _usable_id(row.id))
+    raw_title, raw_content = Converted(row.title), Converted(row.content)
+    if settings.script == "convert":
+        # Before cleaning, whose rules know a byline or a label by its Traditional characters.
+        raw_title, raw_content = convert_article(row.title, row.content)
+    title = clean_title(raw_title.text, title_removals)
+    content = clean_content(raw_content.text, content_removals)
+    if settings.script == "convert" and not _DECODING.isdisjoint({*title_removals.pieces, *content_removals.pieces}):
+        late_title, late_content = convert_article(title, content)
+        title, content = late_title.text, late_content.text
+        raw_title, raw_content = raw_title.or_else(late_title), raw_content.or_else(late_content)
+    content = drop_title_line(content, title, content_removals)
     if not (content and title):
         return "empty_after_cleaning"
     if not is_chinese(content):
         return "not_chinese"
-    if settings.script != "keep" and is_simplified(title + content):
-        if settings.script == "drop":
-            return "simplified"
-        clean = replace(clean, content=to_traditional(content), title=to_traditional(title), converted=True)
+    if settings.script == "drop" and (is_simplified(title) or is_simplified(content)):
+        return "simplified"
+    scripts = {"title": raw_title, "content": raw_content}
+    clean = Clean(content, title, _source_name(row.source), read_date(row.date), _usable_id(row.id), scripts)
     return failed_bound(clean, settings) or clean
 
 
@@ -124,48 +134,6 @@ def is_chinese(text: str) -> bool:
     return han >= _MIN_HAN_SHARE * len(head) or 0 < sum(map(len, _LETTERS.findall(head))) * _MIN_HAN_SHARE <= han
 
 
-def is_simplified(text: str) -> bool:
-    """Return whether a text is written in Simplified rather than Traditional characters."""
-    simplified, traditional = _script_patterns()
-    head = text[:1000]
-    found = len(simplified.findall(head))
-    return found > 0 and found > len(traditional.findall(head))
-
-
-def to_traditional(text: str) -> str:
-    """Return a Simplified text in the characters that Taiwan uses; words are not replaced."""
-    return str(_converter("s2tw").convert(text))
-
-
-@cache
-def _converter(name: str) -> Any:
-    import opencc
-
-    return opencc.OpenCC(name)
-
-
-@cache
-def _script_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return patterns of the characters that only Simplified, and only Traditional text has.
-
-    A character of Big5 (后, 里, 台) may stand in Traditional text, whatever OpenCC would make of it.
-    """
-    every = [chr(code) for code in range(0x4E00, 0xA000)]
-    traditional = _converter("s2t").convert("\n".join(every)).split("\n")
-    simplified = _converter("t2s").convert("\n".join(every)).split("\n")
-    only_simplified = [c for c, t in zip(every, traditional, strict=True) if c != t and not _in_big5(c)]
-    only_traditional = [c for c, s in zip(every, simplified, strict=True) if c != s and _in_big5(c)]
-    return re.compile(f"[{''.join(only_simplified)}]"), re.compile(f"[{''.join(only_traditional)}]")
-
-
-def _in_big5(character: str) -> bool:
-    try:
-        character.encode("big5")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _letters(text: str) -> str:
     return _NOT_WORD.sub("", text)
 
@@ -193,4 +161,6 @@ def digest_hex(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return a text with U+XXXX in place of what cannot be printed or written: control characters, surrogates."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else f"U+{ord(c):04X} " for c in text)

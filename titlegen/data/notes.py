@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from titlegen.data.dedup import Rows
 from titlegen.data.sources import Source
-from titlegen.data.stream import Collected
+from titlegen.data.stream import Collected, Counts
 from titlegen.plural import count
 
 # A share of the rows from which on something is no accident any more.
@@ -23,7 +23,12 @@ def describe_findings(source: Source, pool: Collected, repeated: int, ambiguous:
         repeated: rows that were left out for their id.
         ambiguous: rows whose id other articles have, too.
     """
-    return [*_readings(source), *_omissions(source, pool), *_identities(pool, repeated, ambiguous)]
+    return [
+        *_readings(source),
+        *_omissions(source, pool),
+        *_identities(pool, repeated, ambiguous),
+        *_conversions(pool.counts),
+    ]
 
 
 def _readings(source: Source) -> Iterator[str]:
@@ -57,6 +62,14 @@ def _identities(pool: Collected, repeated: int, ambiguous: Rows) -> Iterator[str
         sample = json.loads(pool.lines[int(ambiguous[0])])["id"]
         articles = count(len(ambiguous), "article")
         yield f"warning: {articles} with an id that others have, such as {_shown(sample)!r}; all are kept"
+
+
+def _conversions(counts: Counts) -> Iterator[str]:
+    for what, found in sorted(counts.scripts.items()):
+        sample = _shown(found.examples[0][1])
+        part, _, kind = what.partition(" ")
+        does = "is converted from Simplified Chinese" if kind == "converted" else "has lines in both scripts"
+        yield f"{count(found.articles, 'article')}: the {part} {does}, such as {sample!r}"
 
 
 def _shown(text: str) -> str:

@@ -71,10 +71,9 @@ def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> di
         late = set(settle(pool.days, pool.date_forms, pool.date_choices, orders).tolist())
         kept = deduplicate(pool, settings)
         dates = count_dates(pool, kept.rows, orders)
-        notes = describe_findings(source, pool, kept.dropped["duplicate_id"], kept.ambiguous)
-        notes += describe_dates(dates)
+        on_dates = list(describe_dates(dates))
         if settings.split == "time" and (pool.days[kept.rows] == UNDATED).all():
-            raise DataError(_no_dates(notes))
+            raise DataError(_no_dates(on_dates))
         splits = split_rows(pool.days[kept.rows], pool.digests[kept.rows], settings, _drops(pool, kept))
         splits = {name: kept.rows[places] for name, places in splits.items()}
         shared = _shared_ids(pool, kept.rows)
@@ -82,7 +81,8 @@ def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> di
         sizes = {name: _write_lines(directory / f"{name}.jsonl", parts) for name, parts in written.items()}
         write_dataset(directory, Path(folder))
         results = _results(source, pool, kept, sizes, settings)
-        results |= {"dates": dates, "notes": notes}
+        findings = describe_findings(source, pool, kept.dropped["duplicate_id"], kept.ambiguous)
+        results |= {"dates": dates, "notes": [*findings, *on_dates]}
         results["coverage"] = compare_strategies(pool, kept.rows, settings, tokenizer_file)
         write_card(directory, results, pool, kept.rows)
     return results

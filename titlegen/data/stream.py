@@ -77,6 +77,8 @@ class Counts:
     """Of these, what did not fit the token budget."""
     content_rules: dict[str, RuleCount] = field(default_factory=dict)
     title_rules: dict[str, RuleCount] = field(default_factory=dict)
+    scripts: dict[str, RuleCount] = field(default_factory=dict)
+    """Titles and contents that were converted, or hold both scripts."""
     orders: OrderCounts = field(default_factory=OrderCounts)
     date_examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """For each form, and each shape of ambiguous dates, a few values with their digests, sorted."""
@@ -99,7 +101,11 @@ class Counts:
             self.unread[reason] = sorted([*self.unread.get(reason, ()), *places])[:_EXAMPLES]
         self.raw_content_chars.update(other.raw_content_chars)
         self.raw_title_chars.update(other.raw_title_chars)
-        for mine, theirs in ((self.content_rules, other.content_rules), (self.title_rules, other.title_rules)):
+        for mine, theirs in (
+            (self.content_rules, other.content_rules),
+            (self.title_rules, other.title_rules),
+            (self.scripts, other.scripts),
+        ):
             for name, count in theirs.items():
                 mine.setdefault(name, RuleCount()).add(count)
 
@@ -214,7 +220,7 @@ def _clean_one(row: Row, settings: DataSettings, counts: Counts, count_tokens: C
     _count_rules(counts.title_rules, title_removals)
     if isinstance(clean, str):
         return clean
-    counts.converted += clean.converted
+    _count_scripts(counts, clean)
     if count_tokens and not fits(clean.title, settings.max_title_tokens, count_tokens):
         return "title_over_token_budget"
     return clean
@@ -227,6 +233,21 @@ def _count_date(counts: Counts, value: Any, reading: Reading) -> None:
     text = printable((value if isinstance(value, str) else _REPR.repr(value))[:_DATE_CHARS])
     key = f"{AMBIGUOUS} {reading.shape}" if reading.form == AMBIGUOUS else reading.form
     counts.date_examples[key] = _add_example(counts.date_examples.get(key, []), text)
+
+
+def _count_scripts(counts: Counts, clean: Clean) -> None:
+    counts.converted += any(script.example for script in clean.scripts.values())
+    for part, script in clean.scripts.items():
+        if script.example:
+            _count_script(counts, f"{part} converted", script.example)
+        if script.mixed:
+            _count_script(counts, f"{part} in both scripts", script.mixed)
+
+
+def _count_script(counts: Counts, what: str, example: str) -> None:
+    count = counts.scripts.setdefault(what, RuleCount())
+    count.articles += 1
+    count.examples = _add_example(count.examples, printable(example))
 
 
 def _count_rules(rules: dict[str, RuleCount], removals: Removals) -> None:

@@ -1,6 +1,19 @@
-"""Plain article text out of what news sites and press offices publish: cleaning, sentences and token budgets."""
+"""Plain article text out of what news sites and press offices publish: cleaning, script, sentences, token budgets."""
 
 from titlegen.text.clean import Removals, clean_content, clean_title, rule_names
+from titlegen.text.script import Converted, convert_article, is_simplified, to_traditional
 from titlegen.text.sentences import first_line, split_sentences, trim_to_tokens
 
-__all__ = ["Removals", "clean_content", "clean_title", "first_line", "rule_names", "split_sentences", "trim_to_tokens"]
+__all__ = [
+    "Converted",
+    "Removals",
+    "clean_content",
+    "clean_title",
+    "convert_article",
+    "first_line",
+    "is_simplified",
+    "rule_names",
+    "split_sentences",
+    "to_traditional",
+    "trim_to_tokens",
+]
