@@ -85,6 +85,18 @@ CONTENT_CASES = [
     ("empty_brackets", "市府（ ）說明「」。", "市府說明。"),
     ("dangling_mark", f"，籲請市民利用。\n{BODY}", f"籲請市民利用。\n{BODY}"),
     ("dangling_end", f"{BODY}更多活動：", f"{BODY}更多活動"),
+    ("literal_escape", r"第一段。\n\n第二段。\r\n第三段。\n", "第一段。\n第二段。\n第三段。"),
+    ("literal_escape", r"買iPhone 15\n第二段\t完，他說\"好\"。", '買iPhone 15\n第二段 完，他說"好"。'),
+    ("literal_escape", r"\u53f0\u5317\u3000下雨\ud83d\ude00\xa0了", "台北 下雨 了"),
+    ("literal_escape", r"第一段\\n\\n第二段", "第一段\n第二段"),
+    ("html_entity", "第一段&nbsp&amp;nbsp;完", "第一段 完"),
+    ("html_hidden", f"<figure><img src=a><figcaption>圖為現場。</figcaption></figure><p>{BODY}</p>", BODY),
+    ("html_cell", "<table><tr><td>甲</td><td>乙</td></tr></table>", "甲 乙"),
+    ("html_tag", f"<![CDATA[{BODY}]]>", BODY),
+    ("html_block_tag", f'<div class="a"><p>{BODY}</p><P style="x">第二段。</P><p></p></div>', f"{BODY}\n第二段。"),
+    ("site_name", f"{BODY}\n滯洪池完工 | 生活 | 聯合新聞網", f"{BODY}\n滯洪池完工"),
+    ("filler", "王小明（圖）今天（有影片）到場。", "王小明今天到場。"),
+    ("empty_brackets", "市府（【〔 〕】、）說明。", "市府說明。"),
 ]
 
 # What a rule must leave alone.
@@ -129,11 +141,16 @@ KEPT = [
     ("filler", "（更新版）與（影片中的男子）"),
     ("empty_brackets", "函數f(x)與「空」"),
     ("dangling_mark", "提醒三點：\n一、量體溫。"),
+    ("literal_escape", r"檔案在C:\new\text與D:\資料\new，程式用「\n」換行"),
+    ("emoji", "五★攤商進駐，我♥台灣，米其林3★ 摘星"),
+    ("site_name", "書市觀察｜紙本銷量連三年下滑 出版社改推週刊"),
+    ("site_name", "我的鄉愁｜台灣第一個新聞網"),
+    ("byline", "台灣新聞記者協會（記者協會）發表聲明"),
 ]
 
 TITLE_CASES = [
     ("title_line_break", "黃偉哲視察\n盼早日完工", "黃偉哲視察 盼早日完工"),
-    ("site_name", "黃偉哲視察 盼早日完工 ｜ 公視新聞網 PNN", "黃偉哲視察 盼早日完工"),
+    ("title_site_suffix", "黃偉哲視察 盼早日完工 ｜ 公視新聞網 PNN", "黃偉哲視察 盼早日完工"),
     ("title_site_suffix", "黃偉哲視察 盼早日完工 - 自由時報電子報", "黃偉哲視察 盼早日完工"),
     ("title_site_suffix", "黃偉哲視察 盼早日完工 公視新聞網", "黃偉哲視察 盼早日完工"),
     ("title_label", "快訊／台南停電 台電搶修", "台南停電 台電搶修"),
@@ -144,7 +161,92 @@ TITLE_CASES = [
     ("repeated_punctuation", "快來報名！！", "快來報名！"),
     ("space", "疫情趨緩  南市放寬", "疫情趨緩 南市放寬"),
     ("html_entity", "AI &times; Robot 登場", "AI × Robot 登場"),
+    ("html_entity", "漁港連三天停電 &nbsp;", "漁港連三天停電"),
+    ("byline", "國際中心／綜合報導 颱風來襲", "颱風來襲"),
+    ("credit", "颱風來襲 北部停課（攝影／王大明）", "颱風來襲 北部停課"),
+    ("empty_brackets", "颱風來襲【】北部停課", "颱風來襲北部停課"),
 ]
+HEADLINE = "颱風來襲 北部停課"
+# Sites and sections behind a headline, or in front of it; labels in front, or at its end.
+AROUND = [
+    *"""
+{} - 生活 - 自由時報電子報
+{} | 要聞
+{}│TVBS新聞網
+{} | 政治快訊 | 要聞 | 聯合新聞網
+{} | ETtoday生活新聞 | ETtoday新聞雲
+{} - 政治 - 中時新聞網
+{} | 生活 | 中央社 CNA
+{}｜健康
+{} – Yahoo奇摩新聞
+{} — 風傳媒
+{}_鏡週刊
+{} － 三立新聞網SETN.COM
+{}（中央社）
+{}-自由時報
+{} | TVBS新聞網 | LINE TODAY
+{} | 香港01
+{}｜明報新聞網
+{} | 娛樂 | NOWnews今日新聞
+{}【民視】
+{} ETtoday新聞雲
+{} | The News Lens 關鍵評論網 | TNL
+{} | 公視新聞網 PNN
+{}丨東網
+{} » 匯流新聞網
+TVBS新聞網 | {}
+【中時新聞網】{}
+快訊／{}
+獨家》{}
+快訊！{}
+★快訊★{}
+〔快訊〕{}
+圖／{}
+快訊 {}
+【快訊】【獨家】{}
+（影）{}
+LIVE／{}
+不斷更新／{}
+最新消息｜{}
+快訊／獨家／{}
+{}（圖）
+{}(影)
+{}【更新】
+【影片】{}（有影片） | 生活 | 聯合新聞網
+""".strip("\n").split("\n"),
+    *("快訊／{}" + " | 要聞" * 30, "快訊／" * 30 + "{}" + "│TVBS新聞網" * 30, "【" * 20 + "快訊" + "】" * 20 + "{}"),
+]
+KEPT_TITLES = """
+返鄉記｜小鎮青年募資辦日報
+書市觀察｜紙本銷量連三年下滑 出版社改推週刊
+傳產轉型｜電鍍廠老闆改做環保雜誌
+我的鄉愁｜台灣第一個新聞網
+國際媒體看台灣｜BBC 如何報導
+總統受訪 鏡週刊
+柯文哲開告 自由時報
+颱風來襲 - 生活
+五★攤商進駐夜市 業績看漲
+攝影｜春日櫻花展開幕
+整理／各國防疫措施一次看
+民眾恐慌／媒體不實報導 引發爭議
+《影》入圍金馬獎 張藝謀新片登台
+中視新聞全球報導
+社論／能源轉型的代價
+美股四大指數-道瓊上漲
+COVID-19-台灣
+專訪／黃偉哲：今年拚完工
+〈慢慢變臺南〉開唱
+A-Lin開唱 T-ara來台
+更新設備 即時監控水位
+圖書館｜青年的家
+A|B兩隊交手
+TVBS新聞網
+快訊
+【快訊】
+（中央社）
+要聞
+影
+""".strip().split("\n")
 
 # Pieces of every kind of boilerplate, for hypothesis to build articles of.
 FRAGMENTS = [before for _, before, _ in CONTENT_CASES + TITLE_CASES] + [text for _, text in KEPT]
@@ -188,6 +290,39 @@ def test_a_title_rule_removes_its_boilerplate(rule: str, before: str, after: str
 )
 def test_a_title_keeps_the_space_between_clauses_and_its_marks(title: str) -> None:
     assert clean_title(title) == title
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_sites_sections_and_labels_around_a_headline_go(around: str) -> None:
+    assert clean_title(around.format(HEADLINE)) == HEADLINE
+
+
+@pytest.mark.parametrize("title", KEPT_TITLES)
+def test_what_belongs_to_a_headline_stays(title: str) -> None:
+    assert clean_title(title) == title
+
+
+def test_a_picture_goes_though_it_is_made_of_a_sign() -> None:
+    assert clean_title("台南★★熱賣 感謝⚠️大家❤️支持1️⃣") == "台南熱賣 感謝大家支持1"
+
+
+titles = st.lists(
+    st.sampled_from(
+        [*AROUND, *KEPT_TITLES, *(text for _, text, _ in TITLE_CASES), "", " ", "|", "【", "】", "（", "）"]
+    ),
+    min_size=1,
+    max_size=4,
+).map(lambda parts: "".join(part.replace("{}", HEADLINE) for part in parts))
+
+
+@given(titles)
+@settings(max_examples=500, deadline=None)
+def test_a_headline_is_never_emptied(title: str) -> None:
+    removals = Removals()
+    cleaned = clean_title(title, removals)
+    assert bool(re.search(r"\w", cleaned)) == bool(re.search(r"\w", title))
+    assert clean_title(cleaned) == cleaned
+    assert UNSETTLED not in removals.pieces
 
 
 def test_every_rule_has_a_positive_case() -> None:
@@ -262,6 +397,13 @@ REPEATED = [
         "，、",
         "!?",
         "\n|",
+        "|TVBS",
+        " - 生活",
+        "快訊／",
+        "【民視】",
+        "\\n",
+        "五★",
+        "（【】",
     ),
     *(
         "電話：",

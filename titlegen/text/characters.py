@@ -29,6 +29,10 @@ _EMOJI = (
 _UNUSABLE = (
     "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffc-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff"
 )
+# Signs that also stand inside words, as plain text: 五★攤商, 我♥台灣. A variation selector makes pictures of them.
+_SIGN_IN_WORD = re.compile(
+    r"(?<=[^\W_])[★☆♥♡❤♀♂♪♫♨☯✓✔✕✖✗✘](?=[^\W_])|(?<=[0-9０-９一二三四五六七八九十])[★☆](?!\ufe0f)"
+)
 _SPACES = (
     "\t\v\f\x1c\x1d\x1e\x1f\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
     "\u3000"
@@ -80,6 +84,11 @@ def _unify(match: re.Match[str]) -> str:
     return plain if len(plain) == 1 else match[0]
 
 
+def _drop_emoji(match: re.Match[str]) -> str:
+    sign = _SIGN_IN_WORD.match(match.string, match.start())
+    return match[0] if sign and sign.end() == match.end() else ""
+
+
 def _drop_separator(line: str) -> str:
     return "" if len(line) >= _SEPARATOR_CHARS and not line.strip(_SEPARATORS) else line
 
@@ -95,6 +104,13 @@ def _shorten_marks(match: re.Match[str]) -> str:
 CHARACTER_RULES: tuple[AnyRule, ...] = (
     FunctionRule(name="mojibake", function=_fix_encoding, odd_only=True),
     Rule(name="line_break", pattern=re.compile("\r\n?|[\x85\u2028\u2029]"), replacement="\n", odd_only=True),
+    # Before what is invisible goes: that makes one picture of several, or of a sign.
+    Rule(
+        name="emoji",
+        pattern=re.compile(f"[{_EMOJI}][{_EMOJI}\u200d\ufe0e\ufe0f]*"),
+        replacement=_drop_emoji,
+        odd_only=True,
+    ),
     Rule(name="invisible", pattern=re.compile(f"[{_INVISIBLE}]"), odd_only=True),
     Rule(name="unusable_character", pattern=re.compile(f"[{_UNUSABLE}]"), odd_only=True),
     # Kangxi radicals and compatibility forms look like the plain character but are other tokens.
@@ -104,7 +120,6 @@ CHARACTER_RULES: tuple[AnyRule, ...] = (
         replacement=_unify,
         odd_only=True,
     ),
-    Rule(name="emoji", pattern=re.compile(f"[{_EMOJI}]+"), odd_only=True),
     Rule(
         name="space",
         pattern=re.compile(f"[ {_SPACES}]{{2,}}|[{_SPACES}]"),
@@ -124,12 +139,39 @@ CHARACTER_RULES: tuple[AnyRule, ...] = (
     Rule(name="repeated_punctuation", pattern=re.compile(f"{_MARK}{_MARK}+"), replacement=_shorten_marks),
 )
 
+_EMPTY = re.compile(rf"[{OPEN}「『《][ ，、：:；]{{0,4}}[{CLOSE}」』》]")
+_OPENED, _CLOSED = "（(〔［[【〈「『《", "）)〕］]】〉」』》"
+_BLANK, _MOST_BLANKS = " ，、：:；", 4
+
+
+def _drop_empty_brackets(text: str) -> tuple[str, list[str]]:
+    """Drop brackets around nothing, and those around them, in one walk."""
+    if not _EMPTY.search(text):
+        return text, []
+    kept: list[str] = []
+    opened: list[int] = []
+    pieces: list[str] = []
+    for char in text:
+        if char in _OPENED:
+            opened.append(len(kept))
+        elif char in _CLOSED and opened and len(kept) - opened[-1] <= _MOST_BLANKS + 1:
+            place = opened.pop()
+            if all(blank in _BLANK for blank in kept[place + 1 :]):
+                pieces.append("".join([*kept[place:], char]))
+                del kept[place:]
+                continue
+        elif char not in _BLANK:
+            opened.clear()
+        kept.append(char)
+    return "".join(kept), pieces
+
+
 _DANGLING = "，、；：。:,;|｜／/"
 _OPENING = "（(【〔「『"
 
 # What other rules leave behind; they come last.
 REMNANT_RULES: tuple[AnyRule, ...] = (
-    Rule(name="empty_brackets", pattern=re.compile(rf"[{OPEN}「『《][ ，、：:；]{{0,4}}[{CLOSE}」』》]")),
+    FunctionRule(name="empty_brackets", function=_drop_empty_brackets),
     LineRule(name="dangling_mark", function=lambda line: line.lstrip(_DANGLING).rstrip(_OPENING).strip()),
     FunctionRule(name="dangling_end", function=lambda text: (text.rstrip(_DANGLING.replace("。", "")), [])),
 )

@@ -12,12 +12,12 @@ _INLINE = (
     r"a|abbr|acronym|address|aside|audio|b|big|body|button|canvas|center|cite|code|col|colgroup|del|em|embed|"
     r"figcaption|font|footer|form|frame|frameset|head|header|html|i|iframe|img|input|ins|kbd|label|link|main|map|"
     r"mark|meta|nav|noscript|object|option|param|path|pre|q|s|script|select|small|source|span|strike|strong|style|"
-    r"sub|sup|svg|td|template|textarea|th|time|title|u|var|video|wbr|o:p|st1:\w{1,20}"
+    r"sub|sup|svg|template|textarea|time|title|u|var|video|wbr|o:p|st1:\w{1,20}"
 )
 _HIDDEN = (
     *(
         (rf"<{name}\b", re.compile(rf"</{name}\s{{0,3}}>", re.IGNORECASE))
-        for name in ("script", "style", "noscript", "iframe", "svg")
+        for name in ("script", "style", "noscript", "iframe", "svg", "figcaption")
     ),
     ("<!--", re.compile("-->")),
 )
@@ -25,8 +25,26 @@ _URL = r"(?:https?://|(?<![\w.])www\.)[A-Za-z0-9\-._~:/?#@!$&'*+,;=%]*"
 _URL_LABEL = r"(?:(?:[\u4e00-\u9fff]{0,4}(?:網址|連結|網站|網頁|表單|官網))? ?[：:] ?)?"
 
 
+# What JSON inside JSON, or the dump of a database, leaves of line breaks and other characters. In a path (C:\new) small
+# letters follow, and in an article about programming the two characters stand in quotes.
+_ESCAPE = re.compile(
+    r"(?<![:\\「『“‘'\"（(`])(?:(?:\\{1,3}r)?\\{1,3}n|\\{1,3}[rt])(?![a-z」』”`])|"
+    r"\\(?=[\"'/“”])|(?:\\u[0-9a-fA-F]{4})+|\\x[aA]0"
+)
+
+
+def _unescape_literal(match: re.Match[str]) -> str:
+    escape = match[0]
+    if escape.startswith("\\u"):
+        units = bytes.fromhex(escape.replace("\\u", ""))
+        return units.decode("utf-16-be", "replace")
+    if escape == "\\":
+        return ""
+    return "\n" if escape[-1] in "nr" else " "
+
+
 def _unescape(match: re.Match[str]) -> str:
-    plain = html.unescape(f"&{match[1]};")
+    plain = html.unescape(f"&{match[1] or match[2]};")
     return plain if len(plain) <= len(match[0]) else match[0]
 
 
@@ -49,10 +67,13 @@ def _neutralise(text: str) -> tuple[str, list[str]]:
 
 
 MARKUP_RULES: tuple[AnyRule, ...] = (
+    Rule(name="literal_escape", pattern=_ESCAPE, replacement=_unescape_literal, triggers=("\\",)),
     # &amp;amp;lt; is unescaped at once, whatever its depth: one level a pass would be quadratic.
     Rule(
         name="html_entity",
-        pattern=re.compile(r"&(?:amp;)*(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"),
+        pattern=re.compile(
+            r"&(?:amp;)*(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&(?:amp;)*(nbsp|ensp|emsp)(?![A-Za-z0-9;])"
+        ),
         replacement=_unescape,
         triggers=("&",),
     ),
@@ -64,9 +85,16 @@ MARKUP_RULES: tuple[AnyRule, ...] = (
         triggers=("<",),
     ),
     Rule(
+        name="html_cell",
+        pattern=re.compile(r"</?(?:td|th)\b[^<>]{0,2000}>", re.IGNORECASE),
+        replacement=" ",
+        triggers=("<",),
+    ),
+    Rule(
         name="html_tag",
         pattern=re.compile(
-            rf"</?(?:{_INLINE})\b[^<>]{{0,2000}}>|<!DOCTYPE[^<>]{{0,200}}>|<\?xml[^<>]{{0,200}}>", re.IGNORECASE
+            rf"</?(?:{_INLINE})\b[^<>]{{0,2000}}>|<!DOCTYPE[^<>]{{0,200}}>|<!\[CDATA\[|\]\]>|<\?xml[^<>]{{0,200}}>",
+            re.IGNORECASE,
         ),
         triggers=("<",),
     ),

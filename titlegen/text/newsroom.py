@@ -2,13 +2,14 @@
 
 import re
 
-from titlegen.text.rule import CLOSE, HAN, INSIDE, AnyRule, Rule, any_of, bracketed, listed, words
+from titlegen.text.outlets import BARS, strip_site_line
+from titlegen.text.rule import CLOSE, HAN, INSIDE, AnyRule, LineRule, Rule, any_of, bracketed, listed, words
 
 _AGENCY = words(
     "中央社 路透社? 法新社 美聯社 共同社 新華社 彭博社? 德新社 韓聯社 公視(?:新聞網?)? 華視 中廣 綜合外電 外電 本報 "
     "自由時報 聯合報 中國時報 中時 東森 三立 民視 鏡週刊 新頭殼 今日新聞"
 )
-_REPORTER = r"(?:(?:實習|特約|駐地|本報)?記者(?!會)|特派員)"
+_REPORTER = r"(?:(?:實習|特約|駐地|本報)?記者(?!會|[協公工學]會|站|團|室)|特派員)"
 _BULLETS = r"[ ●■◆►▶★※◎【〈\[＞>＊*▌|]{0,4}"
 _STARS = r"[ ※◎★●◆■＊*（(【\[]{0,3}"
 _PICTURE = words("圖片? 照片 影片 畫面 影像 圖文 示意圖 資料照片? 圖說")
@@ -16,50 +17,59 @@ _ROLE = words(
     "責任編輯 實習編輯 核稿編輯 編輯 責編 核稿 譯者 編譯 撰文 撰稿 審稿 校對 文字 整理 採訪 攝影 圖文 剪輯 文 圖"
 )
 
+_BYLINE_IN_BRACKETS = bracketed(
+    # （記者X／台北報導）（中央社記者X台北1日電）（記者X攝）【本報記者X新北報導】
+    rf"{INSIDE}{{0,20}}?{_REPORTER}{INSIDE}{{1,40}}?(?:報導|\d日電|編譯|攝影?|整理|專訪)",
+    rf"{_REPORTER} ?[{HAN}]{{2,4}}",
+    # （中央社）（公視新聞 X 綜合報導）（法新社巴黎3日電）
+    rf"{_AGENCY}(?:{INSIDE}{{0,40}}?(?:報導|日電|電|編譯|攝影?))?",
+    # （國際中心／綜合報導）（X／台北報導）【國際組X編譯】
+    rf"{INSIDE}{{1,20}}[／/]{INSIDE}{{1,12}}(?:報導|編譯)",
+    rf"{INSIDE}{{1,6}}(?:中心|組)[{HAN} ]{{0,8}}(?:報導|編譯)",
+)
+_BYLINE_OF_REPORTER = any_of(
+    # 記者X／台北報導, 中華日報 記者X／楠西報導
+    rf"^(?:{_AGENCY}|[{HAN}]{{2,6}}報)? ?{_REPORTER} ?[{HAN}A-Za-z、． ]{{2,20}}(?: ?[／/] ?| )"
+    rf"[{HAN} ]{{1,8}}報導(?: ?[：:])?",
+    # 中央社記者X台北1日電
+    rf"^(?:{_AGENCY})? ?{_REPORTER}[{HAN}、 ]{{2,20}}\d{{1,2}}日電(?: ?[：:])?",
+)
+_BYLINE_LINE = any_of(
+    # 國際中心／綜合報導
+    rf"^[{HAN}A-Za-z、 ]{{2,16}} ?[／/] ?[{HAN} ]{{2,12}}報導(?: ?[：:]|(?=$| ))",
+    # X X 台北報導, a line of its own
+    rf"^(?:[{HAN}]{{2,4}} ){{1,4}}(?:[／/] )?(?:綜合|[{HAN}]{{2,3}}) ?報導$",
+)
+_BYLINE_WORDS = listed("報導 日電 電） 電) 電〕 電】 記者 特派員 編譯 社） 社) 社】 視） 報）")
+
 BYLINE = Rule(
     name="byline",
+    pattern=re.compile(any_of(_BYLINE_IN_BRACKETS, _BYLINE_OF_REPORTER, _BYLINE_LINE), re.MULTILINE),
+    triggers=_BYLINE_WORDS,
+)
+TITLE_BYLINE = Rule(
+    name="byline",
+    # 民眾恐慌／媒體不實報導 is a headline.
     pattern=re.compile(
-        any_of(
-            # （記者X／台北報導）（中央社記者X台北1日電）（記者X攝）【本報記者X新北報導】
-            bracketed(
-                rf"{INSIDE}{{0,20}}?{_REPORTER}{INSIDE}{{1,40}}?(?:報導|\d日電|編譯|攝影?|整理|專訪)",
-                rf"{_REPORTER} ?[{HAN}]{{2,4}}",
-                # （中央社）（公視新聞 X 綜合報導）（法新社巴黎3日電）
-                rf"{_AGENCY}(?:{INSIDE}{{0,40}}?(?:報導|日電|電|編譯|攝影?))?",
-                # （國際中心／綜合報導）（X／台北報導）【國際組X編譯】
-                rf"{INSIDE}{{1,20}}[／/]{INSIDE}{{1,12}}(?:報導|編譯)",
-                rf"{INSIDE}{{1,6}}(?:中心|組)[{HAN} ]{{0,8}}(?:報導|編譯)",
-            ),
-            # 記者X／台北報導, 中華日報 記者X／楠西報導
-            rf"^(?:{_AGENCY}|[{HAN}]{{2,6}}報)? ?{_REPORTER} ?[{HAN}A-Za-z、． ]{{2,20}}(?: ?[／/] ?| )"
-            rf"[{HAN} ]{{1,8}}報導(?: ?[：:])?",
-            # 中央社記者X台北1日電
-            rf"^(?:{_AGENCY})? ?{_REPORTER}[{HAN}、 ]{{2,20}}\d{{1,2}}日電(?: ?[：:])?",
-            # 國際中心／綜合報導
-            rf"^[{HAN}A-Za-z、 ]{{2,16}} ?[／/] ?[{HAN} ]{{2,12}}報導(?: ?[：:]|(?=$| ))",
-            # X X 台北報導, a line of its own
-            rf"^(?:[{HAN}]{{2,4}} ){{1,4}}(?:[／/] )?(?:綜合|[{HAN}]{{2,3}}) ?報導$",
-        ),
-        re.MULTILINE,
+        any_of(_BYLINE_IN_BRACKETS, _BYLINE_OF_REPORTER, rf"^[{HAN}]{{2,6}}(?:中心|組) ?[／/] ?[{HAN}]{{2,8}}報導 ?")
     ),
-    triggers=listed("報導 日電 電） 電) 電〕 電】 記者 特派員 編譯 社） 社) 社】 視） 報）"),
+    triggers=_BYLINE_WORDS,
+)
+
+# （責任編輯：X）（編輯：X）1130501
+_CREDIT_IN_BRACKETS = rf"{bracketed(rf'{_ROLE} ?[：:／/]{INSIDE}{{1,60}}')}(?: ?\d{{7}}$)?"
+_CREDIT_WORDS = (
+    *listed("編輯 責編 核稿 譯者 編譯 撰文 撰稿 審稿 校對 文字 採訪 圖文 攝影 剪輯"),
+    *(f"{word}{mark}" for word in ("文", "圖", "整理") for mark in "／/：:｜|"),
 )
 
 CREDIT = Rule(
     name="credit",
-    pattern=re.compile(
-        any_of(
-            # （責任編輯：X）（編輯：X）1130501
-            rf"{bracketed(rf'{_ROLE} ?[：:／/]{INSIDE}{{1,60}}')}(?: ?\d{{7}}$)?",
-            rf"^{_ROLE} ?[／/：:｜|][^\n。！？]{{1,40}}$",
-        ),
-        re.MULTILINE,
-    ),
-    triggers=(
-        *listed("編輯 責編 核稿 譯者 編譯 撰文 撰稿 審稿 校對 文字 採訪 圖文 攝影 剪輯"),
-        *(f"{word}{mark}" for word in ("文", "圖", "整理") for mark in "／/：:｜|"),
-    ),
+    pattern=re.compile(any_of(_CREDIT_IN_BRACKETS, rf"^{_ROLE} ?[／/：:｜|][^\n。！？]{{1,40}}$"), re.MULTILINE),
+    triggers=_CREDIT_WORDS,
 )
+# 攝影｜春日櫻花展 is a headline.
+CREDIT_IN_BRACKETS = Rule(name="credit", pattern=re.compile(_CREDIT_IN_BRACKETS, re.MULTILINE), triggers=_CREDIT_WORDS)
 
 CAPTION = Rule(
     name="caption",
@@ -148,24 +158,15 @@ SOURCE_NOTE = Rule(
     triggers=listed("來源 出處 料提供 聞提供 片提供 息提供 章提供 容提供 網址 連結 轉載 本文 本篇 本報導 原文"),
 )
 
-SITE_NAME = Rule(
-    name="site_name",
-    pattern=re.compile(
-        r" ?[|｜] ?[^|｜\n。，]{1,24}"
-        + words("新聞網? 電子報 時報 日報 晚報 週刊 雜誌 電視台? 電台 通訊社 PNN ETtoday TVBS NOWnews Yahoo奇摩")
-        + r"(?: ?[|｜] ?[^|｜\n。，]{1,16})?$",
-        re.MULTILINE,
-    ),
-    triggers=("|", "｜"),
-)
+SITE_NAME = LineRule(name="site_name", function=strip_site_line, triggers=tuple(BARS))
 
 FILLER = Rule(
     name="filler",
     pattern=re.compile(
         bracketed(
             words(
-                "更新 獨家 快訊 即時 影音? 影片 有影 有影片 有片 圖輯? 多圖 直播 專題 懶人包 全文 內文 圖文 示意 下同 "
-                "圖表 見圖 如圖 附圖 詳見附[圖表件]"
+                "更新 獨家 快訊 即時 影音? 影片 有影 有影片 有片 圖輯? 組圖 動圖 有圖 多圖 直播 專題 懶人包 全文 內文 "
+                "圖文 示意 下同 圖表 見圖 如圖 附圖 詳見附[圖表件]"
             )
             + rf"(?:[：:／/]{INSIDE}{{0,12}})?"
         )

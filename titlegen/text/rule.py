@@ -94,6 +94,27 @@ class LineRule(AnyRule):
         return "\n".join(after for line, after in zip(lines, cleaned, strict=True) if after or not line)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRule(AnyRule):
+    """Does what another rule does, unless that takes the text's last letter or digit."""
+
+    rule: AnyRule
+
+    def apply(self, text: str, note: Note | None) -> str:
+        """Return the text after the rule."""
+        after = self.rule.apply(text, None)
+        if after is text or (_LETTER.search(text) and not _LETTER.search(after)):
+            return text
+        return self.rule.apply(text, note)
+
+
+def keeping(rule: AnyRule) -> KeptRule:
+    """Return a rule that does the same, but leaves at least one letter or digit."""
+    return KeptRule(name=rule.name, triggers=rule.triggers, odd_only=rule.odd_only, rule=rule)
+
+
+_LETTER = re.compile(r"[^\W_]")
+
 # Building blocks of the patterns.
 HAN = r"\u3400-\u4dbf\u4e00-\u9fff"
 OPEN, CLOSE = r"（(〔［\[【〈", r"）)〕］\]】〉"
