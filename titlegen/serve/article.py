@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from titlegen.data.filters import is_simplified, to_traditional
 from titlegen.errors import DataError, ServeError
 from titlegen.prompt import neutralise_control_tokens
-from titlegen.text import clean_content, trim_to_tokens
+from titlegen.text import Converted, clean_content, to_traditional, trim_to_tokens
 
 # A book; what is longer is cut before cleaning, whose time grows with the text.
 _MAX_CHARS = 2_000_000
@@ -44,16 +43,21 @@ def read_article(raw: str, budget: int, count: Callable[[str], int], *, convert:
     """
     if len(_BINARY.findall(raw[:_MAX_CHARS])) > _MAX_BINARY_SHARE * len(raw):
         raise DataError(f"the article is no text (it begins with {raw[:20]!r}); give UTF-8 text")
-    text = clean_content(raw[:_MAX_CHARS])
-    converted = convert and is_simplified(text)
-    text = neutralise_control_tokens(to_traditional(text) if converted else text).strip()
+    as_written = Converted(raw[:_MAX_CHARS])
+    converted = to_traditional(as_written.text) if convert else as_written
+    text = clean_content(converted.text)
+    if convert:
+        # Characters may come out of entities and broken encodings.
+        converted = converted.or_else(to_traditional(text))
+        text = converted.text
+    text = neutralise_control_tokens(text).strip()
     if not any(char.isalnum() for char in text):
         shown = raw.strip()[:40]
         raise DataError(f"nothing is left of the article after cleaning (it began with {shown!r}); give its text")
     sent = trim_to_tokens(text, budget, count)
     if not sent:
         raise DataError(f"the article's first word alone has more than {budget} tokens; give a text in sentences")
-    return Article(text, sent, len(sent) < len(text) or len(raw) > _MAX_CHARS, converted)
+    return Article(text, sent, len(sent) < len(text) or len(raw) > _MAX_CHARS, bool(converted.example))
 
 
 def token_counter(model_directory: Path | None) -> Callable[[str], int]:

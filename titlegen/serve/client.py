@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from titlegen.data.filters import is_simplified, to_traditional
 from titlegen.errors import ServeError, TitlegenError
 from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.metrics.title_warnings import Facts, TitleWarning, find_warnings
@@ -17,7 +16,7 @@ from titlegen.serve.article import Article, read_article, token_counter
 from titlegen.serve.endpoint import Endpoint
 from titlegen.serve.server import server_url
 from titlegen.settings import ServeSettings
-from titlegen.text import first_line
+from titlegen.text import first_line, to_traditional
 
 # Requests under way at a time for many articles.
 CONCURRENCY = 4
@@ -215,7 +214,7 @@ class Client:
 
     def _in_script(self, text: str) -> str:
         """Return a model's text in the script of training."""
-        return to_traditional(text) if self.convert and is_simplified(first_line(text)) else text
+        return to_traditional(text).text if self.convert else text
 
     def read(self, article: str) -> Article:
         """Return the article as titles are checked against it, and as it is sent: cleaned, within the token budget.
