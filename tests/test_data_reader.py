@@ -121,6 +121,13 @@ def test_a_compressed_file_is_known_by_its_bytes(tmp_path: Path, name: str, pack
         ("a.csv", table(header=["TITLE", "content", "Title"]).encode(), "2 columns named 'title'"),
         ("a.csv", table().split("\n", 1)[1].encode(), "has no column 'content' for the content; it has"),
         ("a.csv", b"content,title,date\n", "is empty"),
+        *(
+            ("a.csv", table().replace(",", mark).encode(), "separate the columns by commas, tabs, semicolons or bars")
+            for mark in ("^", "~", "\x01", "，", "、")
+        ),
+        ("a.csv", f"報表：新聞清單\n\n{table()}".encode(), "and remove what stands above their names"),
+        ("a.csv", b'content,title\n"a \\"b\\" c",d\n', "a quotation mark inside a cell must be written twice"),
+        ("a.jsonl", jsonl().replace("\n", "\r", 3).replace("\r", "\n", 1).encode(), "more than one value in the line"),
         ("a.csv", b'content,title\n"' + b"x" * (9 * 2**20), "a field over 8 MiB, or a quotation mark never closed"),
         ("a.json", b"[]", "is empty"),
         ("a.json", b"  \n", "is empty"),
@@ -157,6 +164,37 @@ def test_what_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, name: st
     assert message in str(error.value)
     assert name in str(error.value)
     assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("padding", ["\0" * 600, "\x1a", "\n\x1a\n", "\r\n\0"], ids=repr)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_padding_behind_the_last_line_is_no_row(tmp_path: Path, name: str, padding: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(((table() if name == "a.csv" else jsonl()) + padding).encode())
+    assert texts(read(path)) == EXPECTED
+
+
+def test_cells_that_a_spreadsheet_was_to_take_for_text_are_that_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'id,title,content\n="0012","=""{T}""",{A}\n', encoding="utf-8")
+    assert [(row.id, row.title, row.content) for row in read(path)] == [("0012", T, A)]
+
+
+def test_columns_are_known_by_their_names_in_simplified_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"标题,正文,发布时间\n{T},{A},2024-05-01\n", encoding="utf-8")
+    assert [(row.title, row.content, row.date) for row in read(path)] == [(T, A, "2024-05-01")]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("own", [b"\xfa\x40", b"\x81\x40", b"\xfe\xfe", b"\xc8\xfe"])
+def test_big5_with_characters_that_its_users_added_is_called_big5(tmp_path: Path, own: bytes) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(table().encode("cp950").replace("，".encode("cp950"), own))
+    with pytest.raises(DataError, match="iconv -f BIG5"):
+        read(path)
+    with pytest.raises(DataError, match="not CP950"):
+        read(path, encoding="big5")
 
 
 @pytest.mark.fault
@@ -502,6 +540,7 @@ def test_what_datasets_saves_is_read(tmp_path: Path) -> None:
         (None, None),
         (True, None),
         ([1], None),
+        ({"$oid": "65f0"}, "65f0"),
         ("NULL", None),
         ("\\N", None),
     ],

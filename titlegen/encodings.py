@@ -1,6 +1,7 @@
 """What a text is encoded in: said by its bytes where these prove it, else refused with the remedy."""
 
 import codecs
+import re
 import unicodedata
 from pathlib import Path
 
@@ -20,6 +21,10 @@ _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 _MARKUP = frozenset('\n\r\t,;:{["')
 # Name for iconv, name for Python. Python's big5 lacks characters that Windows writes.
 _LEGACY = {"BIG5": "cp950", "GB18030": "gb18030"}
+# Pairs from the left on: a trailing byte may look like a leading one.
+_BIG5_CHARACTER = re.compile(rb"[\x81-\xfe][\x40-\x7e\xa1-\xfe]")
+# Where Windows keeps them; names with rare characters such as 堃 are written so.
+_OWN_CHARACTER = re.compile(rb"(?:[\x81-\xa0\xfa-\xfe][\x40-\x7e\xa1-\xfe]|[\xc7\xc8].|\xc6[\xa1-\xfe])", re.DOTALL)
 # A file whose invalid bytes are fewer than this share of its other letters is UTF-8 with a damaged line.
 _DAMAGED_SHARE = 0.25
 
@@ -45,7 +50,9 @@ def detect_encoding(head: bytes, where: str) -> str:
             return wide[0]
     if _decodes(head, "utf-8") is not None or not _is_foreign(head):
         return "utf-8"
-    names = [name for name, codec in _LEGACY.items() if _decodes(head, codec) is not None]
+    names = [
+        name for name, codec in _LEGACY.items() if _decodes(_without_own_characters(head, codec), codec) is not None
+    ]
     if not names:
         return "utf-8"
     raise DataError(
@@ -105,6 +112,13 @@ def _decodes(head: bytes, codec: str) -> str | None:
         return codecs.getincrementaldecoder(codec)().decode(head, final=len(head) < HEAD_BYTES)
     except UnicodeDecodeError:
         return None
+
+
+def _without_own_characters(head: bytes, codec: str) -> bytes:
+    """Return a head without the characters that a Big5 computer was given by its users, which no codec knows."""
+    if codec != _LEGACY["BIG5"]:
+        return head
+    return _BIG5_CHARACTER.sub(lambda pair: b"" if _OWN_CHARACTER.fullmatch(pair[0]) else pair[0], head)
 
 
 def _is_written(head: bytes, codec: str) -> bool:

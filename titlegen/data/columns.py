@@ -12,9 +12,22 @@ CHATS = ("messages", "conversations", "conversation")
 # Columns with an order to a model, in which the article stands; with the column of its answer.
 _PROMPTS = (("prompt", "label"), ("prompt", "completion"), ("prompt", "response"), ("input", "output"))
 # Other names that published title and headline sets and newsrooms use; only where the settings have their defaults.
-_CONTENT_NAMES = ("content", "article", "body", "text", "內文", "內容", "新聞內容", "新聞內文", "本文", "全文")
-_TITLE_NAMES = ("title", "headline", "標題", "新聞標題")
-_DATE_NAMES = ("date", "timestamp", "日期", "發布日期", "發佈日期")
+_CONTENT_NAMES = (
+    "content",
+    "article",
+    "body",
+    "text",
+    "內文",
+    "內容",
+    "新聞內容",
+    "新聞內文",
+    "本文",
+    "全文",
+    "内容",
+    "正文",
+)
+_TITLE_NAMES = ("title", "headline", "標題", "新聞標題", "标题", "新闻标题")
+_DATE_NAMES = ("date", "timestamp", "日期", "發布日期", "發佈日期", "发布日期", "發布時間", "發佈時間", "发布时间")
 _SHOWN_NAMES = 20
 _SHOWN_CHARS = 40
 
@@ -127,6 +140,13 @@ class _Lookup:
         """Return the error for a column that is not there."""
         like = difflib.get_close_matches(column, self._available, n=1)
         guess = _shown(like[0]) if like else "NAME"
+        if len(self._available) == 1 and not _plain(self._available[0]).isidentifier():
+            # One column is what a table looks like whose delimiter is not known, or whose header lies further down.
+            return DataError(
+                f"data source {self._source!r} has no column {column!r} for the {role}: its first line is read as the "
+                f"one column {_shown(self._available[0])!r}; separate the columns by commas, tabs, semicolons or bars, "
+                "and remove what stands above their names"
+            )
         there = ", ".join(sorted(map(_shown, self._available))[:_SHOWN_NAMES])
         return DataError(
             f"data source {self._source!r} has no column {column!r} for the {role}; it has {there}; "

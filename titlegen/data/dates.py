@@ -39,7 +39,7 @@ _YEARS = range(1800, 2101)
 _ROC_YEARS = 1911
 # Two digits are the Republic's only from 1949 on: nobody dates an article of today by its first years.
 _SHORT_ROC = range(38, 100)
-_SHORT_DIGITS, _MOST_ROC = 2, 200
+_SHORT_DIGITS, _LONG_DIGITS, _MOST_ROC = 2, 4, 200
 # POSIX: two digits from 69 on are of the last century.
 _PIVOT = 69
 _MAX_CHARS = 200
@@ -51,9 +51,15 @@ _FIRST_HOUR_STAMP = 1_900_000_000
 _SERIAL_START, _SERIALS = date(1899, 12, 30), (29_221, 73_415)
 _NULLS = frozenset(
     name
-    for names in ("none null nil nan nat n/a na #n/a undefined unknown - -- --- ? \\n", "無 无 未知 不詳 不明 暫無")
+    for names in (
+        "none null nil nan nat n/a na #n/a <na> undefined unknown - -- --- — –– ? \\n",
+        "無 无 無日期 未知 不詳 不明 暫無",
+    )
     for name in names.split()
 )
+
+# What MySQL, .NET and Go write where there is no date.
+_ZERO = re.compile(r"(?:0000|0001)[-/.]?0?[01][-/.]?0?[01](?:[T ].*)?|0{14}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +114,12 @@ def _read(value: Any) -> Reading:
 def _read_wrapped(value: Any) -> Reading:
     if isinstance(value, bytes):
         return _read(value.decode())
-    if isinstance(value, Mapping):  # as MongoDB exports dates
-        inner = [value[key] for key in ("$date", "$numberLong") if key in value]
-        return _read(inner[0]) if inner else _UNKNOWN
+    if isinstance(value, Mapping):
+        # As MongoDB and Firestore export dates.
+        inner = [value[key] for key in ("$date", "$numberLong", "seconds", "_seconds") if key in value]
+        if inner or not value.keys() >= {"year", "month", "day"}:
+            return _read(inner[0]) if inner else _UNKNOWN
+        return _on(YEAR_FIRST, date(*(int(value[key]) for key in ("year", "month", "day"))))
     if isinstance(value, list | tuple):
         return _read(value[0]) if len(value) == 1 else _on(YEAR_FIRST, date(*value[:3]))
     return _read_text(str(value)) if hasattr(value, "dtype") else _UNKNOWN
@@ -182,7 +191,7 @@ _LUNAR = re.compile(r"[農陰]曆|初[一二三四五六七八九十\d]|正月|�
 @lru_cache(maxsize=8192)
 def _read_text(text: str) -> Reading:
     plain = text.strip()
-    if not plain or plain.lower() in _NULLS:
+    if not plain or plain.lower() in _NULLS or _ZERO.fullmatch(plain):
         return _ABSENT
     if plain[:4].isdigit() and not (plain.isdigit() or _WEEK_ALONE.fullmatch(plain)):
         with suppress(ValueError, OverflowError):
@@ -227,7 +236,8 @@ def _read_numbers(text: str, weekday: int | None) -> Reading:
         year, month, day = digits[:-4], digits[-4:-2], digits[-2:]
     number, is_short = int(year), len(year) <= _SHORT_DIGITS
     # 0113/05/01 has a form's four boxes for a year of the Republic; 99年 is one in Taiwan, 24年 is not.
-    if match["roc"] or (number < _MOST_ROC and not is_short) or (match["mark"] == "年" and number in _SHORT_ROC):
+    boxes = range(_SHORT_ROC.start if len(year) == _LONG_DIGITS else 1, _MOST_ROC)
+    if match["roc"] or (number in boxes and not is_short) or (match["mark"] == "年" and number in _SHORT_ROC):
         return _on(ROC, _date(number + _ROC_YEARS, month, day, since))
     return _on(YEAR_FIRST, _date(_century(number) if is_short else number, month, day, since))
 

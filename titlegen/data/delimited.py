@@ -11,7 +11,16 @@ from pathlib import Path
 
 from titlegen.data.files import open_bytes
 from titlegen.data.lines import read_head
-from titlegen.data.records import MAX_RECORD_BYTES, TOO_LONG, Numbered, Record, Table, Unreadable, unreadable_row
+from titlegen.data.records import (
+    MAX_RECORD_BYTES,
+    PADDING,
+    TOO_LONG,
+    Numbered,
+    Record,
+    Table,
+    Unreadable,
+    unreadable_row,
+)
 from titlegen.encodings import HEAD_BYTES
 from titlegen.errors import DataError
 
@@ -89,13 +98,13 @@ def _rows(file: io.TextIOBase, shape: _Shape) -> Iterator[tuple[int, list[str] |
             if "limit" in str(error):  # What follows would be read from the middle of a field.
                 raise
             at_end = "end of data" in str(error)
-            reason = f"{error}: a quotation mark that opens here is never closed" if at_end else str(error)
-            yield number, Unreadable(reason)
+            cause = "that opens here is never closed" if at_end else "inside a cell must be written twice"
+            yield number, Unreadable(f"{error}: a quotation mark {cause}")
             continue
         if row is None:
             return
         # Spreadsheets write rows of empty cells below the table.
-        if any(row):
+        if any(cell.strip(PADDING) for cell in row):
             yield number, row
 
 
@@ -141,4 +150,9 @@ def _record(row: list[str], names: list[str]) -> Record | Unreadable:
     except UnicodeEncodeError as error:
         byte = ord(error.object[error.start]) - 0xDC00
         return Unreadable(f"not UTF-8 (byte 0x{byte:02x})")
-    return dict(zip(names, row, strict=True))
+    return dict(zip(names, map(_unwrapped, row), strict=True))
+
+
+def _unwrapped(cell: str) -> str:
+    """Return a cell without the ``="..."`` that keeps a spreadsheet from taking it for a number."""
+    return cell[2:-1] if cell.startswith('="') and cell.endswith('"') and len(cell) > len('=""') else cell

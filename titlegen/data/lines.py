@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from titlegen.data.files import open_bytes
-from titlegen.data.records import MAX_RECORD_BYTES, TOO_LONG, Numbered, Record, Table, Unreadable
+from titlegen.data.records import MAX_RECORD_BYTES, PADDING, TOO_LONG, Numbered, Record, Table, Unreadable
 from titlegen.encodings import HEAD_BYTES
 from titlegen.errors import DataError
 
@@ -20,6 +20,7 @@ _MAX_OBJECT_CHARS = 256 * 2**20
 _CHUNK_CHARS = 2**20
 _MAX_DEPTH = 3
 _SPACE = re.compile(r"[ \t\r\n]*")
+_TWO_VALUES = ": more than one value in the line, give each a line of its own"
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
@@ -97,7 +98,8 @@ def parse_line(line: bytes) -> Record | Unreadable | None:
     except UnicodeDecodeError as error:
         return Unreadable(f"not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start})")
     except ValueError as error:
-        return Unreadable(f"not JSON ({error})") if line.strip() else None
+        reason = f"not JSON ({error}{_TWO_VALUES if 'Extra data' in str(error) else ''})"
+        return Unreadable(reason) if line.strip().strip(PADDING.encode()) else None
     except RecursionError:
         return Unreadable("nested too deeply")
     if not isinstance(value, dict):

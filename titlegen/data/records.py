@@ -11,6 +11,8 @@ from titlegen.errors import DataError
 
 # Longer than any article with all that stands beside it; what follows is a dump of something else.
 MAX_RECORD_BYTES = 8 * 2**20
+# What old systems, and disks that were switched off, leave behind the last line.
+PADDING = "\0\x1a"
 TOO_LONG = f"over {MAX_RECORD_BYTES // 2**20} MiB"
 
 Record = Mapping[str, Any]

@@ -1,7 +1,7 @@
 """Raw articles out of the embedded corpus, local files or a Hub data set, as one stream of typed rows."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -214,6 +214,10 @@ def _identity(value: Any) -> str | int | None:
     """Return an id as text or whole number; what a table writes for none is none."""
     if isinstance(value, float) and value.is_integer():
         return int(value)  # a column of whole numbers with gaps
+    if isinstance(value, Mapping) and len(value) == 1:  # {"$oid": ...}, as MongoDB exports ids
+        value = next(iter(value.values()))
+    if isinstance(value, bytes):
+        value = value.hex()
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         return None
     if isinstance(value, int):
