@@ -5,6 +5,7 @@ An unknown 某某新聞網 stays: the headline may be about it. So does what sta
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 
 _NAMES = """
 自由時報 自由財經 自由娛樂 自由體育 自由健康網 自由評論網 自由藝文網 聯合新聞網 聯合報 聯合報系 聯合晚報 聯合財經網
@@ -67,14 +68,19 @@ def _alternatives(names: Iterable[str]) -> str:
     return "|".join(re.escape(_key(name)) for name in sorted(set(names), key=len, reverse=True))
 
 
-_BESIDE_NAMES = (*_NAMES.split(), *_TAILS.split(), *_SECTIONS.split())
-_SITE = re.compile(rf"(?:{_alternatives(_NAMES.split())})(?:{_alternatives(_BESIDE_NAMES)}){{0,4}}")
+@cache
+def _sites() -> re.Pattern[str]:
+    # Compiled when the first title needs it, not whenever the program starts.
+    beside = (*_NAMES.split(), *_TAILS.split(), *_SECTIONS.split())
+    return re.compile(rf"(?:{_alternatives(_NAMES.split())})(?:{_alternatives(beside)}){{0,4}}")
+
+
 _SECTION = re.compile(rf"(?:{_alternatives(_SECTIONS.split())})(?:新聞|快訊|焦點|頻道)?")
 
 
 def is_site(text: str) -> bool:
     """Return whether a text is an outlet's name, maybe written twice, with its section or its domain."""
-    return len(text) <= _MOST_CHARS and _SITE.fullmatch(_key(text)) is not None
+    return len(text) <= _MOST_CHARS and _sites().fullmatch(_key(text)) is not None
 
 
 def strip_sites(title: str) -> tuple[str, list[str]]:
