@@ -164,6 +164,7 @@ def row(content: Any = None, title: Any = None, **fields: Any) -> Row:
     [
         (Row(None, "標題標題標題", "s", None, None), "missing"),
         (row(content=5), "not_text"),
+        (row(title="前行政院長游錫\ufffd出席座談會"), "not_text"),
         (row(content="臺" * (MAX_CONTENT_CHARS + 1)), "oversized"),
         (row(content="<p></p>"), "empty_after_cleaning"),
         (row(content="The mayor said on Monday that the bridge would open. " * 3), "not_chinese"),

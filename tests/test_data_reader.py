@@ -251,7 +251,7 @@ def test_a_folder_is_one_source(tmp_path: Path) -> None:
     write_jsonl(folder / "a.jsonl", ROWS[:2])
     (folder / "deep" / "b.CSV").write_text(table(), encoding="utf-16")
     (folder / "deep" / "er" / "c.json.gz").write_bytes(gzip.compress(json.dumps(ROWS[2:4]).encode()))
-    for name in ("README.md", ".hidden.jsonl", "_SUCCESS", "dataset_info.json", "empty.jsonl"):
+    for name in ("README.md", ".hidden.jsonl", "_SUCCESS", "dataset_info.json", "empty.jsonl", "~$b.csv", "#c.csv"):
         (folder / name).write_text("", encoding="utf-8")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
     (folder / "z.jsonl").symlink_to(folder / "a.jsonl")
@@ -314,6 +314,20 @@ CHATS: list[dict[str, Any]] = [
     {"content": [{"text": A}, {"type": "image", "src": "x"}], "title": T},
     {"content": {"body": A, "lang": "zh"}, "title": T},
     {"content": {"only": {"text": [A]}}, "title": T},
+    {"messages": turns(("user", A), ("assistant", ""), ("assistant", T))},
+    {"messages": turns(("user", A), ("assistant", None), ("tool", "x" * 99), ("assistant", T))},
+    {"messages": turns(("user", A), ("assistant", f"<think>先想\n一想</think>\n\n{T}"))},
+    {
+        "messages": turns(
+            ("user", A), ("assistant", [{"type": "thinking", "thinking": "想"}, {"type": "text", "text": T}])
+        )
+    },
+    {"content": json.dumps([A[:5], A[5:]]), "title": json.dumps({"rendered": T})},
+    {"content": json.dumps({"text": A}, indent=1), "title": json.dumps([T])},
+    {"content": repr([A[:5], A[5:]]), "title": repr({"text": T, "lang": None})},
+    {"content": f"['{A[:5]}'\n '{A[5:]}']", "title": T},
+    {"content": repr([{"type": "paragraph", "text": A}]), "title": T},
+    {"messages": repr(turns(("user", A), ("assistant", T)))},
 ]
 
 
@@ -328,14 +342,29 @@ def test_structured_cells_are_flattened(tmp_path: Path, record: dict[str, Any]) 
         assert texts(found) == texts(read(tmp_path / "a.parquet"))
     assert [(str(row.content).replace("\n", ""), row.title) for row in found] == [(A, T)] * 2
     source = open_source(DataSettings(source=str(tmp_path / "a.jsonl")))
-    structured = not all(isinstance(value, str) for value in record.values()) or "messages" in record
+    structured = any(not isinstance(value, str) or value[:1] in ("[", "{") for value in record.values())
     assert (sum(1 for _ in source.rows), bool(source.findings.flattened)) == (2, structured)
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
     "value",
-    [5, 1.5, True, math.inf, {}, [], [[]], {"zh": A, "en": "x"}, [A, 5], [[[[[[A]]]]]], {"text": A, "body": A}, [{}]],
+    [
+        5,
+        1.5,
+        True,
+        math.inf,
+        {},
+        [],
+        [[]],
+        {"zh": A, "en": "x"},
+        [A, 5],
+        [[[[[[A]]]]]],
+        {"text": A, "body": A},
+        [{}],
+        json.dumps({"zh": A, "en": "x"}),
+        repr({"zh": A, "en": A}),
+    ],
     ids=str,
 )
 def test_a_cell_whose_meaning_is_not_clear_is_left_out(tmp_path: Path, value: Any) -> None:
@@ -351,7 +380,7 @@ def test_a_missing_value_is_missing(tmp_path: Path, value: Any) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("cell", ["no JSON", "[1, 2]", '{"a": 1}', "[{'role': 'user', 'content': 'x'}]", "null"])
+@pytest.mark.parametrize("cell", ["no JSON", "[1, 2]", '{"a": 1}', "[{'role': 'user', 'content': x}]", "null"])
 def test_a_chat_that_is_none_is_no_article(tmp_path: Path, cell: str) -> None:
     (row,) = read(write_jsonl(tmp_path / "a.jsonl", [{"messages": cell}]))
     assert not isinstance(row.content, str)

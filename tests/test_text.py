@@ -93,6 +93,8 @@ CONTENT_CASES = [
     ("html_hidden", f"<figure><img src=a><figcaption>圖為現場。</figcaption></figure><p>{BODY}</p>", BODY),
     ("html_cell", "<table><tr><td>甲</td><td>乙</td></tr></table>", "甲 乙"),
     ("html_tag", f"<![CDATA[{BODY}]]>", BODY),
+    ("markdown", f"## 小標\n\n**導言**：{BODY}\n> 引文\n# 二", f"小標\n導言：{BODY}\n引文\n二"),
+    ("markdown", f"![圖](https://a.tw/b.jpg)\n見[公告](https://a.tw/x)。{BODY}", f"見公告。{BODY}"),
     ("html_block_tag", f'<div class="a"><p>{BODY}</p><P style="x">第二段。</P><p></p></div>', f"{BODY}\n第二段。"),
     ("site_name", f"{BODY}\n滯洪池完工 | 生活 | 聯合新聞網", f"{BODY}\n滯洪池完工"),
     ("filler", "王小明（圖）今天（有影片）到場。", "王小明今天到場。"),
@@ -103,6 +105,7 @@ CONTENT_CASES = [
 KEPT = [
     ("html_entity", "AT&T與R&D；部門合作"),
     ("html_hidden", "程式碼</div的寫法-->如下"),
+    ("markdown", "林**與陳**互控，C#程式，#MeToo，3 > 2，2**3與a[1](2)"),
     ("html_tag", "電影<Avengers>與5<6、a<b的關係"),
     ("link", "他在FB粉絲專頁說明http的原理"[:12]),
     ("email", "帳號是@tainan的粉專"),

@@ -1,9 +1,12 @@
 """What stands in a cell, as text: conversations, paragraphs, wrapped texts and bytes, where their meaning is clear."""
 
+import ast
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import NoneType
 from typing import Any, Literal
 
@@ -17,6 +20,11 @@ _WRITERS = frozenset({"assistant", "gpt", "model", "bot", "chatgpt"})
 # One object a round, as XTuner and others write it.
 _ROUNDS = (("human", "assistant"), ("input", "output"), ("user", "assistant"))
 _TEXT_KEYS = ("text", "content", "value", "body", "rendered", "paragraph", "#text")
+_LITERAL = re.compile(r"""\s*(?:\[\s*\{?|\{)\s*["']""")
+_MAX_LITERAL_CHARS = 200_000
+# What a model says to itself before it answers.
+_THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
+_THOUGHT_TYPES = frozenset({"thinking", "reasoning", "redacted_thinking"})
 _PICTURE = re.compile(r"image|img|picture|photo|figure|video|audio|file", re.IGNORECASE)
 _NAMES: tuple[tuple[type, str], ...] = (
     (NoneType, "missing"),
@@ -40,7 +48,11 @@ def flatten(value: Any, role: Role) -> tuple[Any, str]:
     A value whose meaning is not clear comes back as it is, and nothing at all as None.
     """
     if isinstance(value, str):
-        return value, ""
+        if not _LITERAL.match(value):
+            return value, ""
+        # A table holds lists and structs as text: as JSON, or as Python prints them.
+        held = _parsed(value) if len(value) <= _MAX_LITERAL_CHARS else None
+        return flatten(held, role) if isinstance(held, list | dict) else (value, "")
     if _is_missing(value):
         return None, ""
     is_conversation = _is_conversation(value)
@@ -64,10 +76,13 @@ def take_turn(value: Any, role: Role) -> tuple[Any, str]:
 
 
 def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    for parse in (json.loads, ast.literal_eval):
+        with (
+            suppress(ValueError, RecursionError, SyntaxError, MemoryError, TypeError),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            return parse(text)
+    return None
 
 
 def _is_missing(value: Any) -> bool:
@@ -102,7 +117,8 @@ def _spoken(value: Any, role: Role) -> str | None:
         return None if article is None else turns[article][1]
     # A completion may come without its prompt.
     answers = turns if article is None else turns[article + 1 :]
-    return next((text for is_reader, text in answers if not is_reader), None)
+    said = (_THOUGHT.sub("", text, count=1) for is_reader, text in answers if not is_reader)
+    return next((text for text in said if text.strip()), None)
 
 
 def _speaker(turn: Mapping[str, Any]) -> str | None:
@@ -147,8 +163,8 @@ def _wrapped(value: Mapping[str, Any], role: Role, depth: int) -> str | None:
 
 
 def _paragraphs(items: Sequence[Any], role: Role, depth: int) -> str | None:
-    # Pictures between the paragraphs are no part of the text.
-    wanted = [item for item in items if item is not None and not _is_picture(item)]
+    # Pictures and thoughts between the paragraphs are no part of the text.
+    wanted = [item for item in items if item is not None and not _is_no_text(item)]
     texts = [_text(item, role, depth - 1) for item in wanted]
     if not texts or any(text is None for text in texts):
         return None
@@ -157,5 +173,6 @@ def _paragraphs(items: Sequence[Any], role: Role, depth: int) -> str | None:
     return "\n".join(text for text in texts if text)
 
 
-def _is_picture(item: Any) -> bool:
-    return isinstance(item, dict) and bool(_PICTURE.search(str(item.get("type", ""))))
+def _is_no_text(item: Any) -> bool:
+    kind = str(item.get("type", "")) if isinstance(item, dict) else ""
+    return kind in _THOUGHT_TYPES or bool(_PICTURE.search(kind))

@@ -31,6 +31,8 @@ _FOREIGN = (
 )
 # Records of a data set beside its rows, as datasets and the Hub write them.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json"})
+# Hidden files, and those that Excel and Emacs write beside an open one.
+_HIDDEN = (".", "_", "~", "#")
 _MAX_FILES = 100_000
 _SHOWN = 5
 
@@ -114,9 +116,9 @@ def _walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(child for child in folders if not child.startswith((".", "_")))
+        folders[:] = sorted(child for child in folders if not child.startswith(_HIDDEN))
         for name in sorted(names):
-            if not name.startswith((".", "_")) and name not in _METADATA:
+            if not name.startswith(_HIDDEN) and name not in _METADATA:
                 count += 1
                 if count > _MAX_FILES:
                     raise DataError(f"data source {str(folder)!r} has more than {_MAX_FILES} files; join them first")

@@ -32,6 +32,8 @@ REASONS = (
 )
 # Rules that bring characters to light which the raw text did not have.
 _DECODING = frozenset({"html_entity", "mojibake", "literal_escape"})
+# What a conversion puts where it had no character, such as for 堃 of a name: without it, the title is another.
+_LOST = "\ufffd"
 _MIN_HAN_SHARE = 0.4
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]+")
@@ -85,6 +87,8 @@ def unreadable(row: Row) -> str | None:
         return "missing"
     if not (isinstance(row.content, str) and isinstance(row.title, str)):
         return "not_text"
+    if _LOST in row.title:
+        return "not_text"
     return "oversized" if len(row.content) > MAX_CONTENT_CHARS or len(row.title) > MAX_CONTENT_CHARS else None
 
 
@@ -93,7 +97,8 @@ def describe_unreadable(row: Row) -> str:
     if row.problem:
         return row.problem
     wrong = ((role, value) for role, value in (("content", row.content), ("title", row.title)))
-    return next((f"{role} is {describe(value)}" for role, value in wrong if not isinstance(value, str)), "")
+    lost = f"title has a lost character ({_LOST})" if isinstance(row.title, str) and _LOST in row.title else ""
+    return next((f"{role} is {describe(value)}" for role, value in wrong if not isinstance(value, str)), lost)
 
 
 def failed_bound(clean: Clean, settings: DataSettings) -> str | None:

@@ -32,6 +32,8 @@ from titlegen.settings import EMBEDDED, DataSettings
 
 # Records by which columns and instructions are found.
 _HEAD_RECORDS = 500
+# A cell that begins so may be a list or a struct as text.
+_OPENING = ("[", "{", " ", "\n")
 # Written by databases, spreadsheets and pandas where a row has no id.
 _NO_ID = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "<na>", "nil", "undefined", "-", "\\n"})
 
@@ -183,13 +185,13 @@ def _part_rows(part: Part, place: int, findings: Findings, *, strict: bool) -> I
 def _row(record: Record, part: Part, place: int, number: int, findings: Findings) -> Row:
     columns = part.columns
     content, title = record.get(columns.content), record.get(columns.title) if columns.title else None
-    if type(content) is not str or columns.content in CHATS:
+    if type(content) is not str or content[:1] in _OPENING or columns.content in CHATS:
         content = _plain_text(content, "content", columns.content in CHATS, findings)
     if columns.instruction and isinstance(content, str | None):
         # An article stands in the longer of the two: the other is the order, or empty.
         order = record.get(columns.instruction)
         content = max(content or "", order, key=len) if isinstance(order, str) else content
-    if type(title) is not str or columns.title in CHATS:
+    if type(title) is not str or title[:1] in _OPENING or columns.title in CHATS:
         title = _plain_text(title, "title", columns.title in CHATS, findings)
     origin = record.get(columns.source) if columns.source else None
     return Row(

@@ -98,6 +98,17 @@ MARKUP_RULES: tuple[AnyRule, ...] = (
         ),
         triggers=("<",),
     ),
+    # Emphasis only where it does not stand behind a word: 林** is a name that a court has masked.
+    Rule(
+        name="markdown",
+        pattern=re.compile(
+            r"^(?:#{1,6}|>) +(?=[^ #>])|(?<![\w*])\*\*([^*\s][^*\n]{0,200})\*\*(?!\*)|"
+            r"!\[[^\]\n]{0,200}\]\([^()\s]{0,500}\)|\[([^\[\]\n]{1,200})\]\(https?://[^()\s]{0,500}\)",
+            re.MULTILINE,
+        ),
+        replacement=lambda match: match[1] or match[2] or "",
+        triggers=("# ", "> ", "**", "]("),
+    ),
     Rule(
         name="link",
         pattern=re.compile(
