@@ -1,7 +1,7 @@
 """Fixtures that several test modules share: a tiny model with Gemma's tokenizer format, and a few articles."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ from corpus import TARGETS, corpus_rows, tiny_vocabulary
 
 from titlegen.export import merge_adapter
 from titlegen.models import write_tokenizer
-from titlegen.serve.server import server_url
 from titlegen.settings import ExportSettings
 
 
@@ -98,20 +97,14 @@ def articles() -> list[dict[str, str]]:
     return corpus_rows()[:12]
 
 
-def chosen_server(option: str | None, environment: Mapping[str, str]) -> str | None:
-    """Return the address of the server that was named; None when none was."""
-    named = option or environment.get("OLLAMA_HOST")
-    return server_url(named) if named else None
-
-
 @pytest.fixture(scope="session")
 def ollama_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address in ``--ollama-host``, or else OLLAMA_HOST; without both, of a bundled server for the session."""
+    from ollama_server import chosen_server, offline_server
+
     if given := chosen_server(request.config.getoption("--ollama-host"), os.environ):
         yield given
         return
-    from ollama_server import offline_server
-
     with offline_server(tmp_path_factory.mktemp("ollama")) as server:
         yield server.host
 

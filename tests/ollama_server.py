@@ -6,14 +6,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from titlegen.serve.server import server_url
+
 _START_TIMEOUT_S = 60
+
+
+def chosen_server(option: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the address of the server that was named; None when none was."""
+    named = option or environment.get("OLLAMA_HOST")
+    return server_url(named) if named else None
 
 
 class OfflineServer:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import chosen_server
+from ollama_server import chosen_server
 
 SUITE = Path(__file__).parent / "contract" / "test_ollama_api.py"
 PUBLIC = {"httpx", "ollama", "pytest"}
