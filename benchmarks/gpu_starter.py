@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="learned from together")
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--articles", type=Path, nargs="*", default=[])
     parser.add_argument("--candidates", type=int, default=8)
@@ -42,7 +42,8 @@ def main() -> None:
     adapter, shipped = work / "adapter", arguments.out / arguments.name
     adapter.mkdir(parents=True)
     started = time.monotonic()
-    train, val = _read(arguments.train), _read(arguments.val)
+    train = [example for path in arguments.train for example in _read(path)]
+    val = _read(arguments.val)
     results = fit(train, val, arguments.base, settings, work / "checkpoints", adapter)
     round_adapter(adapter)
     shipped.mkdir(exist_ok=True)

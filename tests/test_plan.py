@@ -225,10 +225,10 @@ def test_a_local_source_is_counted(tmp_path: Path) -> None:
 
 
 def test_the_embedded_corpus_is_about_as_long_as_its_training_rows() -> None:
-    """33,019 tokens in the 149 rows of the quickstart's train split."""
+    """97,051 tokens in the 406 rows of the quickstart's train split."""
     found = count_articles(settings_of("quickstart").data, None)
-    assert found.rows == 192
-    assert found.tokens == pytest.approx(33_019 / 149, rel=0.15)
+    assert found.rows == 614
+    assert found.tokens == pytest.approx(97_051 / 406, rel=0.15)
 
 
 def test_a_hub_data_set_of_unknown_size_needs_its_size() -> None:

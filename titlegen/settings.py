@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -133,7 +133,7 @@ class TrainSettings(Stage):
     )
     """Linear layers that get an adapter."""
     init_adapter: str | None = None
-    """Adapter to start from: a directory, `ORG/NAME` on the Hub, or `embedded` for the one that is shipped (270M)."""
+    """Adapter to start from: a directory, `ORG/NAME` on the Hub, `embedded` for the one shipped (270M), or `none`."""
     auto_batch: bool = False
     """Find the batch size that is fastest on the GPU; the effective batch stays."""
     completion_trim: bool = True
@@ -158,6 +158,12 @@ class TrainSettings(Stage):
     """Also write TensorBoard events, into `tensorboard/` beside the adapter."""
     seed: int = 3407
     """Seed of initialisation, order and dropout."""
+
+    @field_validator("init_adapter")
+    @classmethod
+    def _none_is_a_word(cls, value: str | None) -> str | None:
+        # So that the command line can take back what a profile says.
+        return None if value is None or value.strip().lower() in {"", "none"} else value
 
     @model_validator(mode="after")
     def _low_memory_is_the_trims(self) -> "TrainSettings":

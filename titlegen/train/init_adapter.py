@@ -11,7 +11,7 @@ from titlegen.manifest import digest_file, digest_json
 from titlegen.models import download
 from titlegen.settings import EMBEDDED, TrainSettings
 
-_REMEDY = "train without --train.init-adapter"
+_REMEDY = "train without it: --train.init-adapter none"
 # Source: Unsloth's names of one model in other precisions.
 _PRECISION = re.compile(r"(-unsloth)?(-bnb-4bit|-bf16)$")
 
