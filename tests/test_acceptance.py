@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import nbformat
 import numpy as np
 import ollama
 import pytest
+from nbclient import NotebookClient
 from ollama_server import OfflineServer, free_port, offline_server
 from safetensors.numpy import load_file, save_file
 from slow_proxy import slow_proxy
@@ -201,6 +204,32 @@ def project_copy(tmp_path: Path) -> Path:
     shutil.copytree(ROOT, copy, ignore=left)
     shutil.copytree(ROOT / "docker", copy / "docker", dirs_exist_ok=True)
     return copy
+
+
+def test_the_notebook_runs_cell_by_cell(released: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TITLEGEN_PROFILE", str(released.profile))
+    monkeypatch.setenv("TITLEGEN_OUTPUT", str(released.settings.output))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / "titlegen.ipynb", as_version=4)
+    assert [cell.source for cell in notebook.cells if "install" in cell.metadata.get("tags", [])] == [
+        '!python -m pip install --quiet -c constraints.txt -e ".[gpu]"'
+    ]
+    kept = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
+    commands = [cell for cell in kept if cell.cell_type == "code"]
+    assert len(commands) == 9
+    for cell in commands:
+        # A failed command is no exception in a notebook; the doctor ends with 1 where a machine lacks something.
+        cell.source += "\nassert globals().get('_exit_code', 0) in (0, 1 if 'doctor' in In[-1] else 0), _exit_code"
+    notebook.cells = kept
+    with warnings.catch_warnings():
+        # jupyter_client and the kernel are closed when they are collected, whenever that is.
+        warnings.simplefilter("ignore", ResourceWarning)
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        ).execute()
+    printed = "".join(output.get("text", "") for output in commands[-1].outputs)
+    assert printed.strip()
 
 
 # Each function breaks one thing; a rewritten manifest keeps the change from being found by its digest alone.
