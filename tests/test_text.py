@@ -300,6 +300,13 @@ def test_sites_sections_and_labels_around_a_headline_go(around: str) -> None:
     assert clean_title(around.format(HEADLINE)) == HEADLINE
 
 
+@pytest.mark.parametrize("mark", ["/", "·", "•", "‧", "・", "∙", "⋅", "@", "~", "～", "〜", "∼", "::"])
+def test_a_mark_of_headlines_separates_a_site_only_between_spaces(mark: str) -> None:
+    assert clean_title(f"{HEADLINE} {mark} 中時新聞網") == HEADLINE
+    assert clean_title(f"{HEADLINE} {mark} 生活 {mark} 中時新聞網") == HEADLINE
+    assert clean_title(f"來賓談中時{mark}聯合報合併傳聞") == f"來賓談中時{mark}聯合報合併傳聞"
+
+
 @pytest.mark.parametrize("title", KEPT_TITLES)
 def test_what_belongs_to_a_headline_stays(title: str) -> None:
     assert clean_title(title) == title

@@ -48,14 +48,32 @@ _SECTIONS = """
 """
 _MOST_CHARS, _WINDOW_CHARS, _NAME_WORDS = 40, 48, 3
 BARS, _DASHES = "|｜│┃∣❘丨︱", "\\-–—―－_＿»›"
-_BEHIND = re.compile(rf"[ ]*(?:(?P<bar>[{BARS}])|(?P<dash>[{_DASHES}]| [/·•@] )) ?(?P<segment>[^{BARS}{_DASHES}]+)$")
+# These stand in headlines, too, and separate only with a space on both sides.
+_SPACED = "/·•‧・∙⋅@~～〜∼"
+_MARK = rf" (?:[{_SPACED}]|::) "
+_BEHIND = re.compile(
+    rf"[ ]*(?:(?P<bar>[{BARS}])|(?P<dash>[{_DASHES}]|{_MARK})) ?(?P<segment>(?:(?!{_MARK})[^{BARS}{_DASHES}])+)$"
+)
 _BRACKETS = re.compile(r" ?[（(【〔\[](?P<segment>[^（()）【】〔〕\[\]]+)[）)】〕\]]$")
 _IN_FRONT = re.compile(
     rf"(?:(?P<name>[^{BARS}【】〔〕\[\]]{{1,20}}?) ?[{BARS}]|[【〔\[](?P<bracketed>[^【】〔〕\[\]]{{1,20}})[】〕\]]) ?"
 )
 # What no headline would end with as a word of its own, so that a space before it is enough.
 _SURE = re.compile(r"(?:新聞網|電子報|新聞雲)$|^ETtoday|^NOWnews|^Yahoo奇摩|^Yahoo!奇摩")
-TRIGGERS = (*BARS, *"-–—―－_＿»›·•@", " / ", *"）)】〕]", "新聞網", "電子報", "新聞雲", "ETtoday", "NOWnews", "Yahoo")
+TRIGGERS = (
+    *BARS,
+    *"-–—―－_＿»›",
+    *_SPACED[1:],
+    " / ",
+    " :: ",
+    *"）)】〕]",
+    "新聞網",
+    "電子報",
+    "新聞雲",
+    "ETtoday",
+    "NOWnews",
+    "Yahoo",
+)
 """A title without any of these has no site around it."""
 _LETTER = re.compile(r"[^\W_]")
 
