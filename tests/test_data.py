@@ -673,7 +673,7 @@ def test_a_time_split_without_dates_is_a_clear_error(run: Run) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(("count", "name"), [(4, "val"), (1, "val")])
+@pytest.mark.parametrize(("count", "name"), [(2, "val"), (1, "val")])
 def test_an_empty_split_is_a_clear_error(run: Run, count: int, name: str) -> None:
     with pytest.raises(DataError, match=rf"the {name} split is empty: {count} articles are left"):
         run([article(number) for number in range(count)])
@@ -683,6 +683,14 @@ def test_an_empty_split_is_a_clear_error(run: Run, count: int, name: str) -> Non
 def test_a_time_split_of_one_day_is_a_clear_error(run: Run) -> None:
     with pytest.raises(DataError, match="the train split is empty"):
         run([article(number, date="2024-05-01") for number in range(30)], split="time")
+
+
+@pytest.mark.parametrize("count", [3, 4, 12])
+@pytest.mark.parametrize("split", ["random", "time"])
+def test_a_share_of_few_articles_is_one_at_least(run: Run, count: int, split: str) -> None:
+    rows = [article(number, date=f"2024-05-{number + 1:02d}") for number in range(count)]
+    _, results = run(rows, val_share=0.03, test_share=0.06, split=split)
+    assert results["splits"] == {"train": count - 2, "val": 1, "test": 1}
 
 
 def test_a_share_of_nothing_gives_an_empty_file(run: Run) -> None:

@@ -13,6 +13,7 @@ from titlegen.settings import DataSettings
 # Upper ends, characters, of the title-length buckets that --data.balance evens out.
 BUCKET_ENDS = (10, 14, 18, 22, 26)
 _MAX_COPIES = 3
+_SPLITS = 3
 
 
 def best_first(days: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], digests: U64) -> Rows:
@@ -53,7 +54,7 @@ def split_rows(
         DataError: a split would be empty.
     """
     count = len(digests)
-    test, val = round(count * settings.test_share), round(count * settings.val_share)
+    test, val = _held_out(count, settings.test_share), _held_out(count, settings.val_share)
     order = draw(digests, settings.seed)
     if settings.split == "time":
         places = _split_by_time(days, test, val)
@@ -71,6 +72,11 @@ def split_rows(
                 "the filters or change the shares"
             )
     return splits
+
+
+def _held_out(count: int, share: float) -> int:
+    """Return how many articles a share is: one at least, where there is one for each split."""
+    return max(round(count * share), 1 if share and count >= _SPLITS else 0)
 
 
 def _left_out(drops: Mapping[str, int] | None) -> str:
@@ -97,8 +103,7 @@ def _first_day(dated: npt.NDArray[np.int32], newest: int) -> int:
 def leak_rate(clusters: npt.NDArray[np.int64], digests: U64, settings: DataSettings) -> float:
     """Return the share of test rows that a plain random split would share with train, 0 to 1."""
     order = draw(digests, settings.seed)
-    test = round(len(order) * settings.test_share)
-    val = round(len(order) * settings.val_share)
+    test, val = _held_out(len(order), settings.test_share), _held_out(len(order), settings.val_share)
     if not test:
         return 0.0
     return float(np.isin(clusters[order[:test]], clusters[order[test + val :]]).mean())
