@@ -239,7 +239,7 @@ def rewrite(directory: Path, **results: Any) -> Manifest:
     """Write the manifest of a changed directory anew."""
     old = read_manifest(directory)
     (directory / "manifest.json").unlink()
-    return write_manifest(directory, old.stage, old.settings, old.inputs, {**old.results, **results})
+    return write_manifest(directory, old.stage, old.settings, old.inputs, {**old.results, **results}, old.revision)
 
 
 def leak_an_article(outputs: Path) -> None:
@@ -338,7 +338,7 @@ def retitle(change: Callable[[str], str]) -> Callable[[Path], None]:
         directory.mkdir()
         write_report(report, directory)
         results = manifest.results | {"report": report.content}
-        write_manifest(directory, manifest.stage, manifest.settings, manifest.inputs, results)
+        write_manifest(directory, manifest.stage, manifest.settings, manifest.inputs, results, manifest.revision)
 
     return apply
 

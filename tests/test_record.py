@@ -1,5 +1,6 @@
 """An output remembers the settings that made it: later verbs use them, and what differs is said, or stops."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from corpus import corpus_rows
 
-from titlegen import manifest, runs
+from titlegen import manifest, runs, stages
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError
@@ -227,6 +228,15 @@ def test_a_failed_stage_is_forgotten_and_an_interrupted_one_resumes(tmp_path: Pa
     assert recall(load_settings(output=tmp_path)).train.seed == 1
 
 
+@pytest.mark.fault
+def test_a_stage_whose_manifest_is_broken_runs_again(tmp_path: Path) -> None:
+    stage = Stage("train", Folder.ADAPTER, lambda _: {}, lambda _: {}, lambda *_: {}, sections=("train",))
+    run = Run(load_settings(output=tmp_path), remake=False)
+    assert run.make(stage).fresh
+    (run.folder(Folder.ADAPTER) / "manifest.json").write_text("{", encoding="utf-8")
+    assert run.make(stage).fresh
+
+
 class Made:
     """An output whose stages were each made by a verb with a setting of its own."""
 
@@ -305,6 +315,7 @@ CHANGES = {
     "a variable": ("TITLEGEN_TRAIN__LORA_R", "train.lora_r is 4 now and was 16 then"),
     "the profile": ("lora_alpha = 8", "train.lora_alpha is 8 now and was 32 then"),
     "the articles": ("articles", "the articles of data.source changed"),
+    "the code": ("code", "the code of train comes to another result now"),
     "the release": ("release", "titlegen is 9.9 now and was"),
 }
 
@@ -333,6 +344,9 @@ def test_what_is_given_otherwise_stops_a_release(
         profile.write_text(profile.read_text("utf-8").replace("[train]", f"[train]\n{given}"), encoding="utf-8")
     elif change == "the articles":
         articles.write_text(before + before.splitlines()[-1] + "\n", encoding="utf-8")
+    elif change == "the code":
+        newer = dataclasses.replace(stages.TRAIN, revision=99)
+        monkeypatch.setattr(stages, "WAY", tuple(newer if stage.name == "train" else stage for stage in stages.WAY))
     elif change == "the release":
         for module in (manifest, runs):
             monkeypatch.setattr(module, "__version__", "9.9")

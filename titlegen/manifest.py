@@ -61,6 +61,8 @@ class Manifest(BaseModel):
     git_revision: str | None
     results: dict[str, Any]
     """What the stage found out: counts, losses, checks."""
+    revision: int = 1
+    """Of the stage's code."""
 
     @property
     def digest(self) -> str:
@@ -113,6 +115,7 @@ def write_manifest(
         versions=package_versions(),
         git_revision=git_revision(),
         results=dict(results),
+        revision=revision,
     )
     write_atomically(directory / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return manifest
@@ -131,6 +134,13 @@ def read_manifest(directory: Path) -> Manifest:
         raise VerifyError(f"{path} does not exist; run the stage that writes {directory.name!r} first") from error
     except ValidationError as error:
         raise VerifyError(f"{path} is not a manifest: {error.errors()[0]['msg']}; run its stage again") from error
+
+
+def find_manifest(directory: Path) -> Manifest | None:
+    """Return a stage's manifest; None where it never ran, or where what is there is no manifest."""
+    with contextlib.suppress(VerifyError):
+        return read_manifest(directory)
+    return None
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
@@ -156,13 +166,14 @@ def check_files(directory: Path, manifest: Manifest) -> None:
 
 def is_up_to_date(directory: Path, key: str) -> bool:
     """Return whether a stage already ran with this key and its files still have their sizes."""
-    try:
-        manifest = read_manifest(directory)
-    except VerifyError:
-        return False
-    return manifest.key == key and all(
-        (directory / name).is_file() and (directory / name).stat().st_size == record.size
-        for name, record in manifest.files.items()
+    manifest = find_manifest(directory)
+    return (
+        manifest is not None
+        and manifest.key == key
+        and all(
+            (directory / name).is_file() and (directory / name).stat().st_size == record.size
+            for name, record in manifest.files.items()
+        )
     )
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from titlegen import __version__
 from titlegen.errors import ConfigError, TitlegenError
 from titlegen.manifest import (
-    MANIFEST,
     Manifest,
     check_files,
+    find_manifest,
     is_up_to_date,
     new_directory,
     read_manifest,
@@ -231,8 +231,7 @@ class Run:
             return []
         kept = self.record.settings if self.record else {}
         section = stage.sections[0]
-        directory = self.folder(stage.folder)
-        manifest = read_manifest(directory) if (directory / MANIFEST).is_file() else None
+        manifest = find_manifest(self.folder(stage.folder))
         before = {f"{section}.{name}": value for name, value in manifest.settings.items()} if manifest else kept
         now = {f"{section}.{name}": value for name, value in settings.items()}
         changes = [
@@ -249,10 +248,11 @@ class Run:
                 for name, digest in inputs.items()
                 if name in _EXTERNAL and manifest.inputs.get(name, digest) != digest
             ]
-        release = manifest.versions.get("titlegen", __version__) if manifest else __version__
-        return (
-            changes if release == __version__ else [*changes, f"titlegen is {__version__} now and was {release} then"]
-        )
+        if manifest is not None and manifest.revision != stage.revision:
+            changes.append(f"the code of {stage.name} comes to another result now")
+        if manifest is not None and (release := manifest.versions.get("titlegen", __version__)) != __version__:
+            changes.append(f"titlegen is {__version__} now and was {release} then")
+        return changes
 
     def _announce(self, changes: Sequence[str], stages: Sequence[Stage]) -> None:
         """Say what is made again, and why.
@@ -260,7 +260,7 @@ class Run:
         Raises:
             ConfigError: this run may not do so.
         """
-        again = [stage.name for stage in stages if (self.folder(stage.folder) / MANIFEST).is_file()]
+        again = [stage.name for stage in stages if find_manifest(self.folder(stage.folder))]
         names, directory = ", ".join(again) or stages[0].name, self.settings.directory
         if not self.remake:
             raise ConfigError(
