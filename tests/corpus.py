@@ -7,13 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_VOCABULARY_ROWS = 192
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def corpus_rows() -> list[dict[str, str]]:
-    """Return the articles of the embedded corpus."""
+    """Return the articles of the embedded corpus, part by part."""
     folder = resources.files("titlegen") / "corpus"
-    files = sorted((item for item in folder.iterdir() if item.name.endswith(".jsonl")), key=lambda item: item.name)
+    parts = [item for item in folder.iterdir() if item.name.endswith(".jsonl")]
+    files = sorted(parts, key=lambda item: int(item.name.removeprefix("part").removesuffix(".jsonl")))
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
@@ -22,7 +24,8 @@ def tiny_vocabulary() -> tuple[list[str], list[float], list[int]]:
     control = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "[multimodal]", *(f"<unused{i}>" for i in range(99))]
     control += ["<start_of_turn>", "<end_of_turn>"]
     defined = ["\n", "\n\n", "\n\n\n", "  ", "   "]
-    text = "".join(row["content"] + row["title"] for row in corpus_rows())
+    # A part of the corpus: the small models of the tests stay what they are when it grows.
+    text = "".join(row["content"] + row["title"] for row in corpus_rows()[:_VOCABULARY_ROWS])
     characters = [char for char, _ in Counter(text.replace("\n", "").replace(" ", "▁")).most_common(1200)]
     characters += [char for char in "▁abcdefghijklmnopqrstuvwxyz" if char not in characters]
     pairs = Counter(a + b for a, b in pairwise(text) if a in characters and b in characters)

@@ -141,15 +141,21 @@ def test_a_line_is_one_line_of_bounded_length_that_steers_no_terminal(text: str)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_ends_with_a_word_and_its_code(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     number = signal.Signals[name]
+    # nohup, and a shell's background jobs, hand signals down as ignored.
+    own = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+    inherited = signal.signal(number, own)
 
     def wait() -> int:
         os.kill(os.getpid(), number)
         time.sleep(10)
         return 0
 
-    assert run(wait) == 128 + number
+    try:
+        assert run(wait) == 128 + number
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(number, inherited)
     assert capsys.readouterr().err.endswith("run the same command again to go on from the last checkpoint\n")
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.fault

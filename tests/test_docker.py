@@ -204,24 +204,19 @@ def test_commands_name_what_is_there() -> None:
         assert command[command.index("--profile") + 1] in profile_names()
 
 
-READMES = [ROOT / "README.md", ROOT / "README.zh-TW.md"]
-
-
-def docker_section(path: Path) -> str:
-    """Return the section on Docker of a README file."""
-    return re.split(r"^## ", path.read_text(encoding="utf-8").partition("\n## Docker\n")[2], flags=re.MULTILINE)[0]
+DOCUMENT = ROOT / "docs" / "docker.md"
 
 
 def documented_commands(path: Path) -> list[list[str]]:
-    """Return every command of a README's section on Docker, or of the compose file's head, as words."""
+    """Return every command of the document on Docker, or of the compose file's head, as words."""
     if path == COMPOSE:
         lines = [line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
         return [shlex.split(line) for line in lines if line.startswith("docker ")]
-    blocks = re.findall(r"^```sh\n(.*?)^```", docker_section(path), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
 
 
-@pytest.mark.parametrize("path", [COMPOSE, *READMES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [COMPOSE, DOCUMENT], ids=lambda path: path.name)
 def test_every_documented_command_fits_the_files(path: Path) -> None:
     commands = documented_commands(path)
     for words in commands:
@@ -232,13 +227,9 @@ def test_every_documented_command_fits_the_files(path: Path) -> None:
     assert steps == [("up", "trainer"), ("up", "tools"), ("up", "ollama"), ("exec", "ollama")]
 
 
-def test_readmes_document_the_same_commands() -> None:
-    assert documented_commands(READMES[0]) == documented_commands(READMES[1])
-
-
-@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
-def test_documented_files_and_profiles_are_there(path: Path) -> None:
-    names = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", docker_section(path), flags=re.MULTILINE | re.DOTALL))
+def test_documented_files_and_profiles_are_there() -> None:
+    prose = re.sub(r"^```.*?^```", "", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    names = re.findall(r"`([^`\n]+)`", prose)
     files = [name for name in names if "/" in name]
     assert len(files) >= 5
     assert [name for name in files if not (ROOT / name).is_file()] == []

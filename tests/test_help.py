@@ -57,7 +57,7 @@ def test_all_settings_are_told_on_demand(verb: str, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "epochs", "source"),
     [
-        (["train", "--help"], "1", "embedded"),
+        (["train", "--help"], "0.16", "embedded"),
         (["train", "--help", "--profile", "gemma3n-e4b"], "3", "AWeirdDev/zh-tw-pts-articles-sm"),
         (["train", "--profile=gemma3n-e4b", "-h"], "3", "AWeirdDev/zh-tw-pts-articles-sm"),
     ],

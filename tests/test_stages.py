@@ -30,7 +30,7 @@ def arguments(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         "output": tmp_path_factory.mktemp("outputs"),
         "model": {"base": str(tiny_base)},
         "data": {"limit": 40, "max_content_tokens": 64, "test_share": 0.1, "val_share": 0.1},
-        "train": {"num_train_epochs": 1, "max_length": 256, "save_steps": 4},
+        "train": {"num_train_epochs": 1, "max_length": 256, "save_steps": 4, "init_adapter": None},
         "export": {"gguf_types": ("f16",), "verify_articles": 2},
         "evaluate": {"target": "merged", "limit": 3, "max_new_tokens": 6, "base_model": True},
     }
