@@ -568,7 +568,7 @@ def test_nothing_fits() -> None:
     def attempt(_: Plan) -> None:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(TrainError, match="even with 1 rows at a time"):
+    with pytest.raises(TrainError, match="even with 1 row at a time"):
         first_that_fits(candidates(TrainSettings(auto_batch=True)), attempt)
 
 
