@@ -389,6 +389,13 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def name_of_base(base: Path) -> str:
+    """Return a base model's name on the Hub, else its directory's: never the path on this machine."""
+    # Source: huggingface_hub's cache, models--ORG--NAME/snapshots/COMMIT.
+    repository = base.parent.parent.name if base.parent.name == "snapshots" else ""
+    return repository.removeprefix("models--").replace("--", "/") or base.name
+
+
 def download(name: str, revision: str | None, patterns: Sequence[str], setting: str) -> Path:
     """Return the local copy of a model repository's files that match the patterns.
 

@@ -14,6 +14,7 @@ from titlegen.adapter import CONFIG, sign_adapter
 from titlegen.data import Example
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
+from titlegen.models import name_of_base
 from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.encode import encode_examples
@@ -198,9 +199,7 @@ def _forget_local_path(config: Path, base: Path) -> None:
     """Replace the base model's path on this machine by its name: the adapter may be published."""
     fields = json.loads(config.read_text(encoding="utf-8"))
     if os.path.isabs(fields.get("base_model_name_or_path") or ""):  # noqa: PTH117 - also false for Hub names
-        # Source: huggingface_hub's cache, models--ORG--NAME/snapshots/COMMIT.
-        repository = base.parent.parent.name if base.parent.name == "snapshots" else ""
-        fields["base_model_name_or_path"] = repository.removeprefix("models--").replace("--", "/") or base.name
+        fields["base_model_name_or_path"] = name_of_base(base)
     write_atomically(config, json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from titlegen.adapter import CONFIG, WEIGHTS, AdapterDeltas, digest_base, tail_of
 from titlegen.errors import ConfigError, ExportError, TrainError
 from titlegen.manifest import digest_file, digest_json
-from titlegen.models import download
+from titlegen.models import download, name_of_base
 from titlegen.settings import EMBEDDED, TrainSettings
 
 _REMEDY = "train without it: --train.init-adapter none"
@@ -111,8 +111,7 @@ def _check_base(adapter: AdapterDeltas, directory: Path, base: Path) -> None:
             )
         return
     # What other tools write: the name is all that they leave.
-    repository = base.parent.parent.name.removeprefix("models--") if base.parent.name == "snapshots" else ""
-    wanted = (repository.replace("--", "/") or base.name).rpartition("/")[2].lower()
+    wanted = name_of_base(base).rpartition("/")[2].lower()
     found = _PRECISION.sub("", adapter.base_name.rstrip("/").rpartition("/")[2].lower())
     if found != wanted:
         raise TrainError(
