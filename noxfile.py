@@ -95,7 +95,7 @@ def wants_gpu(session: nox.Session) -> bool:
     except (OSError, ValueError):
         # titlegen says what is wrong with it.
         return False
-    # As in titlegen/settings.py, which cannot be imported before it is installed.
+    # As in titlegen/settings, which cannot be imported before it is installed.
     return bool(profile.get("train", {}).get("backend", "unsloth") == "unsloth")
 
 

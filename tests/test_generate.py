@@ -119,7 +119,7 @@ def test_candidates(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFi
         (["articles.jsonl"], "file or folder of many articles; say with --out"),
         (["no.jsonl", "--out", "titles.jsonl"], "'no.jsonl' does not exist"),
         (["-", "--out", "titles.jsonl"], "'-' does not exist; check the path"),
-        (["latin1.txt"], "is not UTF-8 text (byte 1)"),
+        (["latin1.txt"], "is not UTF-8 text in line 1"),
         (
             ["big5.txt"],
             "is not UTF-8; its bytes may be BIG5 or GB18030, which they do not prove: look at it, then convert",

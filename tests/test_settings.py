@@ -71,7 +71,7 @@ def test_a_profile_of_any_editor_is_read(encoding: str, end: str, tmp_path: Path
     [
         ("# 新聞\n# 標題".encode("big5"), "is not UTF-8 text in line 1; save it as UTF-8"),
         ("[data]\n".encode("utf-16-le"), "not valid TOML"),
-        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"\xff\xfe\x00", "is not UTF-16 text in line 1"),
         (None, "cannot be read: Is a directory"),
     ],
 )

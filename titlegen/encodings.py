@@ -41,9 +41,8 @@ def detect_encoding(head: bytes, where: str) -> str:
     Raises:
         DataError: the text is in an older encoding; Big5 and GB18030 overlap, so that bytes prove neither.
     """
-    for mark, codec in _MARKS:
-        if head.startswith(mark):
-            return codec
+    if marked := marked_codec(head):
+        return marked
     if b"\0" in head:
         wide = [codec for codec in _WIDE if _is_written(head, codec)]
         if len(wide) == 1:
@@ -59,6 +58,11 @@ def detect_encoding(head: bytes, where: str) -> str:
         f"{where} is not UTF-8; its bytes may be {' or '.join(names)}, which they do not prove: look at it, then "
         f"convert it with `iconv -f {names[0]} -t UTF-8`, or name its encoding with --data.encoding {names[0].lower()}"
     )
+
+
+def marked_codec(head: bytes) -> str | None:
+    """Return the codec that a byte order mark names, None without one."""
+    return next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
 
 
 def python_codec(name: str) -> str:
@@ -90,7 +94,8 @@ def decode_text(data: bytes, where: str, encoding: str | None = None) -> str:
     try:
         return data.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not {codec.upper()} text (byte {error.start}); save it as UTF-8") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{where} is not {codec.upper()} text in line {line}; save it as UTF-8") from error
 
 
 def read_text(path: Path) -> str:

@@ -1,0 +1,39 @@
+"""Every setting of every stage, frozen, from profile, environment and command line (in rising precedence)."""
+
+from titlegen.settings.profiles import profile_names, read_profile
+from titlegen.settings.run import ENV_PREFIX, Settings, describe_invalid, load_settings
+from titlegen.settings.stages import (
+    EMBEDDED,
+    DataSettings,
+    EvaluateSettings,
+    ExportSettings,
+    GateSettings,
+    HubSettings,
+    Language,
+    LatencySettings,
+    ModelSettings,
+    ReportSettings,
+    ServeSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "EMBEDDED",
+    "ENV_PREFIX",
+    "DataSettings",
+    "EvaluateSettings",
+    "ExportSettings",
+    "GateSettings",
+    "HubSettings",
+    "Language",
+    "LatencySettings",
+    "ModelSettings",
+    "ReportSettings",
+    "ServeSettings",
+    "Settings",
+    "TrainSettings",
+    "describe_invalid",
+    "load_settings",
+    "profile_names",
+    "read_profile",
+]
