@@ -1,9 +1,21 @@
 """What all suites share: options, defined here so that one run may take several folders, and what they run on."""
 
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Generator
+from typing import TextIO
+
 import pytest
 
 from titlegen.environment import prepare_threads
 from titlegen.processor import describe_processor
+
+# Seconds between two signs of life of a long test, on a terminal and in a log.
+TICK_S, LOG_TICK_S = 1.0, 30.0
+_SAVE, _RESTORE, _CLEAR = "\x1b7", "\x1b8", "\x1b[K"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,11 +27,69 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--spec", action="append", default=[], metavar="ID", help="check this line of docs/spec.md only")
 
 
-def pytest_configure() -> None:
-    """Let the threads of torch wait as they do in a run."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the threads of torch wait as they do in a run, and show at which test it is."""
     prepare_threads()
+    config.pluginmanager.register(Heartbeat(config), "titlegen-heartbeat")
 
 
 def pytest_report_header() -> str:
     """Say on which processor the suite runs: libraries choose their code by its features."""
     return f"processor: {describe_processor()}"
+
+
+class Heartbeat:
+    """Says which test runs, and for how long: behind the dots of a terminal, and now and then in a log."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._over = threading.Event()
+        # What a test prints is captured at the file descriptor; here that has not begun yet.
+        self._stream = _second_handle(sys.stderr)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Show signs of life until the test is over, with what it sets up and clears away."""
+        if self._stream is None:
+            return (yield)
+        self._over.clear()
+        beat = threading.Thread(target=self._beat, args=(item.nodeid, self._stream), daemon=True)
+        beat.start()
+        try:
+            return (yield)
+        finally:
+            self._over.set()
+            beat.join()
+
+    def pytest_unconfigure(self) -> None:
+        """Close the stream."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _beat(self, name: str, stream: TextIO) -> None:
+        started = time.monotonic()
+        on_terminal = stream.isatty()
+        # A log's dots stand on a line of their own.
+        opening = "\n"
+        while not self._over.wait(TICK_S if on_terminal else LOG_TICK_S):
+            text = f"{time.monotonic() - started:.0f} s in {name}"
+            stream.write(
+                f"{_SAVE}  {text[: self._room()]}{_CLEAR}{_RESTORE}" if on_terminal else f"{opening}  {text}\n"
+            )
+            stream.flush()
+            opening = ""
+        if on_terminal:
+            stream.write(_CLEAR)
+            stream.flush()
+
+    def _room(self) -> int:
+        """Return the columns that are free behind the dots; a line that wraps could not be taken back."""
+        writer = self._config.get_terminal_writer()
+        return max(writer.fullwidth - writer.width_of_current_line - 4, 0)
+
+
+def _second_handle(stream: TextIO) -> TextIO | None:
+    """Return the stream under another file descriptor; None where there is none, as in a notebook."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8", errors="backslashreplace")
+    return None
