@@ -3,6 +3,7 @@
 import concurrent.futures
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from titlegen import hub, manifest, prompt, release, runs, scoring, service, stages, summary
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
+from titlegen.data import load_split
 from titlegen.data.shorten import load_counter
 from titlegen.errors import DataError, HubError, VerifyError
 from titlegen.prompt import render_prompt
@@ -340,6 +342,35 @@ def test_titles_from_a_file_are_no_report_of_the_model(settings: Settings) -> No
     run = scoring.evaluate(Run(changed(settings, "evaluate", target=str(titles))))
     assert run.directory == settings.directory / "report-file"
     assert report.read_bytes() == before
+
+
+@pytest.mark.fault
+def test_titles_from_a_file_need_the_prepared_split_alone(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever an editor or another program made of the file: the scores are finite, and no model is asked."""
+    untrained = changed(changed(settings, "evaluate", base_model=True, limit=0), "data", test_share=0.2)
+    untrained = untrained.model_copy(update={"output": tmp_path / "out"})
+    stages.bring_up_to_date(Run(untrained), stages.PREPARE)
+    examples = load_split(untrained.directory / "data", "test")
+    odd = ["", "。，！？", "啊" * 50_000, "標題：新聞\r\n第二行", "\x00\x07", "標題 👩‍👩‍👧 <b>粗體</b>"]
+    rows = [{"id": example.id, "prediction": odd[n % len(odd)]} for n, example in enumerate(examples)]
+    path = tmp_path / "preds.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    capsys.readouterr()
+    run = scoring.evaluate(Run(changed(untrained, "evaluate", target=str(path))))
+    assert ran(capsys) == ["evaluate"]
+    assert not list(untrained.directory.glob("lora*"))
+    report = run.results["report"]
+    found = [value for score in report["scores"].values() for value in score.values() if isinstance(value, float)]
+    assert len(found) > 20
+    assert all(math.isfinite(value) for value in found)
+    # Nothing but the file and the split decides.
+    again = changed(untrained, "train", seed=1)
+    assert not scoring.evaluate(Run(changed(again, "evaluate", target=str(path)))).fresh
+    assert len(rows) >= len(odd)
+    path.write_text(path.read_text("utf-8-sig").replace("標題", "題目"), "utf-8")
+    assert scoring.evaluate(Run(changed(untrained, "evaluate", target=str(path)))).fresh
 
 
 @pytest.mark.fault

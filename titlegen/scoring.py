@@ -21,6 +21,8 @@ _FOLDERS = {"server": Folder.SERVED_REPORT, "merged": Folder.REPORT, "adapter": 
 def evaluate(run: Run, against: Path | None = None) -> StageRun:
     """Score a split's titles into ``report/``, or ``report-served/`` for those of a server.
 
+    Titles out of a file need the prepared split alone: they are not this model's, and no model is asked.
+
     Args:
         run: this run.
         against: directory or report.json of another evaluation, to compare with article by article.
@@ -43,7 +45,8 @@ def evaluate(run: Run, against: Path | None = None) -> StageRun:
             f"the {split} split is empty, and there is nothing to score; give it articles with --data.{split}-share "
             "0.1, or choose another with --evaluate.split"
         )
-    bring_up_to_date(run, *way_to(CONVERT))
+    if _generates(target):
+        bring_up_to_date(run, *way_to(CONVERT))
     return bring_up_to_date(run, _scoring(run, against, other))
 
 
@@ -71,20 +74,21 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
         values["serve"] = settings.serve.model_dump(mode="json")
 
     def inputs(run: Run) -> Mapping[str, str]:
-        found = {"data": run.digest("prepare"), "model": run.digest("merge"), "gguf": run.digest("gguf")}
+        found = {"data": run.digest("prepare")}
+        if _generates(target):
+            found |= {"model": run.digest("merge"), "gguf": run.digest("gguf"), "prompt": run.prompt_digest}
+        else:
+            found["predictions"] = digest_file(Path(target))
         if target == "server":
             found["served"] = serving.served_digest(settings.serve)
-        elif not _generates(target):
-            found["predictions"] = digest_file(Path(target))
-        if _generates(target) or settings.evaluate.base_model:
-            found["prompt"] = run.prompt_digest
         return found if other is None else found | {"against": digest_file(other)}
 
     def build(run: Run, directory: Path) -> dict[str, Any]:
         examples = _examples(run)
         kept = _kept_titles(run.folder(folder), values, inputs(run), examples)
         predictions, generation = kept or _titles(run, target, examples)
-        base_titles = _base_titles(run, examples) if settings.evaluate.base_model else None
+        has_base = settings.evaluate.base_model and _generates(target)
+        base_titles = _base_titles(run, examples) if has_base else None
         report = scoring.evaluate(
             examples,
             predictions,

@@ -206,7 +206,7 @@ class EvaluateSettings(Stage):
     candidates: Annotated[int, Field(ge=1, le=64)] = 1
     """Titles written for each article, of which the best is scored; none of them is compared with the reference."""
     base_model: bool = True
-    """Score the untuned base model on the same rows, for the calibration card."""
+    """Score the untuned base model on the same rows, for the calibration card; not beside a predictions file."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     """Bootstrap resamples behind each 95% interval."""
     seed: int = 7
