@@ -8,6 +8,7 @@ from findings import Finding
 
 from titlegen.data import Example
 from titlegen.export import gguf_name
+from titlegen.generation import load_tokenizer
 from titlegen.manifest import read_manifest
 from titlegen.models import resolve_base
 from titlegen.runs import Folder
@@ -21,7 +22,6 @@ from titlegen.verify import (
     check_token_ids,
     failures,
 )
-from titlegen.verify.parity import load_tokenizer
 
 pytestmark = pytest.mark.acceptance
 _ARTICLES = 3

@@ -65,9 +65,9 @@ def test_merged_directory(outputs: Path, finding: Finding) -> None:
 
 @pytest.mark.spec("TRAIN-4")
 def test_transformers_infers(outputs: Path, test_examples: list[Example], finding: Finding) -> None:
-    from titlegen.hub.check import generate_title
+    from titlegen.generation import greedy_title
 
-    title = generate_title(outputs / Folder.EXPORT, test_examples[0].content)
+    title = greedy_title(outputs / Folder.EXPORT, test_examples[0].content)
     assert title, "沒有輸出"
     assert not title_violations(title), f"{title!r} 不只是標題"
     finding.measured(f"一篇文章得到「{title}」")

@@ -15,7 +15,8 @@ from machine import write_result
 from titlegen.data import load_split
 from titlegen.data.shorten import load_counter, shorten
 from titlegen.data.sources import open_source
-from titlegen.evaluate import TransformersGenerator, evaluate
+from titlegen.evaluate import evaluate
+from titlegen.generation import TransformersGenerator
 from titlegen.manifest import read_manifest
 from titlegen.metrics.scores import compare_scores
 from titlegen.settings import EMBEDDED, DataSettings, load_settings

@@ -152,7 +152,7 @@ def training() -> Iterator[None]:
 
 def generation() -> Iterator[None]:
     """Write titles for a few articles each time."""
-    from titlegen.evaluate import TransformersGenerator
+    from titlegen.generation import TransformersGenerator
     from titlegen.models import resolve_base
     from titlegen.settings import load_settings
 

@@ -18,7 +18,8 @@ from typing import Any
 from machine import describe_run
 
 from titlegen.data import Example, load_split, prepare
-from titlegen.evaluate import TransformersGenerator, evaluate, read_predictions
+from titlegen.evaluate import evaluate, read_predictions
+from titlegen.generation import TransformersGenerator
 from titlegen.models import resolve_base
 from titlegen.settings import DataSettings, EvaluateSettings, ModelSettings
 

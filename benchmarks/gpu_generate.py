@@ -16,8 +16,8 @@ from typing import Any
 from gpu_train import make_examples
 from machine import describe_run
 
+from titlegen.generation import decoder as decoding
 from titlegen.prompt import render_prompt
-from titlegen.train import decode
 
 _TITLE_TOKENS = 24
 # Nothing stops a title early.
@@ -46,8 +46,8 @@ def main() -> None:
     prompts = [render_prompt(example.content) for example in make_examples(arguments)]
     rows = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     by_length = sorted(rows, key=len, reverse=True)
-    decoder = decode.TitleDecoder(model)
-    module: Any = decode
+    decoder = decoding.TitleDecoder(model)
+    module: Any = decoding
     record = module._recorded
 
     def ours(batch: list[list[int]], number: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ from machine import describe_run
 
 from titlegen.adapter import CONFIG, WEIGHTS, round_adapter
 from titlegen.data import Example, load_split
-from titlegen.evaluate import TransformersGenerator
+from titlegen.generation import TransformersGenerator
 from titlegen.settings import EvaluateSettings, TrainSettings
 from titlegen.train import fit
 

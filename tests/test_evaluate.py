@@ -20,7 +20,6 @@ from titlegen.data import Example
 from titlegen.errors import DataError, ExportError, TitlegenError
 from titlegen.evaluate import (
     Report,
-    TransformersGenerator,
     compare,
     evaluate,
     generate_predictions,
@@ -28,15 +27,15 @@ from titlegen.evaluate import (
     write_report,
 )
 from titlegen.evaluate.gates import judge, rows_to_decide
-from titlegen.evaluate.generate import Advance, unwatched
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Mark
+from titlegen.generation import Advance, TransformersGenerator, unwatched
+from titlegen.generation.decoder import Reading, TitleDecoder
 from titlegen.metrics import baselines
 from titlegen.metrics.overlap import lcs_length
 from titlegen.metrics.scores import SCORES, Score
 from titlegen.metrics.tokens import tokenize
 from titlegen.settings import EvaluateSettings, GateSettings
-from titlegen.train.decode import Reading, TitleDecoder
 
 EXAMPLES = [
     Example(f"a{number}", row["content"], row["title"], "corpus", row.get("date"))
@@ -195,7 +194,7 @@ def test_greedy_titles_are_those_of_transformers_own_generation(
     for adapter in (None, tiny_adapter):
         titles = TransformersGenerator(tiny_base, adapter, settings).generate(short)
         with monkeypatch.context() as patch:
-            patch.setattr("titlegen.evaluate.transformers_generator.can_trim", lambda _: False)
+            patch.setattr("titlegen.generation.generator.can_trim", lambda _: False)
             assert TransformersGenerator(tiny_base, adapter, settings).generate(short) == titles
 
 
@@ -247,7 +246,7 @@ def test_the_best_of_several_candidates_is_taken(
     assert (decoding["candidates"], decoding["candidate_temperature"]) == (3, 0.8)
     assert decoding["strategy"] == "best of 3"
     greedy = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=6)).generate(short)
-    monkeypatch.setattr("titlegen.evaluate.transformers_generator.rank_titles", last)
+    monkeypatch.setattr("titlegen.generation.generator.rank_titles", last)
     reading, read = TitleDecoder.read, []
 
     def count(decoder: TitleDecoder, prompts: Sequence[Sequence[int]]) -> Reading:

@@ -13,6 +13,7 @@ from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, ExportError, VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
+from titlegen.generation import load_tokenizer
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX
 from titlegen.verify import failures, require, verify
@@ -20,7 +21,7 @@ from titlegen.verify.check import Check
 from titlegen.verify.gguf_file import check_gguf
 from titlegen.verify.integrity import check_export, check_foreign
 from titlegen.verify.outputs import Continuation, _compare, check_outputs, check_served
-from titlegen.verify.parity import check_prompt_bytes, check_token_ids, load_tokenizer
+from titlegen.verify.parity import check_prompt_bytes, check_token_ids
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 NORM = "model.layers.0.input_layernorm.weight"

@@ -152,6 +152,7 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
     """Return the titles that a target writes for the examples, and how it wrote them."""
     from titlegen import evaluate as scoring
     from titlegen import serve as serving
+    from titlegen.generation import TransformersGenerator
 
     settings = run.settings
     export = run.folder(Folder.EXPORT)
@@ -166,9 +167,9 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
             temperature=settings.evaluate.temperature,
         )
     elif target == "merged":
-        generator = scoring.TransformersGenerator(export, None, settings.evaluate)
+        generator = TransformersGenerator(export, None, settings.evaluate)
     elif target == "adapter":
-        generator = scoring.TransformersGenerator(run.base, run.folder(Folder.ADAPTER), settings.evaluate)
+        generator = TransformersGenerator(run.base, run.folder(Folder.ADAPTER), settings.evaluate)
     else:
         return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
     partial = run.folder(Folder.PREDICTIONS) / f"{target}.jsonl"
@@ -180,7 +181,8 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
 def _base_titles(run: Run, examples: "Sequence[Example]") -> list[str]:
     """Return the untuned model's titles; they are kept, since no later run changes them."""
     from titlegen import evaluate as scoring
+    from titlegen.generation import TransformersGenerator
 
-    generator = scoring.TransformersGenerator(run.base, None, run.settings.evaluate)
+    generator = TransformersGenerator(run.base, None, run.settings.evaluate)
     partial = run.folder(Folder.PREDICTIONS) / "base.jsonl"
     return scoring.generate_predictions(generator, examples, partial, run.settings.evaluate.batch_size).predictions

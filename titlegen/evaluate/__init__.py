@@ -5,14 +5,12 @@ from titlegen.evaluate.generate import Generation, Generator, generate_predictio
 from titlegen.evaluate.predictions import read_predictions
 from titlegen.evaluate.render import write_report
 from titlegen.evaluate.report import Report, evaluate
-from titlegen.evaluate.transformers_generator import TransformersGenerator
 
 __all__ = [
     "Comparison",
     "Generation",
     "Generator",
     "Report",
-    "TransformersGenerator",
     "compare",
     "evaluate",
     "generate_predictions",

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,14 +13,9 @@ import numpy as np
 
 from titlegen.data import Example
 from titlegen.errors import TitlegenError
+from titlegen.generation import Advance, unwatched
 from titlegen.manifest import digest_json, writable, write_atomically
 from titlegen.prompt import prompt_digest
-
-Advance = Callable[[float], object]
-
-
-def unwatched(_: float) -> None:
-    """Take no notice of progress."""
 
 
 class Generator(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titlegen import prompt
 from titlegen.errors import HubError
+from titlegen.generation import greedy_title
 from titlegen.hub.stage import Artefacts, stage_files
 from titlegen.hub.target import HubTarget, connect, persist
 from titlegen.manifest import MANIFEST, FileRecord, Manifest, digest_file
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 3
 _MAX_MANIFEST_BYTES = 2**24
-_MAX_NEW_TOKENS = 48
 # The Hub itself adds this one when a repository is made.
 _HUB_FILES = frozenset({".gitattributes"})
 
@@ -182,9 +181,9 @@ def check_download(
             )
         snapshot = Path(path)
         checked = _check_snapshot(snapshot)
-        title = generate_title(snapshot, article)
+        title = greedy_title(snapshot, article)
     if expected is None and export is not None:
-        expected = generate_title(export, article)
+        expected = greedy_title(export, article)
     if expected is not None and title != expected:
         raise HubError(f"the downloaded model titles an article {title!r}, the local one {expected!r}; push again")
     return {"title": title, "verified_files": checked, "same_title": expected is not None}
@@ -197,19 +196,3 @@ def _check_snapshot(snapshot: Path) -> int:
     if wrong:
         raise HubError(f"the download differs from its manifest: {', '.join(wrong[:_SHOWN])}; push again")
     return len(found)
-
-
-def generate_title(model_directory: Path, article: str) -> str:
-    """Return the greedy title that a Hugging Face directory writes for an article."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_directory, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(model_directory, trust_remote_code=False, dtype="auto").eval()
-    rendered = prompt.render_prompt(article)
-    ids = tokenizer(rendered, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    with torch.inference_mode():
-        output = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=_MAX_NEW_TOKENS, do_sample=False
-        )
-    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titlegen.errors import VerifyError
+from titlegen.generation import least_rounding, load_model, write_tokens
+from titlegen.generation.transformers import MAX_NEW_TOKENS
 from titlegen.models import END_OF_TURN_ID, EOS_ID, PAD_ID
 from titlegen.plural import count
 from titlegen.prompt import STOP, render_prompt
@@ -14,13 +16,10 @@ from titlegen.verify.check import Check
 from titlegen.verify.llama_cpp import ask, llama_server
 
 _STOP_IDS = (EOS_ID, END_OF_TURN_ID)
-_MAX_NEW_TOKENS = 48
 # The likeliest tokens at each position whose probabilities are compared; the others count together.
 _CHOICES = 256
 _SMALLEST_SHARE = 1e-6
 _BATCH = 4
-# Room for activations beside the weights.
-_GPU_RESERVE = 1.2
 
 
 class Bounds(NamedTuple):
@@ -97,13 +96,13 @@ def check_outputs(
         return [], []
     # As ids: llama.cpp's server would put a second <bos> in front of a text.
     rows = tokenizer([render_prompt(article) for article in articles], add_special_tokens=False)["input_ids"]
-    model = _load(export)
+    model = load_model(export, dtype=least_rounding(export))
     reference = [title for batch in _batches(rows) for title in _write(model, batch, tokenizer)]
     dtype = str(next(model.parameters()).dtype)
     del model
     checks = []
     if base and adapter:
-        model = _load(base, adapter)
+        model = load_model(base, adapter, dtype=least_rounding(base))
         followed = [_follow(model, ids, title, tokenizer) for ids, title in zip(rows, reference, strict=True)]
         del model
         stored = Tensors(export)
@@ -123,49 +122,15 @@ def _batches(rows: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:
         yield rows[start : start + _BATCH]
 
 
-def _load(directory: Path, adapter: Path | None = None) -> Any:
-    """Load a model in float32, which rounds least; in bfloat16 where a GPU has no room for that."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    dtype, device = torch.float32, "cpu"
-    if torch.cuda.is_available():
-        device = "cuda"
-        tensors = Tensors(directory)
-        needed = 4 * _GPU_RESERVE * sum(math.prod(tensors.shape(key)) for key in tensors)
-        dtype = torch.float32 if needed < torch.cuda.mem_get_info()[0] else torch.bfloat16
-    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, device_map=device)
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter)
-    return model.eval()
-
-
 def _write(model: Any, rows: Sequence[list[int]], tokenizer: Any) -> list[Continuation]:
     """Return the model's greedy titles."""
-    import torch
-
-    width = max(map(len, rows))
-    ids = torch.tensor([[PAD_ID] * (width - len(row)) + row for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    with torch.inference_mode():
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            do_sample=False,
-            max_new_tokens=_MAX_NEW_TOKENS,
-            eos_token_id=list(_STOP_IDS),
-            pad_token_id=PAD_ID,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-        choices = [_choices(step) for step in output.logits]
+    written = write_tokens(model, rows, padding=PAD_ID, stop=_STOP_IDS, with_logits=True)
+    choices = [_choices(step) for step in written.logits]
     titles = []
-    for number, written in enumerate(output.sequences[:, width:].tolist()):
-        end = next((i + 1 for i, token in enumerate(written) if token in _STOP_IDS), len(written))
+    for number, tokens in enumerate(written.rows):
+        end = next((i + 1 for i, token in enumerate(tokens) if token in _STOP_IDS), len(tokens))
         titles.append(
-            Continuation(_text(written[:end], tokenizer), written[:end], [step[number] for step in choices[:end]])
+            Continuation(_text(tokens[:end], tokenizer), tokens[:end], [step[number] for step in choices[:end]])
         )
     return titles
 
@@ -203,7 +168,7 @@ def _serve(url: str, prompt: Sequence[int], path: Path) -> Continuation:
         "prompt": list(prompt),
         "temperature": 0,
         "cache_prompt": False,
-        "n_predict": _MAX_NEW_TOKENS,
+        "n_predict": MAX_NEW_TOKENS,
         "n_probs": _CHOICES,
         "stop": list(STOP),
     }

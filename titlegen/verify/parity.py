@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from titlegen.generation import load_tokenizer
 from titlegen.plural import count
 from titlegen.prompt import (
     BOS,
@@ -19,13 +20,6 @@ from titlegen.prompt import (
 from titlegen.template import Template
 from titlegen.verify.check import Check, none_wrong
 from titlegen.verify.llama_cpp import ask, llama_server
-
-
-def load_tokenizer(export: Path) -> Any:
-    """Return the tokenizer that training used, as transformers loads it; half of it takes seconds."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(export, trust_remote_code=False)
 
 
 def check_prompt_bytes(export: Path, articles: Sequence[str], tokenizer: Any = None) -> Check:

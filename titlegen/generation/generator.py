@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError, ExportError
-from titlegen.evaluate.generate import Advance, unwatched
+from titlegen.generation.decoder import TitleDecoder
+from titlegen.generation.transformers import load_model, load_tokenizer, write_tokens
 from titlegen.metrics.ranking import candidate_temperature, describe_candidates, rank_titles
 from titlegen.models import fingerprint
 from titlegen.plural import count
 from titlegen.prompt import STOP, render_prompt
 from titlegen.settings import EvaluateSettings
-from titlegen.train.decode import TitleDecoder
 from titlegen.train.trim import can_trim
 
 # About what reading takes of the time for a title, on a CPU.
 _READING_SHARE = 0.5
+
+Advance = Callable[[float], object]
+
+
+def unwatched(_: float) -> None:
+    """Take no notice of progress."""
 
 
 class TransformersGenerator:
@@ -44,22 +50,12 @@ class TransformersGenerator:
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        from transformers import AutoTokenizer
-
-        # Left, so that every row ends where its title has to begin.
-        return AutoTokenizer.from_pretrained(self.model_directory, padding_side="left")
+        return load_tokenizer(self.model_directory)
 
     @cached_property
     def model(self) -> Any:
         """The model on its device; where every title is kept from an earlier run, it is never needed."""
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(self.model_directory, dtype=self.dtype)
-        if self.adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, self.adapter)
-        return model.to(self.device).eval()
+        return load_model(self.model_directory, self.adapter, dtype=self.dtype)
 
     @cached_property
     def decoder(self) -> TitleDecoder | None:
@@ -121,35 +117,26 @@ class TransformersGenerator:
 
     def _writer(self, prompts: Sequence[str], advance: Advance) -> Callable[[float], Sequence[Sequence[int]]]:
         """Return what writes the tokens of a title for each prompt, given a temperature."""
-        import torch
-
         settings = self.settings
         # The prompt has its <bos>.
+        rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         if self.decoder is not None:
-            reading = self.decoder.read(self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"])
+            reading = self.decoder.read(rows)
             advance(_READING_SHARE * len(prompts))
             tokens = settings.max_new_tokens
             share = (1 - _READING_SHARE) * len(prompts) / settings.candidates / tokens
             return partial(self.decoder.write, reading, self.stop, tokens, on_token=lambda: advance(share))
-        inputs = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
-        inputs = inputs.to(self.device)
-
-        def write(temperature: float) -> list[list[int]]:
-            sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-            if temperature > 0:
-                sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-            with torch.inference_mode():
-                output = self.model.generate(
-                    **inputs,
-                    max_new_tokens=settings.max_new_tokens,
-                    eos_token_id=self.stop,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    **sampling,
-                )
-            rows: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
-            return rows
-
-        return write
+        padding = self.tokenizer.pad_token_id
+        return lambda temperature: (
+            write_tokens(
+                self.model,
+                rows,
+                padding=padding,
+                stop=self.stop,
+                max_new_tokens=settings.max_new_tokens,
+                temperature=temperature,
+            ).rows
+        )
 
     def _decode(self, ids: Sequence[int]) -> str:
         """Return the text up to the stop token; control tokens before it stay visible, for they are a fault."""

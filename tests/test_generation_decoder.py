@@ -7,8 +7,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from training_models import KINDS, VOCABULARY, tiny_model
 
-from titlegen.train import decode
-from titlegen.train.decode import TitleDecoder, _Cache
+from titlegen.generation import decoder as decoding
+from titlegen.generation.decoder import TitleDecoder, _Cache
 from titlegen.train.trim import text_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -130,8 +130,8 @@ def record(function: Any, example: torch.Tensor) -> Any:
 def test_one_recorded_step_serves_for_all(kind: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = TitleDecoder(model_of(kind, torch.float64))
     expected = decoder.generate(prompts, {1}, TOKENS)
-    monkeypatch.setattr(decode, "_can_record", lambda _: True)
-    monkeypatch.setattr(decode, "_recorded", record)
+    monkeypatch.setattr(decoding, "_can_record", lambda _: True)
+    monkeypatch.setattr(decoding, "_recorded", record)
     assert decoder.generate(prompts, {1}, TOKENS) == expected
 
 
@@ -154,8 +154,8 @@ def test_a_number_of_the_step_that_is_no_tensor_shows(
     monkeypatch.setattr(_Cache, "masks", masks)
     assert decoder.generate(prompts, {1}, TOKENS) == expected
     steps.clear()
-    monkeypatch.setattr(decode, "_can_record", lambda _: True)
-    monkeypatch.setattr(decode, "_recorded", record)
+    monkeypatch.setattr(decoding, "_can_record", lambda _: True)
+    monkeypatch.setattr(decoding, "_recorded", record)
     assert decoder.generate(prompts, {1}, TOKENS) != expected
 
 
