@@ -120,7 +120,7 @@ def offline_server(directory: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "titlegen.offline.ollama", "--port", str(port), "--directory", str(directory)]
+    command = [sys.executable, "-m", "titlegen.standins.ollama", "--port", str(port), "--directory", str(directory)]
     process = subprocess.Popen([*command, "--engine", "llama-server"])  # noqa: S603 - our own program
     host = f"http://127.0.0.1:{port}"
     try:

@@ -14,7 +14,7 @@ from machine import write_result
 
 from titlegen.hub.target import HubTarget, connect
 from titlegen.manifest import package_versions
-from titlegen.offline import HUB_TOKEN
+from titlegen.standins import HUB_TOKEN
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 2 * 2**30
@@ -67,7 +67,7 @@ def test_a_push_reaches_most_of_the_speed_of_the_disk(tmp_path: Path) -> None:
     load = os.getloadavg()[0]
     url = f"http://127.0.0.1:{PORT}"
     target = HubTarget(url, HUB_TOKEN, "local/speed", offline=True)
-    command = [sys.executable, "-m", "titlegen.offline.hub", "--port", str(PORT), "--directory", str(tmp_path / "hub")]
+    command = [sys.executable, "-m", "titlegen.standins.hub", "--port", str(PORT), "--directory", str(tmp_path / "hub")]
     folder = tmp_path / "model"
     folder.mkdir()
     with subprocess.Popen(command) as server:  # noqa: S603 - our own server

@@ -91,7 +91,7 @@ def own_server(gguf: Path, key_file: Path, environment: Mapping[str, str]) -> It
     key = secrets.token_hex()
     key_file.write_text(key)
     port = free_port()
-    command = [sys.executable, "-m", "titlegen.offline.llama"]
+    command = [sys.executable, "-m", "titlegen.standins.ollama.llama"]
     command += ["--model", str(gguf), "--port", str(port), "--key-file", str(key_file), "--parallel", str(CLIENTS)]
     command += ["--num-ctx", "4096", "--threads", str(os.cpu_count()), "--parent", str(os.getpid())]
     headers = {"Authorization": f"Bearer {key}"}
@@ -125,7 +125,7 @@ def served(
 
     directory = tmp_path_factory.mktemp("served")
     port = free_port()
-    command = [sys.executable, "-m", "titlegen.offline.ollama", "--port", str(port), "--directory", str(directory)]
+    command = [sys.executable, "-m", "titlegen.standins.ollama", "--port", str(port), "--directory", str(directory)]
     command += ["--parallel", str(CLIENTS), "--threads", str(os.cpu_count())]
     with (
         (directory / "server.log").open("wb") as log,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from titlegen.offline import HUB_TOKEN
+from titlegen.standins import HUB_TOKEN
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 class HubServer:
-    """``python -m titlegen.offline.hub`` on a directory."""
+    """``python -m titlegen.standins.hub`` on a directory."""
 
     def __init__(self, directory: Path, *, faults: bool = True) -> None:
         self.directory, self.port, self._faults = directory, free_port(), faults
@@ -37,7 +37,7 @@ class HubServer:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "titlegen.offline.hub", "--port", str(self.port)]
+        command = [sys.executable, "-m", "titlegen.standins.hub", "--port", str(self.port)]
         command += ["--directory", str(self.directory), *(["--faults"] if self._faults else [])]
         self.process = subprocess.Popen(command)  # noqa: S603 - our own server
         while True:

@@ -85,7 +85,7 @@ def offline_server(
     port = port or free_port()
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "server.log"
-    command = [*prefix, sys.executable, "-m", "titlegen.offline.ollama", "--port", str(port)]
+    command = [*prefix, sys.executable, "-m", "titlegen.standins.ollama", "--port", str(port)]
     # One thread an engine: several test processes may share two cores.
     command += ["--directory", str(directory / "models"), "--threads", "1", *options]
     with log.open("ab") as output:

@@ -13,7 +13,7 @@ from gguf_copy import copy
 from titlegen.export import gguf_name, write_gguf
 from titlegen.gguf_reader import read_header
 from titlegen.gguf_writer import arrange, tensor_order
-from titlegen.offline.quantize import write_q8_0
+from titlegen.standins.ollama.quantize import write_q8_0
 
 
 @pytest.fixture(scope="module", params=["f32", "f16", "bf16", "q8_0"])

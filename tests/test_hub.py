@@ -40,9 +40,9 @@ from titlegen.hub.card import Facts, read_report, render_card
 from titlegen.hub.stage import stage_files
 from titlegen.hub.target import connect
 from titlegen.manifest import MANIFEST, check_files, read_manifest, write_manifest
-from titlegen.offline import HUB_TOKEN
 from titlegen.prompt import SYSTEM, TEMPLATE
 from titlegen.settings import HubSettings, Settings, load_settings
+from titlegen.standins import HUB_TOKEN
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -1036,7 +1036,7 @@ def test_the_token_is_nowhere(tmp_path: Path, artefacts: Artefacts) -> None:
     import psutil
     import uvicorn
 
-    from titlegen.offline.hub import create_app
+    from titlegen.standins.hub.app import create_app
 
     secret = "hf_" + "Zq7" * 12
     app = create_app(tmp_path / "hub", token=secret, faults=True)

@@ -218,7 +218,7 @@ def test_installed_ollama_is_preferred(tmp_path: Path, monkeypatch: pytest.Monke
     program.parent.mkdir()
     program.write_text(
         f'#!/bin/sh\n[ "$1" = serve ] || exit 9\ntouch {tmp_path}/used\n'
-        f"exec {sys.executable} -m titlegen.offline.ollama --directory {tmp_path}/models"
+        f"exec {sys.executable} -m titlegen.standins.ollama --directory {tmp_path}/models"
         ' --port "${OLLAMA_HOST##*:}"\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IEXEC)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from titlegen.daemon import find_daemon, start_daemon
 from titlegen.environment import check_remote
 from titlegen.errors import HubError
-from titlegen.offline import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN, hub_command
 from titlegen.proxies import settle_proxies, way
 from titlegen.retries import call_again
 from titlegen.settings import HubSettings
+from titlegen.standins import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN, hub_command
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

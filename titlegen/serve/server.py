@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from titlegen.daemon import start_daemon, stop_daemon
 from titlegen.environment import check_remote
 from titlegen.errors import ConfigError, ServeError
-from titlegen.offline import ollama_command
 from titlegen.proxies import is_loopback
 from titlegen.settings import ServeSettings
+from titlegen.standins import ollama_command
 
 OLLAMA = "Ollama"
 OFFLINE = "the bundled offline server"

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from peak_memory import peak_bytes
 
 from titlegen.errors import ConfigError, HubError
-from titlegen.offline import HUB_TOKEN
-from titlegen.offline.hub import create_app, main
-from titlegen.offline.hub_store import PART_BYTES, Incoming, RefusedError, Store
-from titlegen.offline.hub_wire import (
+from titlegen.standins import HUB_TOKEN
+from titlegen.standins.hub.__main__ import main
+from titlegen.standins.hub.app import create_app
+from titlegen.standins.hub.store import PART_BYTES, Incoming, RefusedError, Store
+from titlegen.standins.hub.wire import (
     MAX_JSON_BYTES,
     MAX_LINE_BYTES,
     REGULAR_BYTES,
@@ -379,7 +380,7 @@ def test_an_upload_that_nobody_continues_is_dropped(tmp_path: Path, monkeypatch:
     with store.upload(name).writer(1) as file:
         file.write(b"x")
     assert list((tmp_path / "incoming").iterdir())
-    monkeypatch.setattr("titlegen.offline.hub_store.ABANDONED_S", -1)
+    monkeypatch.setattr("titlegen.standins.hub.store.ABANDONED_S", -1)
     store.announce("1" * 64, 1)
     assert not list((tmp_path / "incoming").iterdir())
     with pytest.raises(RefusedError, match="no longer"):
@@ -406,7 +407,7 @@ def test_another_site_cannot_use_the_server_through_a_browser(server: HubServer)
 
 
 def test_one_directory_has_one_server(server: HubServer) -> None:
-    command = [sys.executable, "-m", "titlegen.offline.hub", "--port", str(free_port())]
+    command = [sys.executable, "-m", "titlegen.standins.hub", "--port", str(free_port())]
     command += ["--directory", str(server.directory)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own server
     assert result.returncode == 2

@@ -7,10 +7,10 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
-from titlegen.offline.engine import Engine, PromptTooLongError
-from titlegen.offline.pool import EnginePool
-from titlegen.offline.requests import ApiError, check_options
-from titlegen.offline.store import DEFAULT_TEMPLATE, BadNameError, ModelName, Store, StoredModel
+from titlegen.standins.ollama.engine import Engine, PromptTooLongError
+from titlegen.standins.ollama.pool import EnginePool
+from titlegen.standins.ollama.requests import ApiError, check_options
+from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, BadNameError, ModelName, Store, StoredModel
 from titlegen.template import Template
 
 # Source: Ollama's api.DefaultOptions, where the repetition penalty is 1.1 in some versions; 1.0 changes nothing.

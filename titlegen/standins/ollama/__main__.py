@@ -1,6 +1,6 @@
 """A stand-in for Ollama on loopback: its REST API over llama.cpp, for machines without network, container or root.
 
-Run as ``python -m titlegen.offline.ollama --port N --directory DIR``. What it answers was recorded of a real Ollama;
+Run as ``python -m titlegen.standins.ollama --port N --directory DIR``. What it answers was recorded of a real Ollama;
 where it means to differ, docs/bundled-server.md says so.
 """
 
@@ -21,14 +21,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from titlegen.environment import prepare_threads
-from titlegen.offline.api import Api, ServerSettings
-from titlegen.offline.create import CreateError
-from titlegen.offline.engine import EngineError, EngineSettings, find_program
-from titlegen.offline.guard import LoopbackGuard
-from titlegen.offline.pool import EnginePool
-from titlegen.offline.requests import ApiError
-from titlegen.offline.store import Store
-from titlegen.offline.wire import error_response, text_response, timed_protocol
+from titlegen.standins.ollama.api import Api, ServerSettings
+from titlegen.standins.ollama.create import CreateError
+from titlegen.standins.ollama.engine import EngineError, EngineSettings, find_program
+from titlegen.standins.ollama.guard import LoopbackGuard
+from titlegen.standins.ollama.pool import EnginePool
+from titlegen.standins.ollama.requests import ApiError
+from titlegen.standins.ollama.store import Store
+from titlegen.standins.ollama.wire import error_response, text_response, timed_protocol
 
 _MAX_CONNECTIONS = 2048
 _GRACE_S = 10
@@ -111,7 +111,7 @@ def serve(host: str, port: int, directory: Path, engine: EngineSettings, setting
 
 def main() -> None:
     """Run the server from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m titlegen.offline.ollama", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m titlegen.standins.ollama", description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to answer on")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--directory", type=Path, required=True, help="folder of the models")

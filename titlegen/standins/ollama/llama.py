@@ -1,4 +1,4 @@
-"""One llama.cpp server in a process of its own: the engine that ``titlegen.offline.engine`` starts for a model.
+"""One llama.cpp server in a process of its own: the engine that ``titlegen.standins.ollama.engine`` starts for a model.
 
 The process dies with its parent, whatever ends the parent, so that no engine is left holding memory.
 """

@@ -1,6 +1,6 @@
 """GGUF in 16 or 32 bits to another type: with llama.cpp's own program where it is installed, else to Q8_0 here.
 
-Run as ``python -m titlegen.offline.quantize SOURCE TARGET``: in a process of its own, to give its memory back.
+Run as ``python -m titlegen.standins.ollama.quantize SOURCE TARGET``: in a process of its own, to give its memory back.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ async def quantize(source: Path, target: Path, level: str) -> None:
     """
     command = quantize_command(source, target, level)
     if command is None and level == "Q8_0":
-        command = [sys.executable, "-m", "titlegen.offline.quantize", str(source), str(target)]
+        command = [sys.executable, "-m", "titlegen.standins.ollama.quantize", str(source), str(target)]
     if command is None:
         raise ConversionError(
             f"quantizing to {level} needs llama.cpp's program llama-quantize on PATH; install it, use Ollama, or "

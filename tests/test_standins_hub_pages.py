@@ -15,7 +15,7 @@ from hub_server import HubServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titlegen.offline.hub_pages import _MAX_CARD_BYTES, _parser, wants_page
+from titlegen.standins.hub.pages import _MAX_CARD_BYTES, _parser, wants_page
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from titlegen.gguf_reader import GgufHeader, read_header
-from titlegen.offline.answer import timestamp
-from titlegen.offline.store import DEFAULT_TEMPLATE, StoredModel
+from titlegen.standins.ollama.answer import timestamp
+from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, StoredModel
 
 # Keys that Ollama does not show.
 _HIDDEN = {"general.name", "tokenizer.chat_template"}

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from titlegen.offline.answer import line
-from titlegen.offline.requests import ApiError
+from titlegen.standins.ollama.answer import line
+from titlegen.standins.ollama.requests import ApiError
 
-log = logging.getLogger("titlegen.offline")
+log = logging.getLogger("titlegen.standins")
 
 _CLIENT_GONE = 499
 JSON = "application/json; charset=utf-8"

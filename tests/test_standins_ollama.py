@@ -25,8 +25,8 @@ from ollama_server import OfflineServer, free_port, offline_server, small_disk, 
 from scripted_model import write_scripted_gguf
 
 from titlegen.gguf_reader import GgufError, read_header
-from titlegen.offline.requests import COPY, CREATE, GENERATE, NAMED, SHOW
-from titlegen.offline.store import BadNameError, ModelName
+from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED, SHOW
+from titlegen.standins.ollama.store import BadNameError, ModelName
 
 TOKENS = tiny_vocabulary()[0]
 # Characters that are tokens: each question has an answer of its own.
@@ -426,7 +426,7 @@ def test_directory_has_one_server(server: OfflineServer) -> None:
 
 
 def run_server(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "titlegen.offline.ollama", "--port", str(free_port()), *options]
+    command = [sys.executable, "-m", "titlegen.standins.ollama", "--port", str(free_port()), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
 
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from titlegen.offline.store import StoredModel
+from titlegen.standins.ollama.store import StoredModel
 
-log = logging.getLogger("titlegen.offline")
+log = logging.getLogger("titlegen.standins")
 
 # Source: Ollama's default for OLLAMA_KEEP_ALIVE.
 DEFAULT_KEEP_ALIVE_S = 300.0
@@ -246,7 +246,7 @@ class Engine:
             "--threads": self.threads,
             "--parent": os.getpid(),
         }
-        command = [sys.executable, "-m", "titlegen.offline.llama"]
+        command = [sys.executable, "-m", "titlegen.standins.ollama.llama"]
         command += [str(part) for option in options.items() for part in option]
         return [*command, "--program", self._settings.program] if self._settings.program else command
 

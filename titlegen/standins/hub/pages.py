@@ -13,7 +13,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from titlegen.offline.hub_store import MAIN, RefusedError, Store, StoredFile
+from titlegen.standins.hub.store import MAIN, RefusedError, Store, StoredFile
 
 if TYPE_CHECKING:
     from jinja2 import Template

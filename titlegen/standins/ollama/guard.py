@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-log = logging.getLogger("titlegen.offline")
+log = logging.getLogger("titlegen.standins")
 
 _FORBIDDEN, _NO_CONTENT = 403, 204
 _LOGGED_CHARS = 100

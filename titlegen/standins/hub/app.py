@@ -1,9 +1,6 @@
 """A loopback Hub: the routes of huggingface.co by which the real client creates, pushes to and downloads from it."""
 
-import argparse
 import asyncio
-import sys
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,10 +15,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from titlegen.errors import TitlegenError
-from titlegen.offline import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN
-from titlegen.offline.hub_faults import FaultSwitch
-from titlegen.offline.hub_pages import error_page, list_page, raw_file, repository_page, wants_page
-from titlegen.offline.hub_store import (
+from titlegen.standins import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN
+from titlegen.standins.hub.faults import FaultSwitch
+from titlegen.standins.hub.pages import error_page, list_page, raw_file, repository_page, wants_page
+from titlegen.standins.hub.store import (
     LFS_SUFFIXES,
     MAIN,
     PART_BYTES,
@@ -33,7 +30,7 @@ from titlegen.offline.hub_store import (
     StoredFile,
     lfs_file,
 )
-from titlegen.offline.hub_wire import (
+from titlegen.standins.hub.wire import (
     REGULAR_BYTES,
     SLASH,
     Card,
@@ -56,7 +53,6 @@ from titlegen.offline.hub_wire import (
     read_lines,
     read_paths,
     refuse,
-    require_loopback,
 )
 
 
@@ -436,27 +432,3 @@ def _listed_file(file: StoredFile) -> dict[str, Any]:
     if file.lfs:
         listed["lfs"] = {"oid": file.sha256, "sha256": file.sha256, "size": file.size, "pointerSize": 0}
     return listed
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until the process is ended; returns 2 when that cannot start."""
-    import uvicorn
-
-    parser = argparse.ArgumentParser(prog="python -m titlegen.offline.hub", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
-    parser.add_argument("--port", type=int, required=True, help="port to listen on")
-    parser.add_argument("--directory", type=Path, required=True, help="where the repositories are")
-    parser.add_argument("--faults", action="store_true", help="for tests: let clients break this server")
-    arguments = parser.parse_args(argv)
-    try:
-        require_loopback(arguments.host)
-        app = create_app(arguments.directory, faults=arguments.faults)
-    except TitlegenError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", ws="none", lifespan="off")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,9 +8,9 @@ from typing import Any
 
 from titlegen.errors import TitlegenError
 from titlegen.gguf_reader import MAGIC, GgufError, read_header
-from titlegen.offline.quantize import SUPPORTED, UNQUANTIZED, ConversionError, quantize
-from titlegen.offline.requests import ApiError, plain
-from titlegen.offline.store import BadNameError, Layer, ModelName, Store, blob_path, describe, parse_digest
+from titlegen.standins.ollama.quantize import SUPPORTED, UNQUANTIZED, ConversionError, quantize
+from titlegen.standins.ollama.requests import ApiError, plain
+from titlegen.standins.ollama.store import BadNameError, Layer, ModelName, Store, blob_path, describe, parse_digest
 from titlegen.template import Template, TemplateError
 
 _SAFETENSORS = (

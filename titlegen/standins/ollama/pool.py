@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from titlegen.offline.engine import Engine, EngineSettings
-from titlegen.offline.store import StoredModel
+from titlegen.standins.ollama.engine import Engine, EngineSettings
+from titlegen.standins.ollama.store import StoredModel
 
-log = logging.getLogger("titlegen.offline")
+log = logging.getLogger("titlegen.standins")
 
 # Source: Ollama's default context length on machines with little GPU memory, and its smallest.
 _DEFAULT_NUM_CTX, _SMALLEST_NUM_CTX = 4096, 4

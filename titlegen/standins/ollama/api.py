@@ -12,14 +12,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from titlegen import __version__
-from titlegen.offline.answer import Answer
-from titlegen.offline.create import CreateError, Creation
-from titlegen.offline.describe import describe_model, list_entry, loaded_entry
-from titlegen.offline.engine import EngineError
-from titlegen.offline.pool import EnginePool
-from titlegen.offline.requests import COPY, CREATE, GENERATE, NAMED, SHOW, ApiError, parse_body, read_body
-from titlegen.offline.store import BadNameError, ModelName, Store, blob_path, parse_digest
-from titlegen.offline.wire import GATHERED_JSON, Parts, PartStream, body_chunks, json_response, respond
+from titlegen.standins.ollama.answer import Answer
+from titlegen.standins.ollama.create import CreateError, Creation
+from titlegen.standins.ollama.describe import describe_model, list_entry, loaded_entry
+from titlegen.standins.ollama.engine import EngineError
+from titlegen.standins.ollama.pool import EnginePool
+from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED, SHOW, ApiError, parse_body, read_body
+from titlegen.standins.ollama.store import BadNameError, ModelName, Store, blob_path, parse_digest
+from titlegen.standins.ollama.wire import GATHERED_JSON, Parts, PartStream, body_chunks, json_response, respond
 
 # Ollama's clients read it as a semantic version; what stands after the plus does not count.
 VERSION = f"0.0.0+titlegen.{__version__}"

@@ -15,10 +15,10 @@ HUB_SERVICE = "titlegen offline Hub"
 
 def hub_command(port: int, directory: Path) -> list[str]:
     """Return the command that runs the bundled Hub, whose repositories are in ``directory``."""
-    return [sys.executable, "-m", "titlegen.offline.hub", "--port", str(port), "--directory", str(directory)]
+    return [sys.executable, "-m", "titlegen.standins.hub", "--port", str(port), "--directory", str(directory)]
 
 
 def ollama_command(host: str, port: int, directory: Path) -> list[str]:
     """Return the command that runs the bundled Ollama server, whose models are in ``directory``."""
-    command = [sys.executable, "-m", "titlegen.offline.ollama", "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "titlegen.standins.ollama", "--host", host, "--port", str(port)]
     return [*command, "--directory", str(directory)]

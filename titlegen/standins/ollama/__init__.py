@@ -1,0 +1,1 @@
+"""A stand-in for Ollama: its REST API over llama.cpp, on loopback."""
