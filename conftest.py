@@ -28,8 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the threads of torch wait as they do in a run, and show at which test it is."""
+    """Let the threads of torch wait as they do in a run, share the cores among the workers, and show where a run is."""
     prepare_threads()
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
     config.pluginmanager.register(Heartbeat(config), "titlegen-heartbeat")
 
 

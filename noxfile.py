@@ -30,6 +30,10 @@ BIN = ENVIRONMENT / "bin"
 SLOWER = "25%"
 # Options of a verb that are no settings, so that no other verb knows them.
 ONE_VERB = {"--remake", "--rollback", "--dry-run"}
+# A module's tests stay together: they share what is made for it.
+WORKERS = ["-n", "logical", "--dist", "loadfile"]
+# Files that follow a published JSON schema.
+SCHEMAS = {"github-workflows": ".github/workflows/*.yml", "compose-spec": "docker/compose*.yml"}
 # Seconds between two lines on an installation, on a terminal and in a log.
 TICK_S, LOG_TICK_S = 1.0, 10.0
 SHOWN_CHARS = 78
@@ -142,19 +146,35 @@ def deploy(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types and layers."""
+    """Check style, types and layers, images and workflows."""
     install(session)
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
     run(session, "lint-imports")
+    run(session, "hadolint", *map(str, sorted(ROOT.glob("docker/Dockerfile.*"))))
+    # Offline: it asks GitHub about the actions otherwise, and for a token.
+    run(session, "zizmor", "--offline", "--persona=auditor", ".github/workflows")
+    for schema, files in SCHEMAS.items():
+        paths = map(str, sorted(ROOT.glob(files)))
+        run(session, "check-jsonschema", "--builtin-schema", f"vendor.{schema}", *paths)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments go to pytest."""
+    """Run the tests, on all cores; with arguments, which go to pytest, on one."""
     install(session)
-    run(session, "pytest", *session.posargs)
+    run(session, "pytest", *(session.posargs or WORKERS))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests and show which lines and branches of titlegen none of them reaches."""
+    install(session)
+    run(session, "coverage", "erase")
+    run(session, "coverage", "run", "-m", "pytest", *(session.posargs or WORKERS))
+    run(session, "coverage", "combine", "--quiet")
+    run(session, "coverage", "report", "--skip-covered", "--show-missing")
 
 
 @nox.session

