@@ -70,7 +70,8 @@ class Heartbeat:
 
     def _beat(self, name: str, stream: TextIO) -> None:
         started = time.monotonic()
-        on_terminal = stream.isatty()
+        # Several workers have one terminal, and none of them knows where its cursor is.
+        on_terminal = stream.isatty() and not hasattr(self._config, "workerinput")
         # A log's dots stand on a line of their own.
         opening = "\n"
         while not self._over.wait(TICK_S if on_terminal else LOG_TICK_S):
