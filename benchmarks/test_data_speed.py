@@ -63,9 +63,10 @@ def articles(count: int) -> Iterator[dict[str, Any]]:
 
 def measure(path: Path, workers: int) -> dict[str, float]:
     """Clean, filter and deduplicate a file in this process; returns seconds and peak memory, GiB."""
+    from titlegen.data.collect import Spool, collect
     from titlegen.data.prepare import deduplicate
     from titlegen.data.sources import open_source
-    from titlegen.data.stream import Spool, clean_chunks, collect
+    from titlegen.data.workers import clean_chunks
     from titlegen.settings import DataSettings
 
     settings = DataSettings(source=str(path), workers=workers)

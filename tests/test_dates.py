@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 
 from titlegen.data import load_split, prepare
 from titlegen.data.date_order import OrderCounts, decide_orders
-from titlegen.data.dates import (
-    ABSENT,
-    AMBIGUOUS,
-    DAY_FIRST,
-    FORMS,
-    MONTH_FIRST,
-    ROC,
-    UNKNOWN,
-    YEAR_FIRST,
-    read_date,
-)
+from titlegen.data.date_reading import ABSENT, AMBIGUOUS, DAY_FIRST, FORMS, MONTH_FIRST, ROC, UNKNOWN, YEAR_FIRST
+from titlegen.data.dates import read_date
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from titlegen.data.collect import Collected
+from titlegen.data.counts import RuleCount
 from titlegen.data.dedup import Rows
 from titlegen.data.filters import printable
-from titlegen.data.stream import Collected, RuleCount
 from titlegen.manifest import write_atomically
 from titlegen.plural import count
 

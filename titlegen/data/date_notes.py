@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from titlegen.data.collect import Collected
 from titlegen.data.date_order import SHAPES, Decision
-from titlegen.data.dates import ABSENT, AMBIGUOUS, FORMS, UNKNOWN
+from titlegen.data.date_reading import ABSENT, AMBIGUOUS, FORMS, UNKNOWN
 from titlegen.data.dedup import Rows
-from titlegen.data.stream import Collected
 from titlegen.plural import count
 
 _REASONS = {

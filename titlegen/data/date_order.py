@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from titlegen.data.dates import DAY_FIRST, FORMS, MONTH_FIRST, ROC, UNDATED, YEAR_FIRST, Reading
+from titlegen.data.date_reading import DAY_FIRST, FORMS, MONTH_FIRST, ROC, UNDATED, YEAR_FIRST, Reading
 from titlegen.data.dedup import Rows
 
 Setting = Literal["auto", "month-first", "day-first", "year-first", "roc"]

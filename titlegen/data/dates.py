@@ -10,30 +10,26 @@ value at a time, neither knows the Republic's years, and ``email.utils`` takes T
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from numbers import Real
-from typing import Any, Final
+from typing import Any
 
+from titlegen.data.date_reading import (
+    ABSENT,
+    AMBIGUOUS,
+    DAY_FIRST,
+    MONTH_FIRST,
+    NAMED,
+    ROC,
+    SERIAL,
+    STAMP,
+    UNKNOWN,
+    YEAR_FIRST,
+    Reading,
+)
 from titlegen.data.date_text import MONTHS, TAIWAN, fold_date_text, later, time_of_day, without_later_dates
-
-ABSENT: Final = "absent"
-UNKNOWN: Final = "not understood"
-AMBIGUOUS: Final = "ambiguous"
-YEAR_FIRST: Final = "year first"
-MONTH_FIRST: Final = "month first"
-DAY_FIRST: Final = "day first"
-ROC: Final = "year of the Republic"
-NAMED: Final = "month by name"
-STAMP: Final = "time stamp"
-SERIAL: Final = "serial day"
-FORMS = (ABSENT, UNKNOWN, AMBIGUOUS, YEAR_FIRST, MONTH_FIRST, DAY_FIRST, ROC, NAMED, STAMP, SERIAL)
-"""How a date is written; the first three give no day."""
-
-UNDATED: Final = -1
-"""In place of a day's number where there is none."""
 
 _YEARS = range(1800, 2101)
 _ROC_YEARS = 1911
@@ -60,24 +56,6 @@ _NULLS = frozenset(
 
 # What MySQL, .NET and Go write where there is no date.
 _ZERO = re.compile(r"(?:0000|0001)[-/.]?0?[01][-/.]?0?[01](?:[T ].*)?|0{14}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one value says."""
-
-    form: str
-    """One of ``FORMS``."""
-    day: date | None = None
-    shape: str = ""
-    """Where the numbers of a value stood that may be read in more than one order: last, short or named."""
-    choices: Mapping[str, date] = field(default_factory=dict)
-    """The days of a value with a shape, by the order in which its numbers are read."""
-
-    @property
-    def iso(self) -> str | None:
-        """The day as YYYY-MM-DD."""
-        return self.day.isoformat() if self.day else None
 
 
 _ABSENT, _UNKNOWN = Reading(ABSENT), Reading(UNKNOWN)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from titlegen.data.cells import describe
-from titlegen.data.dates import Reading, read_date
+from titlegen.data.date_reading import Reading
+from titlegen.data.dates import read_date
 from titlegen.data.sources import Row
 from titlegen.settings import DataSettings
 from titlegen.text import Converted, Removals, clean_content, clean_title, convert_article, is_simplified

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator
 
+from titlegen.data.collect import Collected
+from titlegen.data.counts import Counts
 from titlegen.data.dedup import Rows
 from titlegen.data.sources import Source
-from titlegen.data.stream import Collected, Counts
 from titlegen.plural import count
 
 # A share of the rows from which on something is no accident any more.

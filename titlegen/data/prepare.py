@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from titlegen.data.card import write_card
+from titlegen.data.collect import Collected, Spool, collect
 from titlegen.data.date_notes import count_dates, describe_dates
 from titlegen.data.date_order import decide_orders, settle
-from titlegen.data.dates import UNDATED
+from titlegen.data.date_reading import UNDATED
 from titlegen.data.dedup import U64, Clusters, Rows, join_revisions, join_similar, mix
 from titlegen.data.example import KEYS, SPLITS
 from titlegen.data.filters import REASONS
@@ -24,7 +25,7 @@ from titlegen.data.notes import describe_findings
 from titlegen.data.shorten import STRATEGIES, load_counter, shorten, title_coverage
 from titlegen.data.sources import Source, open_source
 from titlegen.data.split import balance_rows, best_first, draw, keep_first, leak_rate, split_rows
-from titlegen.data.stream import Collected, Spool, clean_chunks, collect
+from titlegen.data.workers import clean_chunks
 from titlegen.errors import ConfigError, DataError
 from titlegen.manifest import writable
 from titlegen.settings import DataSettings

@@ -23,7 +23,8 @@ from titlegen.data.files import (
 )
 from titlegen.data.hub_sets import open_hub
 from titlegen.data.instructions import Instructions, find_instructions
-from titlegen.data.lines import open_json, read_head
+from titlegen.data.json_files import open_json
+from titlegen.data.lines import read_head
 from titlegen.data.records import Findings, Part, Record, Table, Unreadable, unreadable_row
 from titlegen.encodings import detect_encoding, python_codec
 from titlegen.errors import DataError

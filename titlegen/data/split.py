@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from titlegen.data.dates import UNDATED
+from titlegen.data.date_reading import UNDATED
 from titlegen.data.dedup import U64, Rows, mix
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
