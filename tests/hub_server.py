@@ -1,4 +1,4 @@
-"""The offline Hub as a process of its own, for the tests, with its fault switch; and a connection that breaks."""
+"""The bundled Hub as a process of its own, for the tests, with a fault switch; and a connection that breaks."""
 
 import contextlib
 import json
@@ -37,8 +37,8 @@ class HubServer:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "titlegen.standins.hub", "--port", str(self.port)]
-        command += ["--directory", str(self.directory), *(["--faults"] if self._faults else [])]
+        program = [str(Path(__file__).with_name("faulty_hub.py"))] if self._faults else ["-m", "titlegen.standins.hub"]
+        command = [sys.executable, *program, "--port", str(self.port), "--directory", str(self.directory)]
         self.process = subprocess.Popen(command)  # noqa: S603 - our own server
         while True:
             assert self.process.poll() is None, "the server ended while starting"

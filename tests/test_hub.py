@@ -1035,11 +1035,10 @@ def test_the_token_is_nowhere(tmp_path: Path, artefacts: Artefacts) -> None:
     """The way to the real Hub, up to its address: a token in HF_TOKEN, the endpoint in HF_ENDPOINT."""
     import psutil
     import uvicorn
-
-    from titlegen.standins.hub.app import create_app
+    from faulty_hub import faulty_app
 
     secret = "hf_" + "Zq7" * 12
-    app = create_app(tmp_path / "hub", token=secret, faults=True)
+    app = faulty_app(tmp_path / "hub", secret)
     with serving(uvicorn.Config(app, port=free_port(), log_level="critical", ws="none")) as url:
         given = {"hub": "local/x", "state": str(tmp_path / "state")}
         environment = {

@@ -23,8 +23,9 @@ from peak_memory import peak_bytes
 from titlegen.errors import ConfigError, HubError
 from titlegen.standins import HUB_TOKEN
 from titlegen.standins.hub.__main__ import main
-from titlegen.standins.hub.app import create_app
-from titlegen.standins.hub.store import PART_BYTES, Incoming, RefusedError, Store
+from titlegen.standins.hub.incoming import PART_BYTES, Incoming
+from titlegen.standins.hub.records import RefusedError
+from titlegen.standins.hub.store import Store
 from titlegen.standins.hub.wire import (
     MAX_JSON_BYTES,
     MAX_LINE_BYTES,
@@ -413,15 +414,7 @@ def test_one_directory_has_one_server(server: HubServer) -> None:
     assert result.returncode == 2
     assert "another offline Hub already serves" in result.stderr
     with pytest.raises(HubError, match="another offline Hub"):
-        create_app(server.directory)
-
-
-def test_without_its_flag_there_is_no_fault_switch(tmp_path: Path) -> None:
-    plain = HubServer(tmp_path, faults=False)
-    try:
-        assert plain.http.post("/_faults", content=b"[]").status_code == 404
-    finally:
-        plain.stop()
+        Store(server.directory)
 
 
 def in_background(action: Callable[[], Any]) -> threading.Thread:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from titlegen.errors import TitlegenError
 from titlegen.standins.hub import app
+from titlegen.standins.hub.store import Store
 from titlegen.standins.hub.wire import require_loopback
 
 
@@ -18,11 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parser.add_argument("--directory", type=Path, required=True, help="where the repositories are")
-    parser.add_argument("--faults", action="store_true", help="for tests: let clients break this server")
     arguments = parser.parse_args(argv)
     try:
         require_loopback(arguments.host)
-        hub = app.create_app(arguments.directory, faults=arguments.faults)
+        hub = app.create_app(Store(arguments.directory))
     except TitlegenError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -13,7 +13,8 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from titlegen.standins.hub.store import MAIN, RefusedError, Store, StoredFile
+from titlegen.standins.hub.records import MAIN, RefusedError, StoredFile
+from titlegen.standins.hub.store import Store
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -1,7 +1,5 @@
-"""The offline Hub's repositories on disk: content by its digest, and every change of a repository one rename."""
+"""The bundled Hub's repositories on disk: content by its digest, and every change of a repository one rename."""
 
-import contextlib
-import datetime as dt
 import fcntl
 import hashlib
 import os
@@ -10,154 +8,21 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
-
-from pydantic import BaseModel, ConfigDict
 
 from titlegen.errors import HubError
 from titlegen.manifest import write_atomically
+from titlegen.standins.hub.incoming import Incoming
+from titlegen.standins.hub.records import MAIN, Change, Commit, RefusedError, Repository, StoredFile, blob_id, now
 
-MAIN = "main"
-# Parts small enough that a lost connection costs little, few enough that their addresses fit one answer.
-PART_BYTES = 64 * 2**20
 # An upload that nobody continued for this long is given up, and its disk space freed.
 ABANDONED_S = 600
-_READ_BYTES = 2**20
 _OID = re.compile(r"[0-9a-f]{40}")
 _SHORT_OID = re.compile(r"[0-9a-f]{5,40}")
 _REF_NAME = re.compile(r"(?!refs/)[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 # Source: the .gitattributes of a new repository on huggingface.co, shortened.
 LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".model", ".pt", ".pth", ".onnx", ".parquet", ".arrow", ".zip", ".gz")
 _GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
-
-Hook = Callable[[str, Path], None]
-
-
-class RefusedError(HubError):
-    """A request that the Hub turns down: HTTP status, and the code by which huggingface_hub knows the reason."""
-
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
-        """Say what was wrong with the request."""
-        super().__init__(message)
-        self.status, self.code = status, code
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StoredFile(_Record):
-    """One file of a commit; ``blob_id`` is the SHA-1 by which git knows it."""
-
-    size: int
-    sha256: str
-    blob_id: str
-    lfs: bool
-
-
-class Commit(_Record):
-    """One revision: all of its files by path."""
-
-    parent: str | None
-    title: str
-    message: str
-    date: str
-    files: dict[str, StoredFile]
-
-
-class Repository(_Record):
-    """A repository: name of each branch, tag and pull request, with the commit it points to."""
-
-    private: bool
-    created: str
-    branches: dict[str, str]
-    tags: dict[str, str]
-    pulls: dict[str, str]
-
-
-@dataclass
-class Change:
-    """What a commit adds and deletes; a deleted path that ends in a slash is a folder."""
-
-    title: str = ""
-    message: str = ""
-    parent: str | None = None
-    files: dict[str, StoredFile] = field(default_factory=dict)
-    deleted: list[str] = field(default_factory=list)
-
-
-class Incoming:
-    """One object while its parts arrive, in any order; it is hashed as far as it is complete."""
-
-    def __init__(self, path: Path, sha256: str, size: int) -> None:
-        """Make room for an object of this size, bytes."""
-        self.path, self.sha256, self.size = path, sha256, size
-        self.parts = max(-(-size // PART_BYTES), 1)
-        self.active, self.touched = 0, time.monotonic()
-        self._received: set[int] = set()
-        self._hashed = 0
-        self._hasher = hashlib.sha256()
-        self._rewritten = False
-        self._lock, self._hashing = threading.Lock(), threading.Lock()
-
-    def span(self, part: int) -> tuple[int, int]:
-        """Return offset and length of a part, bytes; the first part is 1."""
-        if not 1 <= part <= self.parts:
-            raise RefusedError(400, f"part {part} is not one of 1 to {self.parts}")
-        offset = (part - 1) * PART_BYTES
-        return offset, min(PART_BYTES, self.size - offset)
-
-    @contextlib.contextmanager
-    def writer(self, part: int) -> Iterator[IO[bytes]]:
-        """Yield the file at a part's place; a part counts as received when the block ends well."""
-        offset, _ = self.span(part)
-        self.active += 1
-        with self._lock:
-            self._rewritten |= part in self._received
-            self._received.discard(part)
-        complete = False
-        try:
-            with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb", buffering=0) as file:
-                file.seek(offset)
-                yield file
-            with self._lock:
-                self._received.add(part)
-            complete = True
-        finally:
-            if not complete and self.parts == 1:
-                # The rest of a broken connection; the next try writes it anew.
-                self.path.unlink(missing_ok=True)
-            self.active -= 1
-            self.touched = time.monotonic()
-
-    def hash_received(self) -> None:
-        """Hash the parts that follow each other without a gap; others can be received meanwhile."""
-        with self._hashing, self.path.open("rb") as file:
-            while self._next_is_here():
-                offset, left = self.span(self._hashed + 1)
-                file.seek(offset)
-                while left:
-                    block = file.read(min(_READ_BYTES, left))
-                    self._hasher.update(block)
-                    left -= len(block)
-                self._hashed += 1
-
-    def _next_is_here(self) -> bool:
-        with self._lock:
-            if self._rewritten:
-                self._hashed, self._hasher, self._rewritten = 0, hashlib.sha256(), False
-            return self._hashed + 1 in self._received
-
-    def check(self) -> None:
-        """Refuse the object unless every part arrived and the whole has the announced digest."""
-        self.hash_received()
-        if self._hashed != self.parts:
-            raise RefusedError(400, f"{self.parts - len(self._received)} of {self.parts} parts did not arrive")
-        if self._hasher.hexdigest() != self.sha256:
-            raise RefusedError(400, f"the content has sha256 {self._hasher.hexdigest()}, announced was {self.sha256}")
 
 
 class Store:
@@ -183,8 +48,6 @@ class Store:
         shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir()
         self.uploads: dict[str, Incoming] = {}
-        self.reached: Hook = lambda _point, _path: None
-        """Called at each step of a write; the fault switch breaks things there."""
         self._lock = threading.RLock()
 
     def create(self, repo_id: str, *, private: bool) -> bool:
@@ -283,7 +146,6 @@ class Store:
         sha256 = hashlib.sha256(content).hexdigest()
         temporary = self._incoming / secrets.token_hex(8)
         try:
-            self.reached("write", temporary)
             temporary.write_bytes(content)
             self._keep(temporary, sha256)
         finally:
@@ -325,7 +187,6 @@ class Store:
     def _keep(self, temporary: Path, sha256: str) -> None:
         target = self.object_path(sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.reached("object", temporary)
         temporary.replace(target)
 
     def _write_commit(self, repo_id: str, parent: str | None, files: dict[str, StoredFile], change: Change) -> str:
@@ -336,13 +197,11 @@ class Store:
         text = commit.model_dump_json()
         oid = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         path = self._commits(repo_id) / f"{oid}.json"
-        self.reached("commit", path)
         write_atomically(path, text)
         return oid
 
     def _write_repository(self, repo_id: str, repository: Repository) -> None:
         path = self._record(repo_id)
-        self.reached("ref", path)
         write_atomically(path, repository.model_dump_json(indent=1))
 
     def _record(self, repo_id: str) -> Path:
@@ -350,22 +209,6 @@ class Store:
 
     def _commits(self, repo_id: str) -> Path:
         return self._record(repo_id).with_name("commits")
-
-
-def now() -> str:
-    """Return the time as the Hub writes it."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def blob_id(content: bytes) -> str:
-    """Return git's SHA-1 of a file."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def lfs_file(sha256: str, size: int) -> StoredFile:
-    """Return how a commit refers to a large file: git sees a pointer to it."""
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
-    return StoredFile(size=size, sha256=sha256, blob_id=blob_id(pointer.encode()), lfs=True)
 
 
 def _is_deleted(path: str, deleted: list[str]) -> bool:

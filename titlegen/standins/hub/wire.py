@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from titlegen.errors import ConfigError
-from titlegen.standins.hub.store import RefusedError
+from titlegen.standins.hub.records import RefusedError
 
 # Source: huggingface.co keeps text files below 10 MB in git itself and everything else in LFS.
 REGULAR_BYTES = 10 * 2**20

@@ -1,17 +1,30 @@
-"""A switch that breaks the offline Hub on purpose, so that tests see what the real client makes of it."""
+"""The bundled Hub with a switch that breaks it on purpose, so that tests see what the real client makes of it.
 
+``python tests/faulty_hub.py --port N --directory DIR``
+"""
+
+import argparse
 import asyncio
+import contextlib
 import errno
 import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import uvicorn
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from titlegen.standins import HUB_TOKEN
+from titlegen.standins.hub import store
+from titlegen.standins.hub.app import create_app
+from titlegen.standins.hub.incoming import Incoming
+from titlegen.standins.hub.records import Change, Repository, StoredFile
 
 ROUTE = "/_faults"
 _MAX_RULES_BYTES = 2**16
@@ -46,11 +59,14 @@ class FaultSwitch:
     ``GET /_faults`` returns the requests so far, ``POST /_faults`` replaces the faults and forgets the requests.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application; without faults nothing changes."""
-        self._app = app
+    def __init__(self) -> None:
+        self._app: ASGIApp | None = None
         self.faults: list[Fault] = []
         self.requests: list[dict[str, Any]] = []
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        self._app = app
+        return self
 
     def reached(self, step: str, path: Path) -> None:
         """Break a step of writing ``path``, if a fault says so."""
@@ -69,7 +85,7 @@ class FaultSwitch:
                 file.write(bytes([last[0] ^ 1]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        assert self._app is not None
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] == ROUTE:
@@ -100,6 +116,7 @@ class FaultSwitch:
                 answer = JSONResponse({"error": f"planned {fault.status}"}, fault.status, fault.headers)
                 await answer(scope, receive, noting_send)
                 return
+        assert self._app is not None
         await self._app(scope, counting_receive, noting_send)
 
     async def _administrate(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,3 +138,44 @@ class FaultSwitch:
                 fault.times -= 1
                 return fault
         return None
+
+
+def faulty_app(directory: Path, token: str = HUB_TOKEN) -> ASGIApp:
+    """Return the Hub with the switch, also in the steps of writing."""
+    switch = FaultSwitch()
+
+    class FaultyIncoming(Incoming):
+        @contextlib.contextmanager
+        def writer(self, part: int) -> Iterator[IO[bytes]]:
+            switch.reached("write", self.path)
+            with super().writer(part) as file:
+                yield file
+
+    class FaultyStore(store.Store):
+        def put(self, content: bytes) -> StoredFile:
+            switch.reached("write", self.directory)
+            return super().put(content)
+
+        def _keep(self, temporary: Path, sha256: str) -> None:
+            switch.reached("object", temporary)
+            super()._keep(temporary, sha256)
+
+        def _write_commit(self, repo_id: str, parent: str | None, files: dict[str, StoredFile], change: Change) -> str:
+            switch.reached("commit", self.directory)
+            return super()._write_commit(repo_id, parent, files, change)
+
+        def _write_repository(self, repo_id: str, repository: Repository) -> None:
+            switch.reached("ref", self.directory)
+            super()._write_repository(repo_id, repository)
+
+    store.Incoming = FaultyIncoming  # type: ignore[misc]
+    return switch.wrap(create_app(FaultyStore(directory), token))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    hub = faulty_app(arguments.directory)
+    uvicorn.run(hub, host="127.0.0.1", port=arguments.port, log_level="warning", ws="none", lifespan="off")
