@@ -35,6 +35,8 @@ WRITTEN = [
     "http://編輯:密碼@a:1",
     "https://代理:1",
     "none",
+    "DIRECT",
+    "PROXY a:1; DIRECT",
     "http://127.0.0.1:7890/pac?x#y",
 ]
 EXEMPT = [
@@ -100,10 +102,19 @@ def test_no_library_fails_on_any_value_and_loopback_stays_direct(variables: dict
     ("variable", "value", "reason"),
     [
         ("ALL_PROXY", "socks4://127.0.0.1:1", "'socks4' is none of http, https, socks5 and socks5h"),
-        ("all_proxy", "direct://", "'direct' is none of"),
+        ("all_proxy", "tcp://a:1", "'tcp' is none of"),
+        ("HTTPS_PROXY", "auto://", "'auto' is none of"),
+        ("HTTPS_PROXY", "http://wpad/proxy.pac", "browsers alone read a PAC file"),
+        ("HTTPS_PROXY", "pac+http://wpad/wpad.dat", "browsers alone read a PAC file"),
+        ("HTTPS_PROXY", "http://http://a:1", "more than one address"),
+        ("HTTPS_PROXY", "https//a:1", "more than one address"),
+        ("HTTPS_PROXY", "http://a:1,http://b:1", "more than one address"),
+        ("HTTPS_PROXY", "a,8080", "more than one address"),
+        ("HTTPS_PROXY", "7890", "it names no host"),
+        ("HTTPS_PROXY", "${PROXY}", "it names no host"),
         ("HTTPS_PROXY", "http://", "it names no host"),
-        ("https_proxy", "garbage:::", "Port could not be cast"),
-        ("HTTPS_PROXY", "http://a:99999", "out of range"),
+        ("https_proxy", "garbage:::", "its port is no number up to 65535"),
+        ("HTTPS_PROXY", "http://a:99999", "its port is no number up to 65535"),
         ("HTTPS_PROXY", "http://[::1", "Invalid IPv6"),
     ],
 )
@@ -131,6 +142,62 @@ def test_a_proxy_that_does_not_answer_is_named_without_its_password(scheme: str)
         check_way(HUB)
     assert "s3cret" not in str(raised.value)
     assert way(HUB) == " through the proxy of ALL_PROXY"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("password", ["s3cret#x", "s3cret/x", "s3cret@x", "s3cret?x", "s3:cret/@x"])
+def test_a_password_that_breaks_the_address_is_not_shown(password: str) -> None:
+    os.environ["HTTPS_PROXY"] = f"http://user:{password}@127.0.0.1:{free_port()}"
+    settle_proxies()
+    with pytest.raises(ConfigError) as raised:
+        check_way(HUB)
+    assert "s3" not in str(raised.value)
+    assert "HTTPS_PROXY = 'http://***@127.0.0.1:" in str(raised.value)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "value", ["DIRECT", "direct", "direct://", "none", "NONE", "off", "no", "false", "0", "-", "null", '"DIRECT"', '""']
+)
+def test_no_proxy_at_all_in_the_words_of_people_and_programs(value: str) -> None:
+    os.environ |= {"HTTPS_PROXY": value, "HTTP_PROXY": "http://a:1"}
+    settle_proxies()
+    settle_proxies()
+    check_way(HUB)
+    assert way(HUB) == ""
+    assert way("http://example.com") == " through the proxy of HTTP_PROXY"
+    assert not {"HTTPS_PROXY", "https_proxy"} & os.environ.keys()
+
+
+@pytest.mark.fault
+def test_what_goes_direct_does_not_take_the_proxy_of_all_others() -> None:
+    os.environ |= {"HTTPS_PROXY": "DIRECT", "ALL_PROXY": "http://a:1"}
+    settle_proxies()
+    assert way(HUB) == ""
+    assert way("http://example.com") == " through the proxy of ALL_PROXY"
+    with httpx.Client() as client:
+        assert client._transport_for_url(httpx.URL(HUB)) is client._transport
+        assert client._transport_for_url(httpx.URL("http://example.com")) is not client._transport
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("value", "used"),
+    [
+        ("PROXY 10.0.0.1:3128", "http://10.0.0.1:3128"),
+        ("PROXY 10.0.0.1:3128; DIRECT", "http://10.0.0.1:3128"),
+        ("SOCKS5 127.0.0.1:1080", "socks5://127.0.0.1:1080"),
+        ("SOCKS 127.0.0.1:1080; SOCKS5 b:1", "socks5://127.0.0.1:1080"),
+        ("HTTPS proxy.example:443", "https://proxy.example:443"),
+        ('"http://a:80"', "http://a:80"),
+        ("'a:80'", "http://a:80"),
+        ("http：//ａ：８０", "http://a:80"),
+    ],
+)
+def test_a_proxy_is_understood_as_other_programs_write_it(value: str, used: str) -> None:
+    os.environ["https_proxy"] = value
+    settle_proxies()
+    assert (os.environ["https_proxy"], os.environ["HTTPS_PROXY"]) == (used, used)
 
 
 @pytest.mark.fault

@@ -10,10 +10,11 @@ import ipaddress
 import os
 import re
 import socket
+import unicodedata
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from titlegen.errors import ConfigError
 
@@ -24,6 +25,16 @@ _UNUSABLE = ".proxy.invalid"
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _CONNECT_TIMEOUT_S = 5.0
+# What people and programs write where there is to be no proxy; the first is a PAC file's.
+_DIRECT = frozenset(
+    (
+        *("", "direct", "direct://", "none", "<none>", "no", "off", "false", "0", "disable", "disabled", "null", "nil"),
+        *("undefined", "-", "noproxy", "no_proxy"),
+    )
+)
+# As the function of a PAC file answers: PROXY 10.0.0.1:3128; DIRECT
+_PAC_ANSWER = re.compile(r"(PROXY|HTTPS?|SOCKS5?) +([^\s;,]+) *(?:;.*)?", re.IGNORECASE)
+_PAC_SCHEMES = {"proxy": "http", "socks": "socks5"}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -44,9 +55,14 @@ _networks: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set()
 
 def settle_proxies() -> None:
     """Rewrite the proxy variables so that no library fails on them; loopback is never asked for through a proxy."""
-    for scheme in _SCHEMES:
-        variable, value = _pop(f"{scheme}_proxy")
-        if not value.strip():
+    found = {scheme: _pop(f"{scheme}_proxy") for scheme in _SCHEMES}
+    direct = {name for name, (_, value) in found.items() if value.strip() and _unquoted(value).casefold() in _DIRECT}
+    if direct - {"all"} and "all" not in direct:
+        # A library would take ALL_PROXY for what is to go without one.
+        of_all = found.pop("all")
+        found |= {scheme: of_all for scheme, (_, value) in found.items() if not value.strip()}
+    for scheme, (variable, value) in found.items():
+        if not value.strip() or scheme in direct:
             continue
         try:
             used = _normalised(value)
@@ -138,7 +154,12 @@ def _normalised(value: str) -> str:
     Raises:
         ValueError: none could use it; says why.
     """
-    text = value.strip()
+    text = _unquoted(unicodedata.normalize("NFKC", value))
+    if answer := _PAC_ANSWER.fullmatch(text):
+        scheme = answer[1].lower()
+        text = f"{_PAC_SCHEMES.get(scheme, scheme)}://{answer[2]}"
+    elif text.partition("?")[0].lower().endswith(".pac") or text.lower().startswith("pac+"):
+        raise ValueError("browsers alone read a PAC file; give the proxy that it names")
     parts = urlsplit(text if "://" in text else f"http://{text}")
     # GNOME writes SOCKS proxies in this way.
     scheme = {"socks": "socks5"}.get(parts.scheme, parts.scheme)
@@ -146,13 +167,36 @@ def _normalised(value: str) -> str:
         raise ValueError(f"{parts.scheme!r} is none of http, https, socks5 and socks5h")
     if scheme.startswith("socks") and find_spec("socksio") is None:
         raise ValueError("SOCKS needs a package; run: python -m pip install socksio")
-    host, port = parts.hostname or "", parts.port
-    if _address(host) is None and not _HOST.fullmatch(host):
+    if text.count("://") > 1 or parts.path.startswith("//") or re.search(r"[,;]", parts.netloc.rpartition("@")[2]):
+        raise ValueError("it is more than one address; write it as http://HOST:PORT")
+    host, port = parts.hostname or "", _port(parts)
+    if _address(host) is None and (not _HOST.fullmatch(host) or host.isdecimal()):
         raise ValueError("it names no host; write it as http://HOST:PORT")
     if host.endswith(_UNUSABLE):
         raise ValueError("it could not be read")
     user = ":".join(quote(unquote(part), safe="") for part in (parts.username, parts.password) if part is not None)
     return f"{scheme}://{user}{'@' if user else ''}{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+
+
+def _unquoted(value: str) -> str:
+    """Return a value without the quotation marks that Docker's --env-file keeps."""
+    text = value.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def _port(parts: SplitResult) -> int | None:
+    """Return the port of a proxy.
+
+    Raises:
+        ValueError: it is none; the text is not quoted, for it may be half a password.
+    """
+    try:
+        return parts.port
+    except ValueError:
+        raise ValueError(
+            "its port is no number up to 65535; write it as http://HOST:PORT, and / # ? and : of a password as %2F %23 "
+            "%3F and %3A"
+        ) from None
 
 
 def _exempt_hosts(text: str) -> Iterator[str]:
@@ -196,7 +240,8 @@ def _address(name: str) -> Address | None:
 
 
 def _without_password(value: str) -> str:
-    return re.sub(r"(^|//)[^/]*@", r"\1***@", value.strip())
+    # A password may hold a slash or an @.
+    return re.sub(r"^(\w+://)?.*@", r"\1***@", value.strip(), flags=re.DOTALL)
 
 
 def _pop(name: str) -> tuple[str, str]:
