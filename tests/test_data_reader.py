@@ -27,6 +27,7 @@ from titlegen.errors import DataError
 from titlegen.settings import DataSettings, read_profile
 
 ROWS = [article(number) for number in range(6)]
+A, T = "一篇新聞的內文，比其他都長。", "標題"
 
 
 def read(path: Path | str, *, strict: bool = True, titled: bool = True, **options: Any) -> list[Row]:
@@ -180,6 +181,60 @@ def test_cells_that_a_spreadsheet_was_to_take_for_text_are_that_text(tmp_path: P
     assert [(row.id, row.title, row.content) for row in read(path)] == [("0012", T, A)]
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"'title','content'\n'{T}','{A}'\n",
+        f"'title', 'content'\n'{T}', '{A}'\n",
+        f"'title'\t'content'\n'{T}'\t'{A}'\n",
+        f"'title','content'\n{T},{A}\n",
+        f"“title”,“content”\n“{T}”,“{A}”\n",
+        f"`title`|`content`\n{T}|{A}\n",
+        f"[title];[content]\n{T};{A}\n",
+        f'"""title""","""content"""\n"""{T}""","""{A}"""\n',
+        f'"""title""","""content"""\n{T},{A}\n',
+        f'\\"title\\",\\"content\\"\n\\"{T}\\",\\"{A}\\"\n',
+        f'"title" , "content"\n"{T}" , "{A}"\n',
+        f'"title" | "content"\n"{T}" | "{A}"\n',
+        f'"title,content"\n"{T},""{A}"""\n',
+        f"#title,content\n{T},{A}\n",
+        f"# title\tcontent\n{T}\t{A}\n",
+        f'"title","content","tags, and\nmore"\n"{T}","{A}","a,b"\n',
+    ],
+    ids=lambda text: text.partition("\n")[0],
+)
+def test_names_of_columns_in_any_quotation_marks(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, encoding="utf-8")
+    assert [(row.title, row.content) for row in read(path)] == [(T, A)]
+
+
+@pytest.mark.fault
+def test_cells_in_single_quotation_marks_hold_delimiters_and_line_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"'id','title','content'\n'1','{T}, 其二','{A}\n第二段, ''引文''。'\n", encoding="utf-8")
+    assert [(row.id, row.title, row.content) for row in read(path)] == [
+        ("1", f"{T}, 其二", f"{A}\n第二段, '引文'。"),
+    ]
+
+
+@pytest.mark.fault
+def test_marks_that_belong_to_a_cell_stay_where_the_names_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"title,content\n“{T}”,'{A}'\n「{T}」,{A}\n", encoding="utf-8")
+    assert [(row.title, row.content) for row in read(path)] == [(f"“{T}”", f"'{A}'"), (f"「{T}」", A)]
+
+
+@pytest.mark.fault
+def test_a_name_with_a_space_is_quoted_for_the_shell(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'title,"content\n(全文)"\n{T},{A}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"--data\.content-column 'content \(全文\)'$"):
+        read(path)
+    assert read(path, content_column="content (全文)")[0].content == A
+
+
 def test_columns_are_known_by_their_names_in_simplified_characters(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"标题,正文,发布时间\n{T},{A},2024-05-01\n", encoding="utf-8")
@@ -285,7 +340,6 @@ def turns(*said: tuple[str, Any], speaker: str = "role", speech: str = "content"
     return [{speaker: who, speech: what} for who, what in said]
 
 
-A, T = "一篇新聞的內文，比其他都長。", "標題"
 CHATS: list[dict[str, Any]] = [
     {"messages": turns(("system", "你是編輯" * 20), ("user", A), ("assistant", T))},
     {"messages": turns(("User", A), ("Assistant", T))},
@@ -328,6 +382,27 @@ CHATS: list[dict[str, Any]] = [
     {"content": f"['{A[:5]}'\n '{A[5:]}']", "title": T},
     {"content": repr([{"type": "paragraph", "text": A}]), "title": T},
     {"messages": repr(turns(("user", A), ("assistant", T)))},
+    {"turns": turns(("user", A), ("assistant", T))},
+    {"prompt": turns(("user", A)), "chosen": turns(("assistant", T)), "rejected": turns(("assistant", "差"))},
+    {"input_text": A, "output_text": T},
+    # As Gemini has it: the turns in contents, their texts in parts.
+    {"contents": turns(("user", [{"text": A}]), ("model", [{"text": T}]), speech="parts")},
+    {
+        "systemInstruction": {"role": "system", "parts": [{"text": "你是編輯" * 20}]},
+        "contents": turns(("user", [{"text": A}]), ("model", [{"text": T}]), speech="parts"),
+    },
+    {
+        "contents": turns(
+            ("user", [{"text": A[:5]}, {"inlineData": {"mimeType": "image/png", "data": "eA=="}}, {"text": A[5:]}]),
+            ("model", [{"text": "先想一想", "thought": True}, {"text": T}]),
+            speech="parts",
+        )
+    },
+    {"contents": turns(("user", [{"fileData": {"fileUri": "x"}}, {"text": A}]), ("model", [T]), speech="parts")},
+    {"contents": json.dumps(turns(("user", [{"text": A}]), ("model", [{"text": T}]), speech="parts"))},
+    {"contents": turns(("user", [{"text": A}]), speech="parts"), "title": T},
+    {"contents": turns(("user", {"text": A}), speech="parts"), "title": T},
+    {"contents": A, "title": T},
 ]
 
 

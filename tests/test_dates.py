@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from titlegen.data import load_split, prepare
 from titlegen.data.date_order import OrderCounts, decide_orders
-from titlegen.data.date_reading import ABSENT, AMBIGUOUS, DAY_FIRST, FORMS, MONTH_FIRST, ROC, UNKNOWN, YEAR_FIRST
+from titlegen.data.date_reading import (
+    ABSENT,
+    AMBIGUOUS,
+    CONTRADICTED,
+    DAY_FIRST,
+    FORMS,
+    MONTH_FIRST,
+    ROC,
+    UNKNOWN,
+    YEAR_FIRST,
+)
 from titlegen.data.dates import read_date
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
@@ -66,6 +76,34 @@ ZERO_DATES = [
 @pytest.mark.parametrize("value", FIRST_OF_MAY, ids=repr)
 def test_a_day_is_read_however_it_is_written(value: Any) -> None:
     assert read_date(value).iso == "2024-05-01"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("2024-05-01 星期四", "2024年5月1日（週一）", "113/5/1 (二)", "民國113年5月1日 星期日", "20240501(四)"),
+        *("Thu, 01 May 2024 09:00:00 +0800", "Thursday, May 1, 2024", "Tue 13/5/2024", "2024-122 Sunday"),
+    ],
+)
+def test_a_weekday_that_contradicts_its_date_is_counted_and_the_numbers_hold(value: str) -> None:
+    reading = read_date(value)
+    assert reading.form == CONTRADICTED
+    assert reading.iso == ("2024-05-13" if value.startswith("Tue") else "2024-05-01")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        # The weekday of where it was written, which is not always Taiwan's.
+        *("Tue, 30 Apr 2024 20:00:00 GMT", "Tue, 30 Apr 24 20:00:00 GMT", "Tuesday, 30-Apr-24 20:00:00 GMT"),
+        *("2024-04-30 (二) 20:00 UTC", "Wed, 30 Apr 2024 20:00:00 GMT"),
+    ],
+)
+def test_a_weekday_may_be_that_of_another_time_zone(value: str) -> None:
+    reading = read_date(value)
+    assert reading.iso == "2024-05-01"
+    assert reading.form != CONTRADICTED
 
 
 @pytest.mark.parametrize("value", NO_DATE, ids=lambda value: repr(value)[:40])
@@ -333,6 +371,15 @@ def test_what_is_not_understood_is_counted_with_a_sample_in_every_split_mode(run
     assert "| not understood | 2 |" in card
     assert "昨天" in card
     assert json.loads((directory / "data.json").read_text(encoding="utf-8"))["dates"] == results["dates"]
+
+
+@pytest.mark.fault
+def test_weekdays_of_other_days_are_said(run: Prepare) -> None:
+    days = [dt.date(2024, 5, 1) + dt.timedelta(days=number) for number in range(12)]
+    said = ["一二三四五六日"[(day.weekday() + (number % 6 == 5)) % 7] for number, day in enumerate(days)]
+    _, results = run([f"{day.isoformat()} 星期{weekday}" for day, weekday in zip(days, said, strict=True)])
+    (note,) = [note for note in results["notes"] if "weekday" in note]
+    assert note == "2 dates with another day's weekday, taken as the numbers say, such as '2024-05-06 星期二'"
 
 
 def test_a_time_split_without_a_day_says_what_was_found(run: Prepare) -> None:

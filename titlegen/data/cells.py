@@ -14,7 +14,7 @@ Role = Literal["content", "title"]
 # A text may be wrapped so deeply and no deeper: anything beyond is not an article.
 _MAX_DEPTH = 4
 _SPEAKER_KEYS = ("role", "from", "speaker")
-_SPEECH_KEYS = ("content", "value", "text")
+_SPEECH_KEYS = ("content", "value", "text", "parts")
 _READERS = frozenset({"user", "human", "prompter"})
 _WRITERS = frozenset({"assistant", "gpt", "model", "bot", "chatgpt"})
 # One object a round, as XTuner and others write it.
@@ -25,7 +25,7 @@ _MAX_LITERAL_CHARS = 200_000
 # What a model says to itself before it answers.
 _THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
 _THOUGHT_TYPES = frozenset({"thinking", "reasoning", "redacted_thinking"})
-_PICTURE = re.compile(r"image|img|picture|photo|figure|video|audio|file", re.IGNORECASE)
+_PICTURE = re.compile(r"image|img|picture|photo|figure|video|audio|file|inline_?data", re.IGNORECASE)
 _NAMES: tuple[tuple[type, str], ...] = (
     (NoneType, "missing"),
     (bool, "true or false"),
@@ -174,5 +174,11 @@ def _paragraphs(items: Sequence[Any], role: Role, depth: int) -> str | None:
 
 
 def _is_no_text(item: Any) -> bool:
-    kind = str(item.get("type", "")) if isinstance(item, dict) else ""
-    return kind in _THOUGHT_TYPES or bool(_PICTURE.search(kind))
+    if not isinstance(item, dict):
+        return False
+    kind = str(item.get("type", ""))
+    if kind in _THOUGHT_TYPES or item.get("thought") is True or _PICTURE.search(kind):
+        return True
+    # Gemini's parts have no type: the one key that has a value tells.
+    filled = [key for key in item if item[key] is not None]
+    return len(filled) == 1 and isinstance(item[filled[0]], dict) and bool(_PICTURE.search(filled[0]))

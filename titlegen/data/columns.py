@@ -1,6 +1,8 @@
 """Which column of a source holds what."""
 
 import difflib
+import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +10,20 @@ from dataclasses import dataclass
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
 
-CHATS = ("messages", "conversations", "conversation")
+# As OpenAI, ShareGPT and Gemini name the column of a conversation; the last may hold plain articles, too.
+_CHATS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "contents")
 # Columns with an order to a model, in which the article stands; with the column of its answer.
-_PROMPTS = (("prompt", "label"), ("prompt", "completion"), ("prompt", "response"), ("input", "output"))
+_PROMPTS = (
+    *(("prompt", "label"), ("prompt", "completion"), ("prompt", "response"), ("prompt", "chosen")),
+    *(("input", "output"), ("input_text", "output_text")),
+)
 # Other names that published title and headline sets and newsrooms use; only where the settings have their defaults.
 _CONTENT_NAMES = (
     "content",
     "article",
     "body",
     "text",
+    "contents",
     "內文",
     "內容",
     "新聞內容",
@@ -28,6 +35,7 @@ _CONTENT_NAMES = (
 )
 _TITLE_NAMES = ("title", "headline", "標題", "新聞標題", "标题", "新闻标题")
 _DATE_NAMES = ("date", "timestamp", "日期", "發布日期", "發佈日期", "发布日期", "發布時間", "發佈時間", "发布时间")
+_AROUND_NAMES = " \t\r\n\ufeff\u200b\\\"'`‘’“”「」『』[]"
 _SHOWN_NAMES = 20
 _SHOWN_CHARS = 40
 
@@ -46,6 +54,8 @@ class Columns:
     """Where an Alpaca row has its order, and the article when its input is empty."""
     is_prompt: bool = False
     """The content is what somebody said to a model, with an order around it."""
+    chat: str | None = None
+    """The column that holds conversations and nothing else."""
 
     @property
     def roles(self) -> dict[str, str]:
@@ -78,13 +88,14 @@ def find_columns(name: str, available: Sequence[str], settings: DataSettings, *,
     untouched = (settings.content_column, settings.title_column) == (defaults.content_column, defaults.title_column)
     content = lookup.first(_CONTENT_NAMES if untouched else (settings.content_column,))
     title = lookup.first(_TITLE_NAMES if untouched else (settings.title_column,))
-    chat = lookup.first(CHATS) if untouched or content in CHATS else None
+    chat = lookup.first(_CHATS) if untouched or content in _CHATS else None
     instruction = None
     plain = content
     if chat is not None and (content is None or title is None):
         content, title = content or chat, title or chat
     elif untouched and title is None and (titled or content is None):
         content, title, instruction = _find_prompt(lookup, titled=titled) or (content, title, None)
+    holds_articles = content == plain == chat and title not in {None, chat} and _plain(chat or "") == _CHATS[-1]
     if content is None:
         raise lookup.missing(settings.content_column, "content")
     if title is None and titled:
@@ -98,7 +109,8 @@ def find_columns(name: str, available: Sequence[str], settings: DataSettings, *,
         source=lookup.first(("source",)),
         id=lookup.first(("id",)),
         instruction=instruction,
-        is_prompt=content != plain or content in CHATS,
+        is_prompt=content != plain or (content == chat and not holds_articles),
+        chat=None if holds_articles else chat,
     )
 
 
@@ -150,12 +162,18 @@ class _Lookup:
         there = ", ".join(sorted(map(_shown, self._available))[:_SHOWN_NAMES])
         return DataError(
             f"data source {self._source!r} has no column {column!r} for the {role}; it has {there}; "
-            f"name the right one with --data.{role}-column {guess}"
+            f"name the right one with --data.{role}-column {_for_a_shell(guess)}"
         )
 
 
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).strip().strip("\ufeff\u200b").strip().casefold()
+    # Some programs write quotation marks of their own around names, or a hash before the first.
+    return unicodedata.normalize("NFKC", name).strip(_AROUND_NAMES).lstrip("#").strip(_AROUND_NAMES).casefold()
+
+
+def _for_a_shell(name: str) -> str:
+    # Han needs no quotation marks.
+    return name if re.fullmatch(r"[\w.:-]+", name) else shlex.quote(name)
 
 
 def _shown(name: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from titlegen.data.collect import Collected
 from titlegen.data.date_order import SHAPES, Decision
-from titlegen.data.date_reading import ABSENT, AMBIGUOUS, FORMS, UNKNOWN
+from titlegen.data.date_reading import ABSENT, AMBIGUOUS, CONTRADICTED, FORMS, UNKNOWN
 from titlegen.data.dedup import Rows
 from titlegen.plural import count
 
@@ -59,6 +59,10 @@ def describe_dates(dates: Mapping[str, Any]) -> Iterator[str]:
             f"{count(ambiguous['articles'], 'date')} with two readings, counted as none, such as "
             f"{_sample(ambiguous['examples'])}; say --data.date-order month-first, day-first, year-first or roc"
         )
+    if contradicted := counts.get(CONTRADICTED):
+        sample = _sample(contradicted["examples"])
+        number = count(contradicted["articles"], "date")
+        yield f"{number} with {CONTRADICTED}, taken as the numbers say, such as {sample}"
     if (absent := counts.get(ABSENT)) and len(counts) > 1:
         yield f"{count(absent['articles'], 'article')} without a date"
 

@@ -15,7 +15,8 @@ ROC: Final = "year of the Republic"
 NAMED: Final = "month by name"
 STAMP: Final = "time stamp"
 SERIAL: Final = "serial day"
-FORMS = (ABSENT, UNKNOWN, AMBIGUOUS, YEAR_FIRST, MONTH_FIRST, DAY_FIRST, ROC, NAMED, STAMP, SERIAL)
+CONTRADICTED: Final = "another day's weekday"
+FORMS = (ABSENT, UNKNOWN, AMBIGUOUS, YEAR_FIRST, MONTH_FIRST, DAY_FIRST, ROC, NAMED, STAMP, SERIAL, CONTRADICTED)
 """How a date is written; the first three give no day."""
 
 UNDATED: Final = -1

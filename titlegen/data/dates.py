@@ -10,6 +10,7 @@ value at a time, neither knows the Republic's years, and ``email.utils`` takes T
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -19,6 +20,7 @@ from typing import Any
 from titlegen.data.date_reading import (
     ABSENT,
     AMBIGUOUS,
+    CONTRADICTED,
     DAY_FIRST,
     MONTH_FIRST,
     NAMED,
@@ -107,13 +109,22 @@ def _day(moment: datetime) -> date:
     return (moment if moment.tzinfo is None else moment.astimezone(TAIWAN)).date()
 
 
-def _on(form: str, day: date | None) -> Reading:
-    return Reading(form, day) if day is not None and day.year in _YEARS else _UNKNOWN
+def _on(form: str, written: date | None, since: timedelta = timedelta(), weekday: int | None = None) -> Reading:
+    """Return the reading of a day as it is written, of a moment so long after its midnight in Taiwan."""
+    if written is None or written.year not in _YEARS:
+        return _UNKNOWN
+    day = later(written, since)
+    return Reading(CONTRADICTED if _contradicts(weekday, written, day) else form, day)
 
 
-def _date(year: int, month: str, day: str, since: timedelta = timedelta()) -> date | None:
+def _contradicts(weekday: int | None, *days: date) -> bool:
+    """Return whether a weekday is that of neither the day as it is written nor Taiwan's."""
+    return weekday is not None and weekday not in {day.weekday() for day in days}
+
+
+def _date(year: int, month: str, day: str) -> date | None:
     try:
-        return later(date(year, int(month), int(day)), since)
+        return date(year, int(month), int(day))
     except (ValueError, OverflowError):
         return None
 
@@ -178,14 +189,16 @@ def _read_text(text: str) -> Reading:
     folded, weekday = fold_date_text(plain)
     if match := _NUMBER.fullmatch(folded):
         digits = match[1] or match[2]
-        return _read_number(Decimal(folded if match[1] else digits), digits)
+        reading = _read_number(Decimal(folded if match[1] else digits), digits)
+        has_other = reading.day is not None and _contradicts(weekday, reading.day)
+        return replace(reading, form=CONTRADICTED) if has_other else reading
     return _read_folded(without_later_dates(folded), weekday)
 
 
 def _read_folded(text: str, weekday: int | None) -> Reading:
     if match := _ORDINAL.match(text):
-        day = _date(int(match[1]), "1", "1", timedelta(days=int(match[2]) - 1))
-        return _on(YEAR_FIRST, day) if day and day.year == int(match[1]) else _UNKNOWN
+        day = date(int(match[1]), 1, 1) + timedelta(days=int(match[2]) - 1)
+        return _on(YEAR_FIRST, day, weekday=weekday) if day.year == int(match[1]) else _UNKNOWN
     if _LUNAR.search(text.partition("日")[0]):
         return _UNKNOWN
     return _read_named(text, weekday) or _read_numbers(text, weekday)
@@ -208,7 +221,7 @@ def _read_numbers(text: str, weekday: int | None) -> Reading:
     if match is short:
         return _choose(short[1], short[3], short[4], since=since, weekday=weekday)
     if match.re is _HAN_MONTH_DAY_YEAR:
-        return _on(YEAR_FIRST, _date(int(match[3]), match[1], match[2], since))
+        return _on(YEAR_FIRST, _date(int(match[3]), match[1], match[2]), since, weekday)
     year, month, day = match["year"], match["month"], match["day"]
     if digits := match["digits"]:
         year, month, day = digits[:-4], digits[-4:-2], digits[-2:]
@@ -216,8 +229,8 @@ def _read_numbers(text: str, weekday: int | None) -> Reading:
     # 0113/05/01 has a form's four boxes for a year of the Republic; 99年 is one in Taiwan, 24年 is not.
     boxes = range(_SHORT_ROC.start if len(year) == _LONG_DIGITS else 1, _MOST_ROC)
     if match["roc"] or (number in boxes and not is_short) or (match["mark"] == "年" and number in _SHORT_ROC):
-        return _on(ROC, _date(number + _ROC_YEARS, month, day, since))
-    return _on(YEAR_FIRST, _date(_century(number) if is_short else number, month, day, since))
+        return _on(ROC, _date(number + _ROC_YEARS, month, day), since, weekday)
+    return _on(YEAR_FIRST, _date(_century(number) if is_short else number, month, day), since, weekday)
 
 
 _WORD = re.compile(r"[A-Za-z]+")
@@ -239,7 +252,7 @@ def _read_named(text: str, weekday: int | None) -> Reading | None:
     years = [number for number in numbers if len(number) == 4]  # noqa: PLR2004
     if len(years) == 1:
         day = numbers[1 - numbers.index(years[0])]
-        return _on(NAMED, _date(int(years[0]), month, day, since))
+        return _on(NAMED, _date(int(years[0]), month, day), since, weekday)
     if years or not re.search(r"\d", before):
         return _UNKNOWN
     return _choose(numbers[0], month, numbers[1], since=since, weekday=weekday, named=True)
@@ -269,13 +282,13 @@ def _choose(
             orders[MONTH_FIRST] = (end, first, second)
             if start in _SHORT_ROC:
                 orders[ROC] = (start + _ROC_YEARS, second, third)
-    days = {order: _date(*numbers, since) for order, numbers in orders.items()}
-    choices = {order: day for order, day in days.items() if day is not None and day.year in _YEARS}
-    said = {order: day for order, day in choices.items() if day.weekday() == weekday}
-    choices = said or choices
+    written = {order: day for order, numbers in orders.items() if (day := _date(*numbers)) and day.year in _YEARS}
+    choices = {order: later(day, since) for order, day in written.items()}
+    said = {order: day for order, day in choices.items() if not _contradicts(weekday, written[order], day)}
     if not choices:
         return _UNKNOWN
-    if len(set(choices.values())) > 1:
-        return Reading(AMBIGUOUS, None, shape, choices)
-    order, day = next(iter(choices.items()))
-    return Reading(order, day, shape, choices)
+    likely = said or choices
+    if len(set(likely.values())) > 1:
+        return Reading(AMBIGUOUS, None, shape, likely)
+    order, day = next(iter(likely.items()))
+    return Reading(order if said else CONTRADICTED, day, shape, likely)

@@ -4,10 +4,12 @@ import csv
 import io
 import itertools
 import lzma
+import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from titlegen.data.files import open_bytes
 from titlegen.data.lines import read_head
@@ -27,6 +29,9 @@ from titlegen.errors import DataError
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # Rows by which a delimiter is judged.
 _JUDGED = 50
+# Marks around every cell that are no quotation marks to a CSV reader; names have them in other pairs, too.
+_WRAPPED = re.compile(r"""(?:“(.*)”|‘(.*)’|`(.*)`|\\"(.*)\\"|"(.*)"|'(.*)')""", re.DOTALL)
+_QUOTED_BY_ONE = re.compile(r"\s*'[^',;|\t]+'\s*[,;|\t]\s*'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,23 @@ class _Shape:
     delimiter: str
     skips_spaces: bool
     """Spaces stand behind the delimiters, also before quotation marks."""
-    has_hint: bool
+    has_hint: bool = False
     """The first line is Excel's ``sep=;``."""
+    quote: str = '"'
+    is_padded: bool = False
+    """Spaces stand behind closing quotation marks, which a CSV reader would not take for closing."""
+    is_nested: bool = False
+    """Each line is one quoted cell that holds the cells: a table that was saved as a cell of another."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the reader."""
+        return {
+            "delimiter": self.delimiter,
+            "quotechar": self.quote,
+            "skipinitialspace": self.skips_spaces,
+            "strict": True,
+        }
 
 
 def open_delimited(path: Path, codec: str) -> Table:
@@ -54,22 +74,31 @@ def open_delimited(path: Path, codec: str) -> Table:
     if isinstance(header, Unreadable):
         raise unreadable_row(str(path), "line", 1, header.reason)
     names = _names(header)
+    is_wrapped = all(_WRAPPED.fullmatch(name) for name in names)
+    names = [_without_wrap(name) for name in names] if is_wrapped else names
     form = f"CSV, {_DELIMITERS.get(shape.delimiter, repr(shape.delimiter))}"
     form += "" if codec == "utf-8" else f", {codec.removesuffix('-sig').upper()}"
-    return Table(path, form, "line", lambda _: _read(path, codec, shape, names), tuple(names))
+    return Table(path, form, "line", lambda _: _read(path, codec, shape, names, is_wrapped=is_wrapped), tuple(names))
 
 
 def _find_shape(text: str, *, is_whole: bool, prefers_tabs: bool) -> _Shape:
     first = text.partition("\n")[0]
     if first.lower().startswith("sep=") and len(first.strip()) == len("sep=") + 1:
         return _Shape(first.strip()[-1], skips_spaces=False, has_hint=True)
-    best, best_score = "\t" if prefers_tabs else ",", (0.0, 0)
-    for delimiter in sorted(_DELIMITERS, key=lambda mark: mark != best):
-        score = _score(text, _Shape(delimiter, f"{delimiter} " in first, has_hint=False), is_whole=is_whole)
-        if score > best_score:
-            best, best_score = delimiter, score
+    best, best_score = _shape("\t" if prefers_tabs else ",", first), (0.0, 0)
+    for delimiter in sorted(_DELIMITERS, key=lambda mark: mark != best.delimiter):
+        for is_nested in (False, True):
+            shape = replace(_shape(delimiter, first), is_nested=is_nested)
+            score = _score(text, shape, is_whole=is_whole)
+            if score > best_score:
+                best, best_score = shape, score
+    return best
+
+
+def _shape(delimiter: str, first: str) -> _Shape:
+    quote = "'" if _QUOTED_BY_ONE.match(first) else '"'
     # Spaces behind the delimiters stand before quotation marks, too, which would be taken for text.
-    return _Shape(best, f"{best} " in first, has_hint=False)
+    return _Shape(delimiter, f"{delimiter} " in first, quote=quote, is_padded=f"{quote} {delimiter}" in first)
 
 
 def _score(text: str, shape: _Shape, *, is_whole: bool) -> tuple[float, int]:
@@ -87,13 +116,19 @@ def _rows(file: io.TextIOBase, shape: _Shape) -> Iterator[tuple[int, list[str] |
     """Yield the number of its first line and the fields of each row that is not blank, the header included."""
     # An article may be longer than the csv module's default of 128 KiB a field.
     csv.field_size_limit(MAX_RECORD_BYTES)
-    reader = csv.reader(file, delimiter=shape.delimiter, skipinitialspace=shape.skips_spaces, strict=True)
+    lines: Iterable[str] = file
+    if shape.is_padded:
+        padding = re.compile(f"{shape.quote} +(?={re.escape(shape.delimiter)})")
+        lines = (padding.sub(shape.quote, line) for line in file)
+    reader = csv.reader(lines, **shape.options)
     if shape.has_hint:
         next(reader, None)
     while True:
         number = reader.line_num + 1
         try:
             row = next(reader, None)
+            if shape.is_nested and row is not None and len(row) == 1:
+                row = next(csv.reader(io.StringIO(row[0], newline=""), **shape.options), [])
         except csv.Error as error:
             if "limit" in str(error):  # What follows would be read from the middle of a field.
                 raise
@@ -109,13 +144,13 @@ def _rows(file: io.TextIOBase, shape: _Shape) -> Iterator[tuple[int, list[str] |
 
 
 def _names(header: list[str]) -> list[str]:
-    names = [name.strip("\ufeff\u200b\u3000 \t\r\n") for name in header]
+    names = [" ".join(name.strip("\ufeff\u200b\u3000 \t\r\n").split()) for name in header]
     while names and not names[-1]:
         names.pop()
     return names
 
 
-def _read(path: Path, codec: str, shape: _Shape, names: list[str]) -> Iterator[Numbered]:
+def _read(path: Path, codec: str, shape: _Shape, names: list[str], *, is_wrapped: bool) -> Iterator[Numbered]:
     # Bytes that are not UTF-8 come through as lone surrogates, so that the row that holds them can be named.
     errors = "surrogateescape" if codec.startswith("utf-8") else "strict"
     number = 0
@@ -127,7 +162,10 @@ def _read(path: Path, codec: str, shape: _Shape, names: list[str]) -> Iterator[N
             rows = _rows(file, shape)
             next(rows, None)
             for number, row in rows:
-                yield number, row if isinstance(row, Unreadable) else _record(row, names)
+                if isinstance(row, Unreadable):
+                    yield number, row
+                else:
+                    yield number, _record([*map(_without_wrap, row)] if is_wrapped else row, names)
     except UnicodeError as error:
         raise DataError(
             f"{path}, behind line {number}: not {codec.upper()} ({error}); save the file as UTF-8"
@@ -151,6 +189,11 @@ def _record(row: list[str], names: list[str]) -> Record | Unreadable:
         byte = ord(error.object[error.start]) - 0xDC00
         return Unreadable(f"not UTF-8 (byte 0x{byte:02x})")
     return dict(zip(names, map(_unwrapped, row), strict=True))
+
+
+def _without_wrap(cell: str) -> str:
+    match = _WRAPPED.fullmatch(cell.strip())
+    return cell if match is None else next(filter(None, match.groups()), "")
 
 
 def _unwrapped(cell: str) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from titlegen.data import arrow
 from titlegen.data.cells import flatten, take_turn
-from titlegen.data.columns import CHATS, find_columns
+from titlegen.data.columns import find_columns
 from titlegen.data.delimited import open_delimited
 from titlegen.data.files import (
     ARROW_SUFFIXES,
@@ -186,14 +186,14 @@ def _part_rows(part: Part, place: int, findings: Findings, *, strict: bool) -> I
 def _row(record: Record, part: Part, place: int, number: int, findings: Findings) -> Row:
     columns = part.columns
     content, title = record.get(columns.content), record.get(columns.title) if columns.title else None
-    if type(content) is not str or content[:1] in _OPENING or columns.content in CHATS:
-        content = _plain_text(content, "content", columns.content in CHATS, findings)
+    if type(content) is not str or content[:1] in _OPENING or columns.content == columns.chat:
+        content = _plain_text(content, "content", columns.content == columns.chat, findings)
     if columns.instruction and isinstance(content, str | None):
         # An article stands in the longer of the two: the other is the order, or empty.
         order = record.get(columns.instruction)
         content = max(content or "", order, key=len) if isinstance(order, str) else content
-    if type(title) is not str or title[:1] in _OPENING or columns.title in CHATS:
-        title = _plain_text(title, "title", columns.title in CHATS, findings)
+    if type(title) is not str or title[:1] in _OPENING or columns.title == columns.chat:
+        title = _plain_text(title, "title", columns.title == columns.chat, findings)
     origin = record.get(columns.source) if columns.source else None
     return Row(
         content=content,
