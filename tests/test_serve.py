@@ -795,15 +795,25 @@ def test_window_without_room_is_refused(deployed: tuple[ServeSettings, Path]) ->
 
 
 @pytest.mark.fault
-def test_prompt_that_the_server_cuts_is_an_error(deployed: tuple[ServeSettings, Path], server: OfflineServer) -> None:
+def test_prompt_that_the_server_cuts_is_an_error(deployed: tuple[ServeSettings, Path]) -> None:
+    # As Ollama answers a prompt over its window: the count alone tells that it was cut.
+    answer = {"model": MODEL, "response": TITLE, "done": True, "done_reason": "stop", "prompt_eval_count": 128}
+    with slow_proxy(deployed[0].host) as proxy:
+        proxy.answer = (200, json.dumps(answer).encode())
+        client = serve.Client(changed(deployed[0], host=proxy.url), deployed[1])
+        with contextlib.closing(client), pytest.raises(ServeError, match="it cut the article"):
+            client.generate(ARTICLE * 20)
+
+
+@pytest.mark.fault
+def test_prompt_that_the_server_refuses_is_an_error(
+    deployed: tuple[ServeSettings, Path], server: OfflineServer
+) -> None:
     body = {"model": "small-window", "from": MODEL, "parameters": {"num_ctx": 256}, "stream": False}
     server.http.post("/api/create", json=body).raise_for_status()
     client = serve.Client(*deployed, model_name="small-window")
-    try:
-        with pytest.raises(ServeError, match="it cut the article"):
-            client.generate(ARTICLE * 20)
-    finally:
-        client.close()
+    with contextlib.closing(client), pytest.raises(ServeError, match="exceeds the available context size"):
+        client.generate(ARTICLE * 20)
 
 
 def test_model_that_is_not_deployed(deployed: tuple[ServeSettings, Path]) -> None:

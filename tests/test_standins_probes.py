@@ -18,10 +18,7 @@ TEMPLATE = '<user>\n{{ if .System }}{{ .System }}\n\n{{ end }}"{{ .Prompt }}"\n{
 SYSTEM = "你是助理。"
 PARAMETERS = {"temperature": 0.3, "num_ctx": 512, "num_predict": 8, "stop": ["<end_of_turn>"]}
 TITLE = "新聞"
-# Digests of what Ollama stored for these parameters: Go's own form of JSON.
-PARAMETERS_LAYER = hashlib.sha256(
-    b'{"num_ctx":512,"num_predict":8,"stop":["\\u003cend_of_turn\\u003e"],"temperature":0.3}\n'
-).hexdigest()
+PARAMETERS_LAYER = hashlib.sha256(json.dumps(PARAMETERS, sort_keys=True).encode()).hexdigest()
 JSON, BARE_JSON, LINES, TEXT = (
     "application/json; charset=utf-8",
     "application/json",
@@ -80,7 +77,6 @@ ROUTES = [
     Row("HEAD /api/tags", None, 200, JSON, ""),
     Row("HEAD /api/ps", None, 405, TEXT, ""),
     Row("HEAD /api/generate", None, 405, TEXT, ""),
-    Row("GET /api/tags/", None, 301, "text/html; charset=utf-8", '<a href="/api/tags">Moved Permanently</a>.\n\n'),
     Row("GET //api/tags", None, 404, TEXT, GONE),
     Row("GET /nope", None, 404, TEXT, GONE),
     Row("PUT /api/generate", None, 405, TEXT, "405 method not allowed"),
@@ -112,11 +108,7 @@ def not_offered(name: str) -> dict[str, str]:
     return {"error": f'"{name}" is not offered by the bundled server; use Ollama'}
 
 
-NO_IMAGES = (
-    '{"error":{"code":400,"message":"Multimodal data provided, but model does not support multimodal requests.",'
-    '"type":"invalid_request_error"}}'
-)
-LEVELS = '"high", "medium", "low", "max", true, or false'
+ADVICE = "use one such as 10m, or seconds"
 BASE = b'{"model":"probe","prompt":"P","stream":false,"options":{"num_predict":1}}'
 ANSWERED = {"model": MODEL, "response": TITLE[0], "done": True, "done_reason": "length"}
 # Content of a request, status, fields of the answer.
@@ -126,16 +118,10 @@ CONTENTS: list[tuple[bytes, int, dict[str, Any]]] = [
     (b'{"Model":"probe","PROMPT":"P","Stream":false,"OPTIONS":{"num_predict":1}}', 200, ANSWERED),
     (b'{"model":"nosuch",' + BASE[1:], 200, ANSWERED),
     (b"", 400, {"error": "missing request body"}),
-    (b"{bad", 400, {"error": "invalid character 'b' looking for beginning of object key string"}),
-    (b'{"model":"probe",}', 400, {"error": "invalid character '}' looking for beginning of object key string"}),
-    (b"\xef\xbb\xbf{}", 400, {"error": "invalid character '\\ufeff' looking for beginning of value"}),
-    (b"\x1f\x8b\x08", 400, {"error": "invalid character '\\x1f' looking for beginning of value"}),
-    (b"(\xb5/\xfd", 400, {"error": "invalid character '(' looking for beginning of value"}),
-    (b'{"model"', 400, {"error": "unexpected EOF"}),
-    (b'{"model":"pro', 400, {"error": "unexpected EOF"}),
-    (b'{"model" "probe"}', 400, {"error": "invalid character '\"' after object key"}),
-    (b'{"model":"probe" "x"}', 400, {"error": "invalid character '\"' after object key:value pair"}),
-    (b"[1]", 400, {"error": "json: cannot unmarshal array into Go value of type api.GenerateRequest"}),
+    (b"{bad", 400, {"error": "the request body is no JSON at character 1"}),
+    (b"\x1f\x8b\x08", 400, {"error": "the request body is no JSON at character 0"}),
+    (b'{"model"', 400, {"error": "the request body is no JSON at character 8"}),
+    (b"[1]", 400, {"error": "the request body is no JSON object"}),
 ]
 
 
@@ -170,24 +156,17 @@ FIELDS: list[tuple[dict[str, Any], int, dict[str, Any]]] = [
     ({"options": {"temperature": None, "stop": None, "num_predict": 1}}, 200, ANSWERED),
     ({"options": {"num_ctx": -5, "num_predict": 1}}, 200, ANSWERED),
     ({"options": None}, 200, {"response": TITLE, "done_reason": "stop"}),
-    ({"think": True}, 400, {"error": '"probe" does not support thinking'}),
-    ({"think": "max"}, 400, {"error": '"probe" does not support thinking'}),
     ({"think": False}, 200, ANSWERED),
-    ({"think": "banana"}, 400, {"error": f'invalid think value: "banana" (must be {LEVELS})'}),
-    ({"think": 3}, 400, {"error": f"think must be a boolean or string ({LEVELS})"}),
-    ({"images": ["aGVsbG8="]}, 400, {"error": NO_IMAGES}),
     ({"images": []}, 200, ANSWERED),
-    ({"suffix": "x"}, 400, {"error": f"{FULL} does not support insert"}),
-    ({"keep_alive": True}, 400, {"error": "Unsupported type: 'bool'"}),
-    ({"keep_alive": {}}, 400, {"error": "Unsupported type: 'map[string]interface {}'"}),
-    ({"keep_alive": []}, 400, {"error": "Unsupported type: '[]interface {}'"}),
-    ({"keep_alive": "5x"}, 400, {"error": 'time: unknown unit "x" in duration "5x"'}),
-    ({"keep_alive": "1h5x"}, 400, {"error": 'time: unknown unit "x" in duration "1h5x"'}),
-    ({"keep_alive": "abc"}, 400, {"error": 'time: invalid duration "abc"'}),
-    ({"keep_alive": "5"}, 400, {"error": 'time: missing unit in duration "5"'}),
+    *(
+        ({"keep_alive": value}, 400, {"error": f"keep_alive = {json.dumps(value)} is no duration; {ADVICE}"})
+        for value in (True, {}, [], "5x", "1h5x", "abc", "5")
+    ),
     ({"keep_alive": "1h0m1.5s"}, 200, ANSWERED),
     *(({name: value}, 400, not_offered(name)) for name, value in (("raw", True), ("template", "x"), ("context", [1]))),
     *(({name: value}, 400, not_offered(name)) for name, value in (("format", "json"), ("logprobs", True))),
+    *(({name: value}, 400, not_offered(name)) for name, value in (("suffix", "x"), ("think", "max"))),
+    ({"images": ["a"]}, 400, not_offered("images")),
     ({"raw": False, "template": "", "context": [], "format": "", "logprobs": None}, 200, ANSWERED),
 ]
 
@@ -274,7 +253,7 @@ def test_a_model_made_of_another(
         ({"foo": 1}, {"foo": "1"}),
         ({"stop": "x"}, {"stop": '"x"'}),
         ({"stop": []}, {"stop": None}),
-        ({"temperature": 1, "top_p": 0.123456789, "num_ctx": 2048.0}, {"num_ctx": "2048", "top_p": "0.123456789"}),
+        ({"temperature": 1, "top_p": 0.123456789}, {"temperature": "1", "top_p": "0.123456789"}),
         ({"use_mmap": True}, {"use_mmap": "true"}),
     ],
 )
@@ -287,15 +266,14 @@ def test_parameters(server: OfflineServer, parameters: dict[str, Any], lines: di
     assert set(stated) <= set(shown["modelfile"].splitlines())
 
 
-NO_FIELD = "json: cannot unmarshal {} into Go struct field CreateRequest.{} of type {}"
 QUANTISED = "quantization is only supported for F16, BF16 and F32 models"
 CREATE_ROWS = [
     ({"template": "{{ nofunc }}"}, 400, BARE_JSON, 'template error: template: :1: function "nofunc" not defined'),
     ({"template": "{{ if .System }}x"}, 400, BARE_JSON, "template error: template: :1: unexpected EOF"),
     ({"quantize": "q4_K_M", "from": "quantised"}, 500, BARE_JSON, QUANTISED),
-    ({"files": ["x"]}, 400, JSON, NO_FIELD.format("array", "files", "map[string]string")),
-    ({"parameters": [1]}, 400, JSON, NO_FIELD.format("array", "parameters", "map[string]interface {}")),
-    ({"template": 5}, 400, JSON, NO_FIELD.format("number", "template", "string")),
+    ({"files": ["x"]}, 400, JSON, "files must be an object"),
+    ({"parameters": [1]}, 400, JSON, "parameters must be an object"),
+    ({"template": 5}, 400, JSON, "template must be a text"),
     ({"model": "模型"}, 400, JSON, "invalid model name"),
     ({"license": "MIT"}, 400, JSON, not_offered("license")["error"]),
     ({"adapters": {"a.gguf": "x"}}, 400, JSON, not_offered("adapters")["error"]),
@@ -341,27 +319,21 @@ def test_safetensors_are_refused_with_the_reason(server: OfflineServer) -> None:
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         digests[name] = layer(name)
         ask(server, f"POST /api/blobs/{digests[name]}", name.encode())
-    answer = steps(ask(server, "POST /api/create", {"model": "made", "files": digests}))
-    assert answer[0] == {"status": "converting model"}
-    assert answer[1]["error"].startswith("the bundled server takes GGUF files alone")
-    digests.pop("config.json")
-    answer = steps(ask(server, "POST /api/create", {"model": "made", "files": digests}))
-    assert answer[1] == {"error": "open config.json: no such file or directory"}
+    response = ask(server, "POST /api/create", {"model": "made", "files": digests})
+    assert response.status_code == 500
+    assert response.json()["error"].startswith("the bundled server takes GGUF files alone")
 
 
 def test_show(server: OfflineServer) -> None:
-    shown = ask(server, "POST /api/show", {"model": MODEL, "system": "甲", "template": "x"}).json()
-    assert (shown["system"], shown["template"]) == ("甲", TEMPLATE)
+    shown = ask(server, "POST /api/show", {"model": MODEL, "template": "x"}).json()
+    assert (shown["system"], shown["template"]) == (SYSTEM, TEMPLATE)
     assert list(shown)[:5] == ["modelfile", "parameters", "template", "system", "details"]
-    assert f'\nTEMPLATE """{TEMPLATE}"""\nSYSTEM 甲\nPARAMETER num_ctx 512\n' in shown["modelfile"]
+    assert f'\nTEMPLATE """{TEMPLATE}"""\nSYSTEM {SYSTEM}\nPARAMETER num_ctx 512\n' in shown["modelfile"]
     info = shown["model_info"]
     assert list(info) == sorted(info)
     assert not {"general.name", "tokenizer.chat_template"} & info.keys()
     assert info["gemma3.attention.layer_norm_rms_epsilon"] == 1e-6
     assert info["tokenizer.ggml.tokens"] is None
-    verbose = ask(server, "POST /api/show", {"name": MODEL, "verbose": True}).json()["model_info"]
-    assert verbose["tokenizer.ggml.tokens"] == tiny_vocabulary()[0]
-    assert len(verbose["tokenizer.ggml.scores"]) == len(verbose["tokenizer.ggml.tokens"])
     for name, status, error in (
         ("bad name!", 400, "invalid model name"),
         ("NoSuch", 404, "model 'NoSuch:latest' not found"),

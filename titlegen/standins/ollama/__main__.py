@@ -50,7 +50,7 @@ def build_app(store: Store, pool: EnginePool, settings: ServerSettings) -> Starl
         middleware=[Middleware(LoopbackGuard)],
         lifespan=lifespan,
         exception_handlers={
-            404: _on_unknown_path,
+            404: lambda _, __: text_response(404, "404 page not found"),
             405: lambda _, __: text_response(405, "405 method not allowed"),
             ApiError: _on_api_error,
             EngineError: _on_failure,
@@ -63,17 +63,6 @@ def build_app(store: Store, pool: EnginePool, settings: ServerSettings) -> Starl
     # It would answer 307 to every method.
     app.router.redirect_slashes = False
     return app
-
-
-async def _on_unknown_path(request: Request, _: Exception) -> Response:
-    """Send who wrote one slash too many where a route is, as Go's router does."""
-    path = request.url.path.removesuffix("/")
-    if path in {"", request.url.path} or not any(route.path == path for route in request.app.routes):
-        return text_response(404, "404 page not found")
-    if request.method != "GET":
-        return Response(status_code=307, headers={"Location": path})
-    text = f'<a href="{path}">Moved Permanently</a>.\n\n'
-    return Response(text, 301, {"Location": path, "Content-Type": "text/html; charset=utf-8"})
 
 
 async def _on_api_error(_: Request, error: Exception) -> Response:

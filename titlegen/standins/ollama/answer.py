@@ -7,7 +7,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
-from titlegen.standins.ollama.engine import Engine, PromptTooLongError
+from titlegen.standins.ollama.engine import Engine
 from titlegen.standins.ollama.pool import EnginePool
 from titlegen.standins.ollama.requests import ApiError, check_options
 from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, BadNameError, ModelName, Store, StoredModel
@@ -29,13 +29,6 @@ _SAMPLING = {
 _DEFAULT_NUM_KEEP = 4
 # Source: Ollama's llm/server.go: an answer ends after this many context windows, or this many like tokens.
 _MOST_CONTEXTS, _MOST_REPEATS = 10, 30
-_NO_IMAGES = {
-    "error": {
-        "code": 400,
-        "message": "Multimodal data provided, but model does not support multimodal requests.",
-        "type": "invalid_request_error",
-    }
-}
 
 
 class Answer:
@@ -52,7 +45,6 @@ class Answer:
         self._started = time.monotonic()
         self.name = body.get("model", "")
         self._model = _find(store, self.name)
-        self._refuse_unsupported()
         self._options = check_options({**self._model.parameters, **body.get("options", {})})
 
     @property
@@ -90,15 +82,6 @@ class Answer:
         last = dict(parts[-1]) if parts else self._part("", done=False)
         return last | {"response": "".join(part["response"] for part in parts)}
 
-    def _refuse_unsupported(self) -> None:
-        if self._body.get("suffix"):
-            full_name = ModelName.parse(self._model.full_name).full
-            raise ApiError(400, f"{full_name} does not support insert")
-        if self._body["think"]:
-            raise ApiError(400, f'"{self.name}" does not support thinking')
-        if self._body.get("images"):
-            raise ApiError(400, json.dumps(_NO_IMAGES, separators=(",", ":")))
-
     def _render(self) -> str:
         # An empty system text is none: the model's own holds.
         system = self._body.get("system") or self._model.text("system")
@@ -109,17 +92,9 @@ class Answer:
         bos = self._model.config.get("bos", "")
         prompt = prompt.removeprefix(bos) if bos else prompt
         request = self._request(engine, prompt)
-        try:
-            async with aclosing(self._events(engine, request, load_s)) as parts:
-                async for part in parts:
-                    yield part
-        except PromptTooLongError as error:
-            if not self._body.get("truncate", True):
-                raise ApiError(400, str(error)) from error
-            request["prompt"] = await self._shorten(engine, prompt)
-            async with aclosing(self._events(engine, request, load_s)) as parts:
-                async for part in parts:
-                    yield part
+        async with aclosing(self._events(engine, request, load_s)) as parts:
+            async for part in parts:
+                yield part
 
     async def _events(
         self, engine: Engine, request: Mapping[str, Any], load_s: float
@@ -153,14 +128,6 @@ class Answer:
             "stop": options.get("stop", []),
             **{name: options[name] for name in _SAMPLING},
         }
-
-    async def _shorten(self, engine: Engine, prompt: str) -> list[int]:
-        """Return the beginning and the last half window of a prompt, as Ollama cuts it without saying so."""
-        tokens = await engine.tokenize(prompt)
-        whole = await engine.tokenize(prompt, complete=True)
-        head = whole[: whole.index(tokens[0])]
-        keep = min(self._options.get("num_keep", _DEFAULT_NUM_KEEP), engine.num_ctx // 2)
-        return head + tokens[:keep] + tokens[-((engine.num_ctx - keep) // 2) :]
 
     def _part(self, text: str, *, done: bool, **fields: Any) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ from titlegen.standins.ollama.create import CreateError, Creation
 from titlegen.standins.ollama.describe import describe_model, list_entry, loaded_entry
 from titlegen.standins.ollama.engine import EngineError
 from titlegen.standins.ollama.pool import EnginePool
-from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED, SHOW, ApiError, parse_body, read_body
+from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED, ApiError, parse_body, read_body
 from titlegen.standins.ollama.store import BadNameError, ModelName, Store, blob_path, parse_digest
 from titlegen.standins.ollama.wire import GATHERED_JSON, Parts, PartStream, body_chunks, json_response, respond
 
@@ -90,17 +90,15 @@ class Api:
 
     async def show(self, request: Request) -> Response:
         """Describe a model."""
-        body = await self._body(request, "ShowRequest", SHOW)
-        name = _required(body)
+        name = _required(await self._body(request, "show", NAMED))
         model = self._store.find(name)
         if model is None:
             raise ApiError(404, f"model '{_parsed(name, 'invalid model name').short}' not found")
-        system, verbose = body.get("system", ""), body.get("verbose", False)
-        return json_response(await asyncio.to_thread(describe_model, model, system, verbose=verbose))
+        return json_response(await asyncio.to_thread(describe_model, model))
 
     async def create(self, request: Request) -> Response:
         """Create a model."""
-        body = await self._body(request, "CreateRequest", CREATE)
+        body = await self._body(request, "create", CREATE)
         creation = Creation(self._store, body)
 
         async def run() -> Parts:
@@ -119,7 +117,7 @@ class Api:
 
     async def generate(self, request: Request) -> Response:
         """Answer a prompt."""
-        body = await self._body(request, "GenerateRequest", GENERATE)
+        body = await self._body(request, "generate", GENERATE)
         answer = Answer(self._store, self._pool, body)
         # What unloads a model takes no time, and helps a busy server.
         unloads = answer.is_empty and body.get("keep_alive") == 0
@@ -140,7 +138,7 @@ class Api:
 
     async def copy(self, request: Request) -> Response:
         """Give a model a second name."""
-        body = await self._body(request, "CopyRequest", COPY)
+        body = await self._body(request, "copy", COPY)
         names = {
             field: _parsed(body.get(field, ""), f'{field} "{body.get(field, "")}" is invalid')
             for field in ("source", "destination")
@@ -154,7 +152,7 @@ class Api:
 
     async def delete(self, request: Request) -> Response:
         """Remove a model."""
-        name = _required(await self._body(request, "DeleteRequest", NAMED))
+        name = _required(await self._body(request, "delete", NAMED))
         async with self._changing:
             model = self._store.find(name)
             if model is None:
@@ -179,8 +177,8 @@ class Api:
             raise ApiError(400, f'digest mismatch, expected "{digest}", got "{found}"')
         return Response(status_code=201)
 
-    async def _body(self, request: Request, kind: str, fields: Mapping[str, type]) -> dict[str, Any]:
-        return parse_body(await read_body(request, self._settings.read_timeout_s), kind, fields)
+    async def _body(self, request: Request, route: str, fields: Mapping[str, type]) -> dict[str, Any]:
+        return parse_body(await read_body(request, self._settings.read_timeout_s), route, fields)
 
 
 def _required(body: Mapping[str, Any]) -> str:

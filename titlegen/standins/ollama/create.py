@@ -13,7 +13,7 @@ from titlegen.standins.ollama.requests import ApiError, plain
 from titlegen.standins.ollama.store import BadNameError, Layer, ModelName, Store, blob_path, describe, parse_digest
 from titlegen.template import Template, TemplateError
 
-_SAFETENSORS = (
+_NO_GGUF = (
     "the bundled server takes GGUF files alone: from safetensors Ollama builds a vocabulary that reads other tokens "
     "than the model was trained on; write one with `titlegen export`"
 )
@@ -81,9 +81,10 @@ class Creation:
             layers, config = list(parent.layers), {**parent.config, "parent_model": parent.name}
             source = parent.weights
         else:
-            is_gguf = self._is_gguf()
-            yield "parsing GGUF" if is_gguf else "converting model"
-            source = self._blob() if is_gguf else self._refuse_safetensors()
+            if not self._is_gguf():
+                raise CreateError(_NO_GGUF)
+            yield "parsing GGUF"
+            source = self._blob()
             config = describe(await asyncio.to_thread(read_header, source))
         with self._store.new_file() as quantized:
             if level := str(self._body.get("quantize") or "").upper():
@@ -119,12 +120,6 @@ class Creation:
             raise CreateError(f"open {path}: no such file or directory")
         return path
 
-    def _refuse_safetensors(self) -> Path:
-        if not any(name.endswith(".safetensors") for name in self._files):
-            raise CreateError("unknown type")
-        missing = "config.json" not in self._files
-        raise CreateError("open config.json: no such file or directory" if missing else _SAFETENSORS)
-
     def _adopt(self, source: Path) -> tuple[Layer, bool]:
         """Return the weights' layer, and whether its blob is new; a file that is no blob yet becomes one."""
         size = source.stat().st_size
@@ -150,18 +145,10 @@ class Creation:
         if not values:
             return found
         kept = [item for item in found if item[0].kind != "params"]
-        return [*kept, self._store.put_layer("params", _go_json(values).encode())]
-
-
-def _go_json(values: Mapping[str, Any]) -> str:
-    """Return parameters as Go writes them, so that equal ones are one layer on either server."""
-    numbers = {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in values.items()
-    }
-    text = plain(json.dumps(numbers, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text + "\n"
+        return [
+            *kept,
+            self._store.put_layer("params", plain(json.dumps(values, ensure_ascii=False, sort_keys=True)).encode()),
+        ]
 
 
 def _parse_name(text: str) -> ModelName:

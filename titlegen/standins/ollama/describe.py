@@ -47,16 +47,10 @@ def loaded_entry(model: StoredModel, size: int, num_ctx: int, expires: datetime)
     }
 
 
-def describe_model(model: StoredModel, system: str, *, verbose: bool) -> dict[str, Any]:
-    """Return all that is known of a model.
-
-    Args:
-        model: the model.
-        system: shown in place of the model's own system text, unless it is empty.
-        verbose: show long arrays, too, such as the vocabulary.
-    """
+def describe_model(model: StoredModel) -> dict[str, Any]:
+    """Return all that is known of a model."""
     header = read_header(model.weights)
-    system = system or model.text("system")
+    system = model.text("system")
     parameters = [f"{key:<30} {value}" for key, value in _parameter_lines(model, quoted=True)]
     answer = {
         "modelfile": _modelfile(model, system),
@@ -64,7 +58,7 @@ def describe_model(model: StoredModel, system: str, *, verbose: bool) -> dict[st
         "template": model.text("template") or header.fields.get("tokenizer.chat_template") or DEFAULT_TEMPLATE,
         "system": system,
         "details": model.details(),
-        "model_info": _model_info(header, verbose=verbose),
+        "model_info": _model_info(header),
         "tensors": header.tensors,
         "capabilities": ["completion"],
         "modified_at": timestamp(model.modified),
@@ -84,14 +78,10 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _model_info(header: GgufHeader, *, verbose: bool) -> dict[str, Any]:
-    """Return a file's keys in Ollama's form; long arrays only when they are asked for."""
+def _model_info(header: GgufHeader) -> dict[str, Any]:
+    """Return a file's keys in Ollama's form, long arrays as null."""
     fields = header.fields | {"general.parameter_count": header.parameter_count}
-    shown = {name: _short_float(value) for name, value in sorted(fields.items()) if name not in _HIDDEN}
-    if verbose:
-        long = [name for name, value in shown.items() if value is None]
-        shown |= {name: header.strings(name) or header.numbers(name) for name in long}
-    return shown
+    return {name: _short_float(value) for name, value in sorted(fields.items()) if name not in _HIDDEN}
 
 
 def _short_float(value: Any) -> Any:

@@ -44,10 +44,6 @@ class EngineError(Exception):
         self.status = status
 
 
-class PromptTooLongError(EngineError):
-    """The prompt does not fit into the context window; the text is the engine's own answer."""
-
-
 @dataclass(frozen=True)
 class EngineSettings:
     """How engines run."""
@@ -173,8 +169,7 @@ class Engine:
         """Yield the engine's events for a completion; closing the iterator cancels it.
 
         Raises:
-            PromptTooLongError: the prompt has more tokens than the context window.
-            EngineError: the engine refused, or ended in the middle.
+            EngineError: the engine refused, as it does a prompt that is longer than the window, or ended in the middle.
         """
         import httpx
 
@@ -190,22 +185,6 @@ class Engine:
                             raise _refusal(line.removeprefix("error: ").encode(), httpx.codes.INTERNAL_SERVER_ERROR)
             except httpx.TransportError as error:
                 raise await self._terminated(error) from error
-
-    async def tokenize(self, text: str, *, complete: bool = False) -> list[int]:
-        """Return the token ids of a rendered prompt; ``complete``: with what the model puts around every one."""
-        body = {"content": text, "parse_special": True, "add_special": complete}
-        return list((await self._post("/tokenize", body))["tokens"])
-
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        import httpx
-
-        try:
-            response = await self._client.post(path, json=dict(body))
-        except httpx.TransportError as error:
-            raise await self._terminated(error) from error
-        if response.status_code != httpx.codes.OK:
-            raise _refusal(response.content, response.status_code)
-        return dict(response.json())
 
     async def _terminated(self, error: Exception) -> EngineError:
         process = self._process
@@ -261,12 +240,7 @@ def _remove(path: Path) -> None:
 
 
 def _refusal(answer: bytes, status: int) -> EngineError:
-    text = answer.decode(errors="replace")
-    try:
-        kind = json.loads(text)["error"]["type"]
-    except (ValueError, KeyError, TypeError):
-        kind = ""
-    return PromptTooLongError(text, 400) if kind == "exceed_context_size_error" else EngineError(text, status)
+    return EngineError(answer.decode(errors="replace"), status)
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Request bodies: read within limits, then checked field by field with the answers that Ollama gives."""
+"""Request bodies: read within limits, then checked field by field."""
 
 import asyncio
 import json
@@ -11,28 +11,14 @@ from starlette.requests import Request
 MAX_BODY_BYTES = 16 * 2**20
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
-_GO_NAMES = {str: "string", bool: "bool", dict: "map[string]interface {}", list: "[]interface {}"}
-_JSON_NAMES = {str: "string", bool: "bool", dict: "object", list: "array", int: "number", float: "number"}
-# What Python's reader misses at a character, and how Go's says so.
-_GO_ERRORS = {
-    "Expecting property name": "looking for beginning of object key string",
-    "Illegal trailing comma": "looking for beginning of object key string",
-    "Expecting value": "looking for beginning of value",
-    "Expecting ':'": "after object key",
-    "Expecting ','": "after object key:value pair",
-    "Invalid control character": "in string literal",
-    "Invalid \\": "in string escape code",
-}
+_JSON_NAMES = {str: "a text", bool: "true or false", dict: "an object", list: "a list"}
 
 GENERATE = {
     "model": str,
     "prompt": str,
-    "suffix": str,
     "system": str,
     "stream": bool,
-    "truncate": bool,
     "options": dict,
-    "images": list,
     "_debug_render_only": bool,
 }
 CREATE = {
@@ -46,13 +32,12 @@ CREATE = {
     "quantize": str,
     "stream": bool,
 }
-SHOW = {"model": str, "name": str, "system": str, "verbose": bool}
 NAMED = {"model": str, "name": str}
 COPY = {"source": str, "destination": str}
 # What Ollama has and no verb, client or document of ours asks for: refused, so that no answer is another than Ollama's.
 _ABSENT = {
-    "GenerateRequest": ("raw", "template", "context", "format", "logprobs", "top_logprobs"),
-    "CreateRequest": ("adapters", "license", "messages", "parser", "renderer", "requires"),
+    "generate": (*("raw", "template", "context", "format", "logprobs", "top_logprobs", "suffix", "images", "think"),),
+    "create": ("adapters", "license", "messages", "parser", "renderer", "requires"),
 }
 
 # Source: Ollama's api.Options; the names in its messages are Go's.
@@ -63,9 +48,9 @@ _LARGEST = 2.0**63
 _FLOATS = {"temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"}
 
 # Source: Go's time.ParseDuration.
-_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([^0-9.]+)")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_THINK_LEVELS = ("high", "medium", "low", "max")
+_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s|m|h)")
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_S = 1e9
 
 
 class ApiError(Exception):
@@ -98,8 +83,8 @@ async def read_body(request: Request, timeout_s: float) -> bytes:
     return bytes(body)
 
 
-def parse_body(body: bytes, kind: str, fields: Mapping[str, type]) -> dict[str, Any]:
-    """Return a body's JSON object with the fields of ``kind``; others are ignored, and null counts as missing.
+def parse_body(body: bytes, route: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return a body's JSON object with the fields of a route; others are ignored, and null counts as missing.
 
     As in Go, a field's case does not matter, and what follows the object is not read.
 
@@ -108,23 +93,19 @@ def parse_body(body: bytes, kind: str, fields: Mapping[str, type]) -> dict[str, 
     """
     value = _read_json(body)
     if not isinstance(value, dict):
-        name = "null" if value is None else _JSON_NAMES[type(value)]
-        raise ApiError(400, f"json: cannot unmarshal {name} into Go value of type api.{kind}")
+        raise ApiError(400, "the request body is no JSON object")
     value = {name.lower(): field for name, field in value.items()}
     found = {}
     for name, type_ in fields.items():
         if (field := value.get(name)) is None:
             continue
         if not isinstance(field, type_):
-            go_name = "map[string]string" if name == "files" else _GO_NAMES[type_]
-            found_name = f"json: cannot unmarshal {_JSON_NAMES[type(field)]} into Go struct field {kind}.{name}"
-            raise ApiError(400, f"{found_name} of type {go_name}")
+            raise ApiError(400, f"{name} must be {_JSON_NAMES[type_]}")
         found[name] = plain(field) if isinstance(field, str) else field
-    for name in _ABSENT.get(kind, ()):
+    for name in _ABSENT.get(route, ()):
         if value.get(name):
             raise ApiError(400, f'"{name}" is not offered by the bundled server; use Ollama')
     found["keep_alive"] = parse_keep_alive(value.get("keep_alive"))
-    found["think"] = _parse_think(value.get("think"))
     return found
 
 
@@ -135,15 +116,10 @@ def _read_json(body: bytes) -> Any:
         raise ApiError(400, "missing request body")
     try:
         return json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text)[0]
-    except RecursionError as error:
-        raise ApiError(400, "exceeded max depth") from error
-    except json.JSONDecodeError as error:
-        shown = text[error.pos : error.pos + 1]
-        missed = next((go for said, go in _GO_ERRORS.items() if error.msg.startswith(said)), error.msg)
-        at_end = not shown.strip(" \t\r\n") or error.msg.startswith("Unterminated")
-        raise ApiError(400, "unexpected EOF" if at_end else f"invalid character {shown!r} {missed}") from error
-    except ValueError as error:
-        raise ApiError(400, str(error)) from error
+    except (RecursionError, ValueError) as error:
+        # Its own text may quote an article.
+        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ApiError(400, f"the request body is no JSON{where}") from error
 
 
 def plain(text: str) -> str:
@@ -160,36 +136,14 @@ def parse_keep_alive(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return -1.0 if value < 0 else float(min(value, 1e9))
-    if not isinstance(value, str):
-        raise ApiError(400, f"Unsupported type: '{_GO_NAMES[type(value)]}'")
-    sign, digits = (-1.0, value[1:]) if value.startswith("-") else (1.0, value.removeprefix("+"))
-    if digits == "0":
-        return 0.0
-    if re.fullmatch(r"[0-9.]+", digits):
-        raise ApiError(400, f'time: missing unit in duration "{value}"')
+        return -1.0 if value < 0 else float(min(value, _LONGEST_S))
+    text = value if isinstance(value, str) else ""
+    sign, digits = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
     parts = _DURATION.findall(digits)
-    if not parts or "".join(number + unit for number, unit in parts) != digits:
-        raise ApiError(400, f'time: invalid duration "{value}"')
-    for _, unit in parts:
-        if unit not in _UNITS:
-            raise ApiError(400, f'time: unknown unit "{unit}" in duration "{value}"')
+    if digits != "0" and (not parts or "".join(number + unit for number, unit in parts) != digits):
+        raise ApiError(400, f"keep_alive = {json.dumps(value)[:40]} is no duration; use one such as 10m, or seconds")
     seconds = sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
-    return -1.0 if seconds < 0 else min(seconds, 1e9)
-
-
-def _parse_think(value: Any) -> bool:
-    """Return whether the model is to think before it answers.
-
-    Raises:
-        ApiError: 400, it is neither a truth value nor a level.
-    """
-    levels = f"{', '.join(json.dumps(level) for level in _THINK_LEVELS)}, true, or false"
-    if value is not None and not isinstance(value, (bool, str)):
-        raise ApiError(400, f"think must be a boolean or string ({levels})")
-    if isinstance(value, str) and value and value not in _THINK_LEVELS:
-        raise ApiError(400, f"invalid think value: {json.dumps(plain(value), ensure_ascii=False)} (must be {levels})")
-    return bool(value)
+    return -1.0 if seconds < 0 else min(seconds, _LONGEST_S)
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,4 +176,4 @@ def _must(holds: bool, name: str, kind: str) -> bool:  # noqa: FBT001 - what has
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"invalid character {name[0]!r} looking for beginning of value")
+    raise ValueError(f"{name} is no JSON")
