@@ -10,7 +10,8 @@ import pytest
 from machine import write_result
 
 from titlegen.metrics import baselines
-from titlegen.metrics.scores import Text, estimate_scores, measure_titles, score_titles
+from titlegen.metrics.records import Text
+from titlegen.metrics.scores import estimate_scores, measure_titles, score_titles
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT.parent / "shared" / "data").glob("tainan_gov_news-*.jsonl"))

@@ -33,7 +33,8 @@ from titlegen.generation import Advance, TransformersGenerator, unwatched
 from titlegen.generation.decoder import Reading, TitleDecoder
 from titlegen.metrics import baselines
 from titlegen.metrics.overlap import lcs_length
-from titlegen.metrics.scores import SCORES, Score
+from titlegen.metrics.records import SCORES
+from titlegen.metrics.scores import Score
 from titlegen.metrics.tokens import tokenize
 from titlegen.settings import EvaluateSettings, GateSettings
 

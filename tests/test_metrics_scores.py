@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 from titlegen.metrics import baselines
 from titlegen.metrics.contract import MAX_CHARS
 from titlegen.metrics.novelty import measure_copying, repetition, script_purity, searchable, simplified_only
-from titlegen.metrics.scores import (
-    RATES,
-    SCORES,
-    Text,
-    compare_scores,
-    estimate_scores,
-    measure_contract,
-    measure_titles,
-    score_overlap,
-    score_titles,
-)
+from titlegen.metrics.records import RATES, SCORES, Text
+from titlegen.metrics.scores import compare_scores, estimate_scores, measure_titles, score_overlap, score_titles
 from titlegen.metrics.tokens import segment, tokenize
 
 ROWS = corpus_rows()
@@ -217,8 +208,8 @@ def test_the_metric_loads_into_evaluate(tmp_path: Path) -> None:
 
 
 def test_contract_numbers_are_zeros_and_ones() -> None:
-    assert measure_contract("標題：甲") == (0, 0, 1)
-    assert measure_contract("臺南燈會今晚閃亮登場") == (1, 1, 1)
+    statistics = measure_titles(["標題：甲", "臺南燈會今晚閃亮登場"], [TEXT] * 2)
+    assert [statistics.column(name).tolist() for name in ("title_only", "length", "clean")] == [[0, 1], [0, 1], [1, 1]]
 
 
 def test_few_rows_decide_no_score() -> None:

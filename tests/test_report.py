@@ -16,7 +16,7 @@ from titlegen.evaluate.gates import stand
 from titlegen.evaluate.words import Words, read_table
 from titlegen.metrics import baselines
 from titlegen.metrics.contract import style_violations, title_violations
-from titlegen.metrics.scores import SCORES
+from titlegen.metrics.records import SCORES
 from titlegen.settings import EvaluateSettings, GateSettings, Language, ReportSettings
 
 EXAMPLES = [

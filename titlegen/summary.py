@@ -6,6 +6,7 @@ from typing import Any
 from titlegen.errors import ConfigError
 from titlegen.evaluate.words import Words
 from titlegen.manifest import MANIFEST, read_manifest
+from titlegen.metrics.records import GATED
 from titlegen.plural import count
 from titlegen.record import MADE_BY, given_profile, made_by, profiles_made, recall, with_whole_paths
 from titlegen.release import kept_result
@@ -18,9 +19,6 @@ FOLDERS = {
     "evaluate": Folder.REPORT,
     "evaluate served": Folder.SERVED_REPORT,
 }
-
-
-_SHOWN_SCORES = ("rougeL", "bleu1", "title_only_rate", "length_rate")
 
 
 def open_run(given: Settings, verb: str, *, remake: bool = True) -> Run:
@@ -127,7 +125,7 @@ def _score_lines(scored: StageRun) -> list[str]:
     """Return the scores of a report beside those of the baselines on the same articles."""
     results = scored.results
     report = results["report"]
-    columns = {"this model": {name: report["scores"][name]["value"] for name in _SHOWN_SCORES}}
+    columns = {"this model": {name: report["scores"][name]["value"] for name in GATED}}
     columns |= {
         label: report["baselines"][key]
         for label, key in (("untuned", "base_model"), ("Lead-1", "lead1"), ("oracle", "oracle"))
@@ -137,7 +135,7 @@ def _score_lines(scored: StageRun) -> list[str]:
     rows = [(f"score ({results['target']})", *columns, "gate", "specification")]
     rows += [
         (name, *(f"{column[name]:.3f}" for column in columns.values()), *(found.get(name, "-") for found in limits))
-        for name in _SHOWN_SCORES
+        for name in GATED
     ]
     words = Words("en")
     kind = report.get("dataset", {}).get("kind", "unknown")

@@ -9,7 +9,8 @@ import numpy as np
 from titlegen.data.example import read_jsonl
 from titlegen.errors import DataError
 from titlegen.evaluate.report import Report
-from titlegen.metrics.scores import Score, Statistics, Text, compare_scores, measure_titles
+from titlegen.metrics.records import Text
+from titlegen.metrics.scores import Score, Statistics, compare_scores, measure_titles
 
 SHOWN = 10
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from titlegen.metrics.bootstrap import rows_to_decide_mean, rows_to_decide_rate
-from titlegen.metrics.scores import RATES, Score
+from titlegen.metrics.records import RATES
+from titlegen.metrics.scores import Score
 
 Verdict = Literal["pass", "fail", "undecided"]
 Standing = Literal["passed", "relaxed", "undecided", "failed"]

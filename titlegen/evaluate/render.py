@@ -14,7 +14,8 @@ from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Report
 from titlegen.evaluate.words import Phrase, Words
 from titlegen.manifest import write_atomically
-from titlegen.metrics.scores import SCORES, Score
+from titlegen.metrics.records import SCORES
+from titlegen.metrics.scores import Score
 from titlegen.settings import Language
 
 _SHOWN_EXAMPLES = 8

@@ -14,24 +14,13 @@ from titlegen.metrics import baselines
 from titlegen.metrics.contract import style_violations, title_violations
 from titlegen.metrics.names import unsupported_names
 from titlegen.metrics.numbers import find_numbers, is_supported
-from titlegen.metrics.scores import (
-    COLUMNS,
-    Floats,
-    Statistics,
-    Text,
-    estimate_scores,
-    measure_titles,
-    score_overlap,
-    score_titles,
-)
+from titlegen.metrics.records import COLUMNS, METRICS, Floats, Text
+from titlegen.metrics.scores import Statistics, estimate_scores, measure_titles, score_overlap, score_titles
 from titlegen.metrics.tokens import segment
 from titlegen.settings import EMBEDDED, DataSettings, EvaluateSettings
 
 # A reference scored against itself has every overlap by definition.
-REFERENCE_SCORES = (
-    *("title_only_rate", "length_rate", "clean_rate", "number_support"),
-    *("copy_coverage", "novel_bigram_rate", "script_purity", "repetition"),
-)
+REFERENCE_SCORES = tuple(metric.name for metric in METRICS if not metric.needs_reference)
 # Names stand in the title; what a broken model wrote after it is not read for them.
 _READ_CHARS = 200
 

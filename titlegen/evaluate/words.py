@@ -1,4 +1,4 @@
-"""The words of a report, in the language of who reads it; all of them stand in ``report_words.toml``."""
+"""The words of a report, in the language of who reads it: ``report_words.toml``, and the names of the metrics."""
 
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -6,6 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from titlegen.metrics.records import METRICS
 from titlegen.settings import Language
 
 LANGUAGE_TAGS: dict[Language, str] = {"en": "en", "zh-TW": "zh-Hant-TW"}
@@ -47,7 +48,8 @@ class Words:
 def read_table() -> Mapping[str, Mapping[str, str]]:
     """Return the texts in every language by dotted key."""
     text = (resources.files("titlegen") / "report_words.toml").read_text(encoding="utf-8")
-    return dict(_flatten(tomllib.loads(text)))
+    scores = {f"score.{metric.name}": {"en": metric.english, "zh-TW": metric.chinese} for metric in METRICS}
+    return scores | dict(_flatten(tomllib.loads(text)))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, str]]]:

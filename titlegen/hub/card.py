@@ -11,6 +11,7 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints,
 from titlegen import prompt
 from titlegen.errors import HubError
 from titlegen.evaluate.words import Words
+from titlegen.metrics.records import METRICS
 from titlegen.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
@@ -22,14 +23,6 @@ DATA_CARD = "data_card.json"
 _EMBEDDED_BASE = "google/gemma-3-270m"
 _EMBEDDED_DATA = "titlegen's own corpus"
 _MAX_REPORT_BYTES = 2**24
-_LABELS = {
-    "rouge1": ("ROUGE-1", "rouge"),
-    "rouge2": ("ROUGE-2", "rouge"),
-    "rougeL": ("ROUGE-L", "rouge"),
-    "bleu1": ("BLEU-1", "bleu"),
-    "title_only_rate": ("Title only", "title_only_rate"),
-    "length_rate": ("8 to 30 characters", "length_rate"),
-}
 _BASELINES = {
     "random": "random sentence",
     "lead1": "Lead-1",
@@ -172,10 +165,10 @@ def render_card(facts: Facts) -> str:
         settings=facts.settings,
         report=facts.report,
         failed=[gate.name for gate in facts.report.gates if gate.verdict == "fail"] if facts.report else [],
-        scores=[name for name in _LABELS if facts.report and name in facts.report.scores],
+        scores=_shown(facts.report),
         measured=Words("en")(f"measured.short_{_kind(facts.report)}", rows=facts.report.rows) if facts.report else "",
         gates=_gate_rows(facts.report) if facts.report else [],
-        labels={name: label for name, (label, _) in _LABELS.items()},
+        labels={metric.name: metric.english for metric in METRICS},
         baselines={
             name: label for name, label in _BASELINES.items() if facts.report and name in facts.report.baselines
         },
@@ -196,6 +189,11 @@ def render_card(facts: Facts) -> str:
             f"the model card's metadata is not valid: {error}; correct the settings that it shows, then push again"
         ) from error
     return text
+
+
+def _shown(report: EvaluationReport | None) -> list[str]:
+    """Return the names of the scores that the card shows."""
+    return [metric.name for metric in METRICS if metric.hub_type and report and metric.name in report.scores]
 
 
 def _kind(report: EvaluationReport) -> str:
@@ -224,12 +222,12 @@ def _metadata(facts: Facts) -> "ModelCardData":
             dataset_type=facts.dataset or "titlegen-corpus",
             dataset_name=facts.dataset or _EMBEDDED_DATA,
             dataset_split=report.split,
-            metric_type=kind,
-            metric_name=label,
-            metric_value=round(report.scores[name].value, 4),
+            metric_type=metric.hub_type or metric.name,
+            metric_name=metric.english,
+            metric_value=round(report.scores[metric.name].value, 4),
         )
-        for name, (label, kind) in _LABELS.items()
-        if report is not None and name in report.scores
+        for metric in METRICS
+        if report is not None and metric.name in _shown(report)
     ]
     return ModelCardData(
         language="zh",

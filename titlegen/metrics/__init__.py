@@ -1,5 +1,6 @@
 """Scores of generated titles: pure functions on texts, and intervals around what they add up to."""
 
-from titlegen.metrics.scores import SCORES, Score, Statistics, estimate_scores, measure_titles, score_titles
+from titlegen.metrics.records import SCORES
+from titlegen.metrics.scores import Score, Statistics, estimate_scores, measure_titles, score_titles
 
 __all__ = ["SCORES", "Score", "Statistics", "estimate_scores", "measure_titles", "score_titles"]

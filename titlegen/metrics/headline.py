@@ -8,8 +8,9 @@
 import datasets
 import evaluate
 
-from titlegen.metrics.scores import RATES
-from titlegen.metrics.scores import measure_contract
+from titlegen.metrics.records import METRICS
+from titlegen.metrics.records import Text
+from titlegen.metrics.records import Title
 from titlegen.metrics.scores import score_overlap
 
 _DESCRIPTION = """ROUGE-1/2/L and BLEU-1 of Chinese titles over characters, Latin words and numbers, and the shares of
@@ -30,9 +31,10 @@ class Headline(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        contracts = [measure_contract(raw) for raw in predictions]
+        titles = [Title(raw, Text(reference)) for raw, reference in zip(predictions, references, strict=True)]
         rates = {
-            name: sum(getattr(contract, field) for contract in contracts) / len(contracts)
-            for name, field in RATES.items()
+            metric.name: sum(metric.columns[0].measure(title) for title in titles) / len(titles)
+            for metric in METRICS
+            if metric.is_rate
         }
         return {**score_overlap(predictions, references), **rates}
