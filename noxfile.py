@@ -32,6 +32,11 @@ SLOWER = "25%"
 ONE_VERB = {"--remake", "--rollback", "--dry-run"}
 # A module's tests stay together: they share what is made for it.
 WORKERS = ["-n", "logical", "--dist", "loadfile"]
+# Tests patch what a module imports, and write a function with a side effect as one expression.
+MYPY_TESTS = [
+    *("--config-file", str(ROOT / "pyproject.toml"), "--allow-untyped-calls", "--no-warn-return-any"),
+    *("--implicit-reexport", "--disable-error-code=func-returns-value"),
+]
 # Files that follow a published JSON schema.
 SCHEMAS = {"github-workflows": ".github/workflows/*.yml", "compose-spec": "docker/compose*.yml"}
 # Seconds between two lines on an installation, on a terminal and in a log.
@@ -151,6 +156,12 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
+    run(session, "mypy", "noxfile.py", "conftest.py", "scripts")
+    for folder in ("tests", "acceptance", "benchmarks"):
+        # Each has modules of the same names, such as conftest, and finds its own as pytest does.
+        with session.chdir(ROOT / folder):
+            places = os.pathsep.join(str(ROOT / place) for place in (".", folder, "tests"))
+            session.run(str(BIN / "mypy"), *MYPY_TESTS, ".", external=True, env={"MYPYPATH": places})
     run(session, "lint-imports")
     run(session, "hadolint", *map(str, sorted(ROOT.glob("docker/Dockerfile.*"))))
     # Offline: it asks GitHub about the actions otherwise, and for a token.

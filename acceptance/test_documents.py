@@ -13,7 +13,7 @@ from findings import Finding
 from titlegen import data
 from titlegen.cli import app
 from titlegen.export import gguf_name
-from titlegen.manifest import digest_file, read_manifest
+from titlegen.manifest import Manifest, digest_file, read_manifest
 from titlegen.models import resolve_base
 from titlegen.runs import Folder
 from titlegen.settings import Settings, profile_names
@@ -82,7 +82,7 @@ def test_clean_folder(project: Path, outputs: Path, finding: Finding) -> None:
 
 @pytest.mark.spec("DOC-3")
 def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding: Finding) -> None:
-    manifests = {
+    manifests: dict[str, Manifest] = {
         name: read_manifest(outputs / name)
         for name in (*(stage.folder for stage in WAY), Folder.REPORT, Folder.SERVED_REPORT)
     }

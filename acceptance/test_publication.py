@@ -40,10 +40,10 @@ def test_page(pushed: dict[str, Any], target: hub.HubTarget, settings: Settings,
 
     assert pushed["repo_id"] == target.repo_id
     api = HfApi(endpoint=target.endpoint, token=target.token)
-    info = api.repo_info(target.repo_id, revision=pushed["commit"])
+    info = api.model_info(target.repo_id, revision=pushed["commit"])
     assert info.private == settings.hub.private
     written = api.hf_hub_download(target.repo_id, "README.md", revision=pushed["commit"])
-    card = ModelCard(Path(written).read_text(encoding="utf-8"))
+    card: Any = ModelCard(Path(written).read_text(encoding="utf-8"))
     assert card.data.license
     assert card.data.pipeline_tag == "text-generation"
     assert "/api/generate" in card.text

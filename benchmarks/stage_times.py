@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the profile's outputs")
     folder: Path = parser.parse_args().run
     names = (*(stage.folder for stage in WAY), Folder.REPORT, Folder.SERVED_REPORT)
-    manifests = {name: read(folder / name / "manifest.json") for name in names}
-    results = {name: manifest["results"] for name, manifest in manifests.items()}
-    seconds = {name: result["elapsed_s"] for name, result in results.items()}
+    manifests: dict[str, dict[str, Any]] = {name: read(folder / name / "manifest.json") for name in names}
+    results: dict[str, Any] = {name: manifest["results"] for name, manifest in manifests.items()}
+    seconds: dict[str, float] = {name: result["elapsed_s"] for name, result in results.items()}
     push, deploy = read(folder / "push.json"), read(folder / "deploy.json")
     rows = results["report"]["report"]["rows"]
     total = sum(seconds.values()) + push["elapsed_s"] + deploy["elapsed_s"]

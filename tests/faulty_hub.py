@@ -168,7 +168,7 @@ def faulty_app(directory: Path, token: str = HUB_TOKEN) -> ASGIApp:
             switch.reached("ref", self.directory)
             super()._write_repository(repo_id, repository)
 
-    store.Incoming = FaultyIncoming  # type: ignore[misc]
+    setattr(store, "Incoming", FaultyIncoming)  # noqa: B010 - the name is not exported
     return switch.wrap(create_app(FaultyStore(directory), token))
 
 

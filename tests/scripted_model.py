@@ -120,7 +120,7 @@ def chain(text: str, start: str = "\n") -> dict[str, str | Sequence[str]]:
 
 def with_characters(vocabulary: Vocabulary, text: str) -> Vocabulary:
     """Return the vocabulary and, at its end, the characters of ``text`` that it lacks."""
-    tokens, scores, kinds = map(list, vocabulary)
+    tokens, scores, kinds = list(vocabulary[0]), list(vocabulary[1]), list(vocabulary[2])
     lacking = [char for char in dict.fromkeys(text.replace(" ", "▁")) if char not in tokens]
     scores += [min(scores) - 1 - index for index in range(len(lacking))]
     return tokens + lacking, scores, kinds + [1] * len(lacking)

@@ -96,7 +96,7 @@ class Released:
     settings: Settings
     server: OfflineServer
 
-    def check(self, *ids: str, root: Path = ROOT, options: tuple[str, ...] = (), **variables: str) -> "Outcome":
+    def check(self, *ids: str, root: Path = ROOT, options: tuple[str, ...] = (), **variables: Any) -> "Outcome":
         """Run the acceptance suite, or these lines of it."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TITLEGEN_"))}
         environment |= {"TITLEGEN_OUTPUT": str(self.settings.output), "OMP_NUM_THREADS": "1", **variables}
@@ -498,7 +498,7 @@ def test_a_broken_thing_fails_its_line(broken: Released, name: str, damage: Call
         ({"HF_TOKEN": "hf_xxx_your_token_here", "HF_ORG": "newsroom", "HF_REPO": "titles"}, "failed"),
     ],
 )
-def test_data_1(released: Released, variables: dict[str, str], expected: str) -> None:
+def test_data_1(released: Released, variables: dict[str, Any], expected: str) -> None:
     assert released.check("DATA-1", **variables).of("DATA-1") == expected
 
 
@@ -617,7 +617,7 @@ def test_serve_4(released: Released) -> None:
     assert outcome.of("SERVE-4") == "passed", outcome.text[-3000:]
     report = json.loads((released.settings.directory / "latency" / "latency.json").read_bytes())
     limit = report["percentiles"]["wall_ms"]["p95"]["value_ms"]
-    limits = {"TITLEGEN_LATENCY__P50_MS": str(4 * limit), "TITLEGEN_LATENCY__P95_MS": str(8 * limit)}
+    limits: dict[str, Any] = {"TITLEGEN_LATENCY__P50_MS": str(4 * limit), "TITLEGEN_LATENCY__P95_MS": str(8 * limit)}
     with slow_proxy(released.server.host) as proxy:
         # 20% over the limit of the median.
         proxy.delay_s = 4.8 * limit / 1000

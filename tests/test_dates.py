@@ -188,7 +188,7 @@ def days_of(values: Iterable[Any], order: Any = "auto") -> list[str | None]:
         counts.note(reading)
     orders = {shape: decision.order for shape, decision in decide_orders(counts, order).items()}
     chosen = [reading.day or reading.choices.get(orders.get(reading.shape, "")) for reading in readings]
-    return [day and day.isoformat() for day in chosen]
+    return [day.isoformat() if day else None for day in chosen]
 
 
 MAY = [f"2024-05-{day:02}" for day in range(1, 13)]

@@ -264,9 +264,9 @@ def test_the_best_of_several_candidates_is_taken(
 
 @pytest.mark.parametrize("which", ["model", "adapter"])
 def test_a_missing_model_is_an_error(tiny_base: Path, tmp_path: Path, which: str) -> None:
-    paths = (tmp_path, None) if which == "model" else (tiny_base, tmp_path)
+    model, adapter = (tmp_path, None) if which == "model" else (tiny_base, tmp_path)
     with pytest.raises(ExportError, match=f"holds no {which}"):
-        TransformersGenerator(*paths, SETTINGS)
+        TransformersGenerator(model, adapter, SETTINGS)
 
 
 # predictions files

@@ -236,9 +236,9 @@ def test_tables_arrays_and_folders_are_read_as_for_prepare(
     }
     for source, data in sources.items():
         source.write_bytes(data)
-    for number, source in enumerate([*sources, folder, f"{tmp_path}/*.json"]):
+    for number, place in enumerate([*map(str, sources), str(folder), f"{tmp_path}/*.json"]):
         target = tmp_path / f"titles{number}"
-        assert generate(str(source), "--out", str(target)) == EXIT_DONE, source
+        assert generate(place, "--out", str(target)) == EXIT_DONE, place
         assert [row["title"] for row in read_lines(target)] == ANSWERS[:4]
     (tmp_path / "empty.jsonl").touch()
     assert generate(str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "t")) == EXIT_ERROR

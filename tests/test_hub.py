@@ -109,11 +109,17 @@ def report_content(verdict: str = "pass") -> dict[str, Any]:
     }
 
 
+def artefacts_in(folder: Path) -> Artefacts:
+    names = ("final-hf", "gguf", "report", "lora", "data")
+    export, gguf, report, adapter, data = (folder / name for name in names)
+    return Artefacts(export, gguf, report, adapter, data)
+
+
 @pytest.fixture
 def artefacts(tiny_merged: Path, tiny_adapter: Path, tmp_path: Path) -> Artefacts:
     """A real tiny model with a GGUF file, a report and a data card, as the stages leave them."""
     run = tmp_path / "run"
-    made = Artefacts(*(run / name for name in ("final-hf", "gguf", "report", "lora", "data")))
+    made = artefacts_in(run)
     shutil.copytree(tiny_merged, made.export)
     shutil.copytree(tiny_adapter, made.adapter)
     for folder in (made.gguf, made.report, made.data):
@@ -335,7 +341,7 @@ def test_verify_only_compares_every_file(target: HubTarget, artefacts: Artefacts
     verified = verify_remote(target, target.repo_id, artefacts, settings)
     assert verified["commit"] == pushed["commit"]
     assert verified["verified_files"] == pushed["files"]
-    changes = [
+    changes: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd("config.json", b"{}"),
         CommitOperationAdd("model.safetensors", b"other weights"),
         CommitOperationDelete("template"),
@@ -631,7 +637,7 @@ def test_the_card_has_valid_metadata_and_says_what_a_user_needs(artefacts: Artef
     from huggingface_hub import ModelCard
 
     text = card_of(artefacts, settings)
-    data = ModelCard(text, ignore_metadata_errors=False).data
+    data: Any = ModelCard(text, ignore_metadata_errors=False).data
     assert (data.license, data.language, data.pipeline_tag) == ("gemma", "zh", "text-generation")
     assert data.base_model == "google/gemma-3-270m"
     assert data.library_name == "transformers"
@@ -656,7 +662,7 @@ def test_the_card_of_the_mission_names_its_base_and_its_data(artefacts: Artefact
     from huggingface_hub import ModelCard
 
     text = card_of(artefacts, load_settings(profile="gemma3n-e4b"))
-    data = ModelCard(text, ignore_metadata_errors=False).data
+    data: Any = ModelCard(text, ignore_metadata_errors=False).data
     assert data.base_model == "unsloth/gemma-3n-E4B-it"
     assert data.datasets == ["AWeirdDev/zh-tw-pts-articles-sm"]
     assert "The rights in the articles stay with their publishers" in text
@@ -677,7 +683,7 @@ def test_the_card_names_no_path_of_this_machine(artefacts: Artefacts, settings: 
     with stage_files(artefacts, local, "club/titles") as staged:
         text = (staged.folder / "README.md").read_text(encoding="utf-8")
         assert json.loads((staged.folder / "data_card.json").read_text(encoding="utf-8"))["source"] == "articles.jsonl"
-    data = ModelCard(text, ignore_metadata_errors=False).data
+    data: Any = ModelCard(text, ignore_metadata_errors=False).data
     assert data.base_model is None
     assert data.datasets is None
     assert str(tmp_path) not in text
@@ -968,7 +974,7 @@ def test_two_pushes_at_once_are_not_mixed(
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(artefacts.export.parent, other)
-    second = Artefacts(*(other / name for name in ("final-hf", "gguf", "report", "lora", "data")))
+    second = artefacts_in(other)
     change_model(artefacts, "one")
     change_model(second, "two")
     server.api().create_repo(target.repo_id, private=True)
@@ -992,7 +998,9 @@ def test_two_pushes_at_once_are_not_mixed(
             seen.add(mine)
             with stage_files(mine, settings, target.repo_id) as staged:
                 assert files - {".gitattributes"} == set(staged.files)
-                infos = {entry.path: entry for entry in api.list_repo_tree(target.repo_id, revision=commit)}
+                infos: dict[str, Any] = {
+                    entry.path: entry for entry in api.list_repo_tree(target.repo_id, revision=commit)
+                }
                 assert infos["model.safetensors"].lfs.sha256 == staged.files["model.safetensors"].sha256
         assert len(seen) == 2
 

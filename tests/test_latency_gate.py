@@ -91,7 +91,7 @@ SHAPES = {
 def test_twenty_percent_over_the_limit_fails_and_twenty_under_passes(
     shape: str, percentile: int, factor: float, verdict: str
 ) -> None:
-    found = [
+    found: list[str] = [
         check_latency(
             simulate(seed, percentile, factor * LIMIT_MS, requests=REQUESTS, **SHAPES[shape]), {percentile: LIMIT_MS}
         )[0].verdict

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from titlegen.metrics.figures import Number
 from titlegen.metrics.names import find_names, unsupported_names
-from titlegen.metrics.numbers import Number, article_readings, find_numbers, is_supported
+from titlegen.metrics.numbers import article_readings, find_numbers, is_supported
 from titlegen.metrics.numerals import HAN_DIGITS, HAN_UNITS, fold_width, parse_numeral
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -94,7 +94,7 @@ def test_a_warning_says_where_and_shows_what_the_article_says() -> None:
 
 def test_the_gravest_comes_first() -> None:
     found = kinds("高雄公車票價調漲票價調漲 增開8班")
-    assert found == sorted(found, key=[*KINDS].index)
+    assert found == sorted(found, key=list[str](KINDS).index)
     assert found == ["number", "name", "negation", "repetition"]
 
 

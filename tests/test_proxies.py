@@ -70,7 +70,7 @@ def free_port() -> int:
 
 def texts(written: list[str]) -> st.SearchStrategy[str]:
     # What a variable can hold.
-    letters = st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))
+    letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
     return st.one_of(st.sampled_from(written), st.text(letters, max_size=20))
 
 

@@ -209,8 +209,10 @@ def test_a_failed_stage_is_forgotten_and_an_interrupted_one_resumes(tmp_path: Pa
                 raise error
             return {}
 
-        keys = {"settings": lambda run: run.settings.train.model_dump(mode="json"), "inputs": lambda _: {}}
-        return Stage("train", Folder.ADAPTER, build=build, sections=("train",), **keys)
+        def chosen(run: Run) -> dict[str, Any]:
+            return run.settings.train.model_dump(mode="json")
+
+        return Stage("train", Folder.ADAPTER, chosen, lambda _: {}, build, sections=("train",))
 
     for error in (None, ValueError, KeyboardInterrupt):
         run = Run(load_settings(output=tmp_path, train={"seed": {None: 1, ValueError: 2, KeyboardInterrupt: 3}[error]}))
@@ -359,7 +361,7 @@ def test_what_is_given_otherwise_stops_a_release(
     assert ran(errors) == []
     assert expected in errors.splitlines()[-1]
     assert "--remake" in errors.splitlines()[-1]
-    assert read_record(copied.directory).sections == read_record(made.directory).sections
+    assert read_record(copied.directory) == read_record(made.directory)
 
 
 def test_a_release_goes_on_when_it_is_told_to(copied: Made, capsys: pytest.CaptureFixture[str]) -> None:

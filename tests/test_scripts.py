@@ -56,6 +56,7 @@ def execute(project: Path) -> Iterator[Execute]:
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(project),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         "PYTHONPATH": str(project),
         "HF_ORG": "org",
         "HF_REPO": "titles",

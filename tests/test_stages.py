@@ -331,7 +331,8 @@ def test_a_test_split_smaller_than_the_comparison_is_filled_up(settings: Setting
     stages.bring_up_to_date(Run(settings), stages.PREPARE)
     titles = [f"標題{number}" for number in range(8)]
     assert len((settings.directory / "data" / "test.jsonl").read_text("utf-8").splitlines()) < len(titles)
-    assert release._check_served(Run(settings), titles, Served(titles))["passed"]
+    client: Any = Served(titles)
+    assert release._check_served(Run(settings), titles, client)["passed"]
 
 
 def test_titles_from_a_file_are_no_report_of_the_model(settings: Settings) -> None:

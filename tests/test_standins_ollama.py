@@ -245,7 +245,7 @@ def test_full_queue_is_503(tmp_path: Path, scripted: Path) -> None:
         # A busy server must be able to get rid of a model.
         unloaded = server.http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
         assert (unloaded.status_code, unloaded.json()["done_reason"]) == (200, "unload")
-        answer.close()
+        answer.close()  # type: ignore[attr-defined]
         wait_until(lambda: server.http.post("/api/generate", json={"model": MODEL}).status_code == 200)
 
 

@@ -109,6 +109,7 @@ def not_offered(name: str) -> dict[str, str]:
 
 
 ADVICE = "use one such as 10m, or seconds"
+NO_DURATIONS: list[Any] = [True, {}, [], "5x", "1h5x", "abc", "5"]
 BASE = b'{"model":"probe","prompt":"P","stream":false,"options":{"num_predict":1}}'
 ANSWERED = {"model": MODEL, "response": TITLE[0], "done": True, "done_reason": "length"}
 # Content of a request, status, fields of the answer.
@@ -160,7 +161,7 @@ FIELDS: list[tuple[dict[str, Any], int, dict[str, Any]]] = [
     ({"images": []}, 200, ANSWERED),
     *(
         ({"keep_alive": value}, 400, {"error": f"keep_alive = {json.dumps(value)} is no duration; {ADVICE}"})
-        for value in (True, {}, [], "5x", "1h5x", "abc", "5")
+        for value in NO_DURATIONS
     ),
     ({"keep_alive": "1h0m1.5s"}, 200, ANSWERED),
     *(({name: value}, 400, not_offered(name)) for name, value in (("raw", True), ("template", "x"), ("context", [1]))),

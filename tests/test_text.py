@@ -4,6 +4,7 @@ import re
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -342,7 +343,7 @@ def test_every_rule_has_a_positive_case() -> None:
 
 @given(tangled, cleaners)
 @settings(max_examples=400, deadline=None)
-def test_cleaning_is_idempotent_never_longer_and_valid_unicode(text: str, clean) -> None:  # noqa: ANN001
+def test_cleaning_is_idempotent_never_longer_and_valid_unicode(text: str, clean: Callable[..., str]) -> None:
     cleaned = clean(text)
     assert clean(cleaned) == cleaned
     assert len(cleaned) <= len(text)
@@ -351,7 +352,7 @@ def test_cleaning_is_idempotent_never_longer_and_valid_unicode(text: str, clean)
 
 @given(tangled, cleaners)
 @settings(max_examples=400, deadline=None)
-def test_every_lost_han_character_is_named_by_a_rule(text: str, clean) -> None:  # noqa: ANN001
+def test_every_lost_han_character_is_named_by_a_rule(text: str, clean: Callable[..., str]) -> None:
     removals = Removals()
     lost = han(text) - han(clean(text, removals))
     named = sum((han(piece) for pieces in removals.pieces.values() for piece in pieces), Counter())
@@ -368,7 +369,7 @@ def test_plain_news_text_stays(text: str, mark: str) -> None:
 
 @given(st.text(st.characters(codec=None), max_size=60), cleaners)
 @settings(max_examples=300, deadline=None)
-def test_any_unicode_is_safe(text: str, clean) -> None:  # noqa: ANN001
+def test_any_unicode_is_safe(text: str, clean: Callable[..., str]) -> None:
     cleaned = clean(text)
     assert clean(cleaned) == cleaned
     cleaned.encode("utf-8")

@@ -18,8 +18,8 @@ def open_parquet(path: Path) -> Table:
     Raises:
         DataError: it has none.
     """
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
@@ -41,7 +41,7 @@ def open_arrow(path: Path) -> Table:
         DataError: it has none.
     """
     import pyarrow as pa
-    import pyarrow.ipc  # type: ignore[import-untyped]
+    import pyarrow.ipc
 
     def reader(file: Any) -> tuple[Any, Iterator[Any]]:
         try:

@@ -79,7 +79,7 @@ def _unusable() -> tuple[type[Exception], ...]:
     import datasets
     import httpx
     import huggingface_hub
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     return (
         OSError,
@@ -130,7 +130,7 @@ def _is_parquet(builder: Any) -> bool:
 
 def _list_columns(builder: Any) -> list[str]:
     """Return the column names, out of the data set's card or the footer of its first Parquet file."""
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq
     from huggingface_hub import HfFileSystem
 
     if builder.info.features:

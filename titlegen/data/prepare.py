@@ -190,7 +190,7 @@ def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
 def write_dataset(directory: Path, scratch: Path) -> None:
     """Write ``dataset/``, a ``DatasetDict`` of the three files, with the same bytes for the same files."""
     import datasets
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     from titlegen.manifest import digest_file
 
