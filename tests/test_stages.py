@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import errno
+import fcntl
 import json
 import math
 import os
@@ -462,7 +463,7 @@ def test_a_file_system_without_locks_is_no_obstacle(
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(runs.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     stage = Stage("stage", Folder.DATA, lambda _: {}, lambda _: {}, lambda *_: {})
     assert Run(load_settings(output=tmp_path)).make(stage).fresh
     assert "cannot be locked (No locks available)" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Loopback servers that outlive the command that started them: process, log and record under the output folder."""
 
 import contextlib
-import fcntl
 import json
 import subprocess
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from titlegen.errors import ServeError
+from titlegen.locks import locked
 from titlegen.manifest import writable, write_atomically
 
 _POLL_S = 0.1
@@ -63,14 +63,8 @@ def start_daemon(
         ServeError: the process ended or was not ready in time, with the end of its log; or one of that name runs
             already, and does not answer.
     """
-    with writable(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        lock_file = (directory / f".{name}.lock").open("w")
     # Whoever comes second waits here: it would overwrite the record of the first.
-    with lock_file as lock:
-        # Some network file systems have no locks.
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(directory / f".{name}.lock"):
         running = find_daemon(name, directory)
         if running is not None:
             if is_ready(running.url):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from titlegen import __version__
 from titlegen.errors import ConfigError, TitlegenError
+from titlegen.locks import locked
 from titlegen.manifest import (
     Manifest,
     check_files,
@@ -21,7 +21,6 @@ from titlegen.manifest import (
     new_directory,
     read_manifest,
     stage_key,
-    writable,
     write_manifest,
 )
 from titlegen.models import fingerprint, resolve_base
@@ -184,7 +183,7 @@ class Run:
         settings, inputs = stage.settings(self), stage.inputs(self)
         key = stage_key(stage.name, settings, inputs, stage.revision)
         # What is there can be used where nothing can be written.
-        with contextlib.nullcontext() if is_up_to_date(directory, key) else _alone(directory.parent):
+        with contextlib.nullcontext() if is_up_to_date(directory, key) else locked(directory.parent / "run.lock", say):
             # Asked again: another run may have made it while this one waited.
             if is_up_to_date(directory, key):
                 say(f"{stage.name}: up to date ({directory})")
@@ -279,21 +278,3 @@ def describe_left_out(results: Mapping[str, Any]) -> str:
     """Return how much of the articles' text a stage left out to fit, and the setting that decides; empty for little."""
     share, (name, value) = results.get("left_out_share", 0.0), results.get("left_out_by", ("", 0))
     return f"{share:.0%} of the text left out to fit {name} {value}" if share >= _MENTIONED_SHARE else ""
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a profile's folder: two runs at once would write into each other's temporary directories."""
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "run.lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that writes to {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            # Some network file systems have no locks.
-            say(f"{folder} cannot be locked ({error.strerror}): let only one run write there at a time")
-        yield

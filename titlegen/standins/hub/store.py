@@ -1,14 +1,14 @@
 """The bundled Hub's repositories on disk: content by its digest, and every change of a repository one rename."""
 
-import fcntl
 import hashlib
-import os
 import re
 import secrets
 import shutil
 import threading
 import time
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from titlegen.errors import HubError
 from titlegen.manifest import write_atomically
@@ -37,12 +37,11 @@ class Store:
         self.directory = directory.resolve()
         self._incoming = self.directory / "incoming"
         self.directory.mkdir(parents=True, exist_ok=True)
-        # Held open, and so locked, as long as the process lives.
-        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        # Kept, and so locked, as long as the process lives.
+        self._held = FileLock(self.directory / "lock")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
+            self._held.acquire(timeout=0)
+        except Timeout as error:
             raise HubError(f"another offline Hub already serves {self.directory}; stop it or choose another") from error
         # Nothing in here can be continued: the addresses of its parts went with the process that gave them out.
         shutil.rmtree(self._incoming, ignore_errors=True)

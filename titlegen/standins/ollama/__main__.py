@@ -6,7 +6,6 @@ where it means to differ, docs/bundled-server.md says so.
 
 import argparse
 import contextlib
-import fcntl
 import ipaddress
 import logging
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import uvicorn
+from filelock import FileLock, Timeout
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -77,11 +77,12 @@ async def _on_failure(_: Request, error: Exception) -> Response:
 def serve(host: str, port: int, directory: Path, engine: EngineSettings, settings: ServerSettings) -> None:
     """Answer on a loopback address until SIGTERM or SIGINT; requests under way are finished first."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(f"another offline server uses {directory}; stop it, or choose another --directory")
+    lock = FileLock(directory / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        sys.exit(f"another offline server uses {directory}; stop it, or choose another --directory")
+    with lock:
         app = build_app(Store(directory), EnginePool(directory, engine), settings)
         config = uvicorn.Config(
             app,
