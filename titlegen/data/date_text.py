@@ -16,6 +16,15 @@ _DIGITS = {digit: value for row in ("〇一二三四五六七八九", "零壹貳
 _DIGITS |= {"兩": 2, "元": 1}
 _UNITS = {"十": 10, "拾": 10, "百": 100, "佰": 100}
 _NUMERAL = re.compile(rf"[{''.join(_DIGITS)}{''.join(_UNITS)}廿卅]+(?=[年月日號時點分秒])")
+# 二０二四 and 二O二四, as an input method makes a circle that is a digit or a letter.
+_ROUND = re.compile(r"(?<=[一二三四五六七八九])[0Oo]+(?=[一二三四五六七八九年])")
+# What a program prints of a date: datetime.date(2024, 5, 1), Timestamp('2024-05-01'), ISODate("…"), new Date(0).
+_PRINTED = re.compile(r"(?:new )?(?P<name>[A-Za-z_.]+)\((?P<inner>[^()]+)\)", re.ASCII)
+# JavaScript counts months from 0.
+_FROM_ZERO = ("Date", "UTC")
+_PRINTED_PARTS = re.compile(r"(\d{4}), ?(\d{1,2}), ?(\d{1,2})(?:, ?\d+)*(?:, ?tzinfo=.*)?", re.ASCII)
+# Cameras and file names put the same mark between day and time, or between hours and minutes.
+_ONE_MARK = re.compile(r"(\d{4}([:_-])\d\d\2\d\d)[ T_-](\d\d)[:_-]?(\d\d)(?:[:_-]?(\d\d))?", re.ASCII)
 _ENGLISH_DAY = "mon(?:day)?|tue(?:s|sday)?|wed(?:nesday)?|thu(?:r|rs|rsday)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?"
 _WEEKDAY = re.compile(
     r"[(\[]?(?:星期|週|禮拜)(?P<long>[一二三四五六日天])[)\]]?|[(\[](?P<short>[一二三四五六日])[)\]]|"
@@ -26,7 +35,8 @@ _WEEKDAYS = {name: number for number, name in enumerate("一二三四五六日")
 _WEEKDAYS |= {name: number for number, name in enumerate(["mon", "tue", "wed", "thu", "fri", "sat", "sun"])}
 # 發布時間：, Published on, Date: and their like, in front of the first number.
 _LABEL = re.compile(
-    r"[^\d:]{1,24}: ?|(?:發布|刊登|刊出|更新|公告|公布|張貼|上架|發稿|出版)(?:日期|時間|日)?[於在]? ?|"
+    r"[^\d:]{1,24}: ?|"
+    r"(?:[發公][布佈]|刊登|刊出|更新|公告|張貼|上架|上版|上線|上傳|發稿|發表|出版|建立)(?:日期|時間|日)?[於在]? ?|"
     r"(?:published|posted|updated|created|date)(?: on| at)? ",
     re.IGNORECASE,
 )
@@ -94,6 +104,7 @@ def fold_date_text(text: str) -> tuple[str, int | None]:
     """Return the text with plain digits and marks and without label and weekday, and the weekday, 0 for Monday."""
     text = unicodedata.normalize("NFKC", text).translate(_MARKS)
     text = " ".join("".join(char for char in text if unicodedata.category(char) != "Cf").split())
+    text = _ROUND.sub(lambda match: "〇" * len(match[0]), text)
     text = _NUMERAL.sub(lambda match: str(_numeral(match[0])), text)
     text = text[match.end() :] if (match := _LABEL.match(text)) else text
     weekday = None
@@ -102,6 +113,20 @@ def fold_date_text(text: str) -> tuple[str, int | None]:
         weekday = _WEEKDAYS[name]
         text = f"{text[: match.start()]} {text[match.end() :]}"
     return " ".join(text.split()).strip(" ,()[]「」『』【】<>"), weekday
+
+
+def unwrap_date_text(text: str) -> str:
+    """Return a date out of what programs, cameras and file names put around it or between its parts."""
+    if match := _PRINTED.fullmatch(text):
+        inner = match["inner"].strip(" '\"")
+        parts = _PRINTED_PARTS.fullmatch(inner)
+        if parts is None:
+            text = inner
+        elif not match["name"].endswith(_FROM_ZERO):
+            text = "-".join(parts.groups())
+    if match := _ONE_MARK.fullmatch(text):
+        return f"{match[1].replace(match[2], '-')} {match[3]}:{match[4]}:{match[5] or '00'}"
+    return text
 
 
 def _numeral(text: str) -> int:

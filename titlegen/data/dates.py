@@ -31,7 +31,15 @@ from titlegen.data.date_reading import (
     YEAR_FIRST,
     Reading,
 )
-from titlegen.data.date_text import MONTHS, TAIWAN, fold_date_text, later, time_of_day, without_later_dates
+from titlegen.data.date_text import (
+    MONTHS,
+    TAIWAN,
+    fold_date_text,
+    later,
+    time_of_day,
+    unwrap_date_text,
+    without_later_dates,
+)
 
 _YEARS = range(1800, 2101)
 _ROC_YEARS = 1911
@@ -179,7 +187,7 @@ _LUNAR = re.compile(r"[農陰]曆|初[一二三四五六七八九十\d]|正月|�
 
 @lru_cache(maxsize=8192)
 def _read_text(text: str) -> Reading:
-    plain = text.strip()
+    plain = unwrap_date_text(text.strip())
     if not plain or plain.lower() in _NULLS or _ZERO.fullmatch(plain):
         return _ABSENT
     if plain[:4].isdigit() and not (plain.isdigit() or _WEEK_ALONE.fullmatch(plain)):
