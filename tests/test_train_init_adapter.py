@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from titlegen import summary
 from titlegen.adapter import CONFIG, WEIGHTS, digest_base, sign_adapter
 from titlegen.data import Example
 from titlegen.errors import ConfigError, TrainError
@@ -69,6 +71,12 @@ def test_two_runs_of_one_epoch_come_near_one_run_of_two(
     assert second.results["val_loss"] - whole.results["val_loss"] < learned / 2
     assert second.results["init_adapter"] == str(first.directory)
     assert first.results["init_adapter"] is None
+    # What the adapter was worth before it went on, and nothing of the kind where there was none.
+    assert second.results["val_loss_at_start"] == pytest.approx(first.results["val_loss"], rel=1e-3)
+    assert first.results["val_loss_at_start"] is None
+    learned_text, shown = (summary._facts("train", run.results) for run in (first, second))
+    assert re.search(r"training loss \d\.\d\d to \d\.\d\d, validation loss \d\.\d\d$", learned_text)
+    assert re.search(r"steps, validation loss \d\.\d\d to \d\.\d\d$", shown)
 
 
 def test_the_sum_is_proven_as_any_adapter_is(

@@ -95,10 +95,12 @@ def _facts(name: str, results: Mapping[str, Any]) -> str:
 
 def _describe_training(results: Mapping[str, Any]) -> list[str]:
     facts = [count(results["steps"], "step")]
-    if results["last_loss"] is not None:
+    before = results.get("val_loss_at_start")
+    # What has learned goes on at its own level, where batches differ more than a training changes.
+    if results["last_loss"] is not None and before is None:
         facts.append(f"training loss {results['first_loss']:.2f} to {results['last_loss']:.2f}")
     if results["val_loss"] is not None:
-        facts.append(f"validation loss {results['val_loss']:.2f}")
+        facts.append(f"validation loss {'' if before is None else f'{before:.2f} to '}{results['val_loss']:.2f}")
     return facts
 
 

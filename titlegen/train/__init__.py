@@ -63,7 +63,7 @@ def fit(
 
     Returns:
         Losses, steps, tokens a second and peak memory; ``first_loss`` and ``last_loss`` are the training loss over the
-        first and the last quarter of the steps.
+        first and the last quarter of the steps, ``val_loss_at_start`` that of the adapter that training goes on from.
 
     Raises:
         TrainError: the machine cannot train with this back end, or the loss is not finite.
@@ -119,7 +119,8 @@ def _fit(
     if settings.tensorboard:
         shutil.copytree(work / EVENTS, directory / EVENTS)
     losses = [loss for _, loss in smooth_loss(records)]
-    evaluations = [record["eval_loss"] for record in records if "eval_loss" in record]
+    evaluations = {record["step"]: record["eval_loss"] for record in records if "eval_loss" in record}
+    before = evaluations.pop(0, None)
     shutil.rmtree(work)
     seconds = float(result.metrics.get("train_runtime", 0.0))
     return {
@@ -127,7 +128,8 @@ def _fit(
         "resumed_from_step": _step(checkpoint) if checkpoint else 0,
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
-        "val_loss": min(evaluations) if evaluations else None,
+        "val_loss_at_start": before,
+        "val_loss": min(evaluations.values(), default=None),
         "train_rows": len(rows),
         "train_tokens": tokens,
         "shortened_rows": sum(row["shortened"] for row in rows),

@@ -139,6 +139,8 @@ def _arguments(
         logging_first_step=True,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if has_val else "no",
+        # What has learned already is worth knowing before it goes on.
+        eval_on_start=has_val and settings.init_adapter is not None,
         eval_steps=save_steps,
         prediction_loss_only=True,
         save_strategy="steps",
