@@ -422,6 +422,12 @@ def test_structured_cells_are_flattened(tmp_path: Path, record: dict[str, Any]) 
 
 
 @pytest.mark.fault
+def test_one_record_of_conversations_is_no_table_by_columns(tmp_path: Path) -> None:
+    record = {"prompt": turns(("user", A)), "chosen": turns(("assistant", T)), "rejected": turns(("assistant", "差"))}
+    assert texts(read(write_jsonl(tmp_path / "a.jsonl", [record]))) == [(A, T)]
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "value",
     [

@@ -201,5 +201,7 @@ def _lists_of_objects(value: Mapping[str, Any], depth: int) -> Iterator[tuple[st
 def _is_by_columns(members: list[Any]) -> bool:
     """Return whether the members of an object are columns: lists of one length, or objects by the number of the row."""
     if all(isinstance(member, list) for member in members):
-        return len(members) > 1 and len({len(member) for member in members}) == 1
+        # Cells are no objects: the turns of the conversations in one record are.
+        has_objects = any(isinstance(item, dict) for member in members for item in member)
+        return len(members) > 1 and len({len(member) for member in members}) == 1 and not has_objects
     return all(isinstance(member, dict) and set(member) == {*map(str, range(len(member)))} for member in members)
