@@ -177,8 +177,9 @@ def test_padding_behind_the_last_line_is_no_row(tmp_path: Path, name: str, paddi
 
 def test_cells_that_a_spreadsheet_was_to_take_for_text_are_that_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text(f'id,title,content\n="0012","=""{T}""",{A}\n', encoding="utf-8")
-    assert [(row.id, row.title, row.content) for row in read(path)] == [("0012", T, A)]
+    path.write_text(f'id,title,content\n="0012","=""{T}""",{A}\n\'0013,\'{T},\'{A}\'\n', encoding="utf-8")
+    # What is quoted by a pair stays so.
+    assert [(row.id, row.title, row.content) for row in read(path)] == [("0012", T, A), ("0013", T, f"'{A}'")]
 
 
 @pytest.mark.fault
@@ -382,6 +383,21 @@ CHATS: list[dict[str, Any]] = [
     {"content": f"['{A[:5]}'\n '{A[5:]}']", "title": T},
     {"content": repr([{"type": "paragraph", "text": A}]), "title": T},
     {"messages": repr(turns(("user", A), ("assistant", T)))},
+    {
+        "content": {"blocks": [{"key": "a", "text": A, "type": "unstyled", "data": {"k": 1}}], "entityMap": {"k": 1}},
+        "title": T,
+    },
+    {"content": {"time": 1, "blocks": [{"type": "paragraph", "data": {"text": A}}], "version": "2"}, "title": T},
+    {
+        "content": {
+            "type": "doc",
+            "content": [
+                {"type": "paragraph", "content": [{"type": "text", "text": A}]},
+                {"type": "image", "attrs": {"k": 1}},
+            ],
+        },
+        "title": T,
+    },
     {"turns": turns(("user", A), ("assistant", T))},
     {"prompt": turns(("user", A)), "chosen": turns(("assistant", T)), "rejected": turns(("assistant", "差"))},
     {"input_text": A, "output_text": T},

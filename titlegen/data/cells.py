@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Role = Literal["content", "title"]
 # A text may be wrapped so deeply and no deeper: anything beyond is not an article.
-_MAX_DEPTH = 4
+_MAX_DEPTH = 6
 _SPEAKER_KEYS = ("role", "from", "speaker")
 _SPEECH_KEYS = ("content", "value", "text", "parts")
 _READERS = frozenset({"user", "human", "prompter"})
@@ -20,6 +20,8 @@ _WRITERS = frozenset({"assistant", "gpt", "model", "bot", "chatgpt"})
 # One object a round, as XTuner and others write it.
 _ROUNDS = (("human", "assistant"), ("input", "output"), ("user", "assistant"))
 _TEXT_KEYS = ("text", "content", "value", "body", "rendered", "paragraph", "#text")
+# Editors' documents: Draft.js and Editor.js have blocks, and the latter's hold their text in data.
+_BLOCK_KEYS = ("blocks", "data")
 _LITERAL = re.compile(r"""\s*(?:\[\s*\{?|\{)\s*["']""")
 _MAX_LITERAL_CHARS = 200_000
 # What a model says to itself before it answers.
@@ -157,7 +159,7 @@ def _decoded(value: bytes) -> str | None:
 def _wrapped(value: Mapping[str, Any], role: Role, depth: int) -> str | None:
     """Return the one text of a struct: under a usual name, or under the only name it has."""
     filled = [key for key in value if value[key] is not None]
-    named = [key for key in _TEXT_KEYS if key in filled]
+    named = [key for key in _TEXT_KEYS if key in filled] or [key for key in _BLOCK_KEYS if key in filled]
     key = named[0] if len(named) == 1 else filled[0] if len(filled) == 1 else None
     return None if key is None else _text(value[key], role, depth - 1)
 

@@ -197,5 +197,7 @@ def _without_wrap(cell: str) -> str:
 
 
 def _unwrapped(cell: str) -> str:
-    """Return a cell without the ``="..."`` that keeps a spreadsheet from taking it for a number."""
+    """Return a cell without the ``="..."`` or the ``'`` that keeps a spreadsheet from taking it for a number."""
+    if cell.startswith("'") and cell.find("'", 1) < 0:
+        return cell[1:]
     return cell[2:-1] if cell.startswith('="') and cell.endswith('"') and len(cell) > len('=""') else cell
