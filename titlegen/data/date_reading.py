@@ -1,5 +1,6 @@
 """How a date may be written, and what one value of a date column says."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -39,3 +40,21 @@ class Reading:
     def iso(self) -> str | None:
         """The day as YYYY-MM-DD."""
         return self.day.isoformat() if self.day else None
+
+
+_NULLS = frozenset(
+    name
+    for names in (
+        "none null nil nan nat n/a na #n/a <na> undefined unknown - -- --- — –– ? \\n",
+        "無 无 無日期 未知 不詳 不明 暫無",
+    )
+    for name in names.split()
+)
+
+# What MySQL, .NET and Go write where there is no date.
+_ZERO = re.compile(r"(?:0000|0001)[-/.]?0?[01][-/.]?0?[01](?:[T ].*)?|0{14}", re.ASCII)
+
+
+def is_no_date(text: str) -> bool:
+    """Return whether a text, without spaces around it, is what stands where there is no date."""
+    return not text or text.lower() in _NULLS or _ZERO.fullmatch(text) is not None

@@ -30,6 +30,7 @@ from titlegen.data.date_reading import (
     UNKNOWN,
     YEAR_FIRST,
     Reading,
+    is_no_date,
 )
 from titlegen.data.date_text import (
     MONTHS,
@@ -55,18 +56,6 @@ _EPOCHS = (631_152_000, 4_102_444_800)
 _FIRST_HOUR_STAMP = 1_900_000_000
 # Days since the end of 1899, as spreadsheets count them: 1980 to 2100.
 _SERIAL_START, _SERIALS = date(1899, 12, 30), (29_221, 73_415)
-_NULLS = frozenset(
-    name
-    for names in (
-        "none null nil nan nat n/a na #n/a <na> undefined unknown - -- --- — –– ? \\n",
-        "無 无 無日期 未知 不詳 不明 暫無",
-    )
-    for name in names.split()
-)
-
-# What MySQL, .NET and Go write where there is no date.
-_ZERO = re.compile(r"(?:0000|0001)[-/.]?0?[01][-/.]?0?[01](?:[T ].*)?|0{14}", re.ASCII)
-
 
 _ABSENT, _UNKNOWN = Reading(ABSENT), Reading(UNKNOWN)
 _FAILURES = (ValueError, OverflowError, OSError, ArithmeticError, TypeError, AttributeError, RecursionError)
@@ -188,7 +177,7 @@ _LUNAR = re.compile(r"[農陰]曆|初[一二三四五六七八九十\d]|正月|�
 @lru_cache(maxsize=8192)
 def _read_text(text: str) -> Reading:
     plain = unwrap_date_text(text.strip())
-    if not plain or plain.lower() in _NULLS or _ZERO.fullmatch(plain):
+    if is_no_date(plain):
         return _ABSENT
     if plain[:4].isdigit() and not (plain.isdigit() or _WEEK_ALONE.fullmatch(plain)):
         with suppress(ValueError, OverflowError):
