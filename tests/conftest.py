@@ -1,8 +1,10 @@
 """Fixtures that several test modules share: a tiny model with Gemma's tokenizer format, and a few articles."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from corpus import TARGETS, corpus_rows, tiny_vocabulary
@@ -154,3 +156,14 @@ def f16_gguf(made_once: MadeOnce) -> Path:
         write_scripted_gguf(directory / "tiny-F16.gguf", tiny_vocabulary(), {}, dtype=np.float16)
 
     return made_once("f16", write) / "tiny-F16.gguf"
+
+
+@pytest.fixture(scope="session")
+def noxfile() -> ModuleType:
+    """The file with the sessions, which nox loads by its path."""
+    spec = importlib.util.spec_from_file_location("noxfile", Path(__file__).parents[1] / "noxfile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

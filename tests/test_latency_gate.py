@@ -1,6 +1,5 @@
 """The latency gates: their arithmetic by exact sums and simulations, their measurement against a server."""
 
-import importlib.util
 import json
 import math
 import os
@@ -346,16 +345,6 @@ def run_benchmark(settings: Settings, *options: str, **latency: float) -> subpro
         *options,
     ]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-
-
-@pytest.fixture(scope="module")
-def noxfile() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_benchmark_gates_keeps_a_history_and_notices_a_regression(

@@ -1,9 +1,7 @@
 """The sessions' own code: what is installed, what is passed on, and what a person sees of an installation."""
 
-import importlib.util
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -12,19 +10,6 @@ import pytest
 from titlegen.settings import TrainSettings, profile_names
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def noxfile() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with warnings.catch_warnings():
-        # Another test may have loaded the file before, and nox counts a session's second registration.
-        warnings.simplefilter("ignore", FutureWarning)
-        spec.loader.exec_module(module)
-    return module
 
 
 def session(*arguments: str) -> SimpleNamespace:

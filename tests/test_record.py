@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from corpus import corpus_rows
+from tiny_runs import PROFILE
 
 from titlegen import manifest, runs, stages
 from titlegen.cli import main
@@ -17,20 +18,7 @@ from titlegen.record import MADE_BY, RECORD, read_record, recall, remember, serv
 from titlegen.runs import Folder, Run, Stage
 from titlegen.settings import Settings, load_settings
 
-PROFILE = """
-[data]
-source = "embedded"
-limit = 44
-max_content_tokens = 64
-test_share = 0.1
-[model]
-base = "{base}"
-[train]
-backend = "peft"
-load_in_4bit = false
-num_train_epochs = 1
-max_length = 256
-[export]
+ENDS = """[export]
 gguf_types = ["q8_0"]
 verify_articles = 1
 [evaluate]
@@ -39,7 +27,7 @@ limit = 2
 max_new_tokens = 4
 base_model = false
 # What so small a model writes is no title.
-gates = {{ rougeL = -1, bleu1 = -1, title_only_rate = -1, length_rate = -1 }}
+gates = { rougeL = -1, bleu1 = -1, title_only_rate = -1, length_rate = -1 }
 """
 
 
@@ -54,7 +42,7 @@ def remembered(settings: Settings) -> Settings:
 
 
 def profile_at(path: Path, base: Path | str = "embedded") -> Path:
-    path.write_text(PROFILE.format(base=base), encoding="utf-8")
+    path.write_text(PROFILE.format(base=base) + ENDS, encoding="utf-8")
     return path
 
 

@@ -12,23 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_runs import PROFILE
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the scripts are for; in the copy it is a tiny one.
 MISSION = "gemma3n-e4b"
-PROFILE = """
-[data]
-source = "embedded"
-limit = 40
-max_content_tokens = 64
-[model]
-base = "{base}"
-[train]
-backend = "peft"
-load_in_4bit = false
-num_train_epochs = 1
-max_length = 256
-[export]
+ENDS = """[export]
 gguf_types = ["f16"]
 verify_articles = 1
 [hub]
@@ -46,7 +35,7 @@ def project(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     profile = copy / "titlegen" / "profiles" / f"{MISSION}.toml"
     assert profile.is_file()
-    profile.write_text(PROFILE.format(base=tiny_base), encoding="utf-8")
+    profile.write_text(PROFILE.format(base=tiny_base) + ENDS, encoding="utf-8")
     return copy
 
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tiny_runs import TRAIN
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, TrainingArguments
 
 from titlegen.data import Example
@@ -44,19 +45,7 @@ from titlegen.train.trainer import as_record, collator
 from titlegen.train.trim import CompletionTrim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = TrainSettings(
-    backend="peft",
-    load_in_4bit=False,
-    max_length=192,
-    num_train_epochs=4,
-    per_device_train_batch_size=2,
-    gradient_accumulation_steps=1,
-    learning_rate=2e-3,
-    lora_r=4,
-    lora_dropout=0.1,
-    logging_steps=1,
-    save_steps=3,
-)
+SETTINGS = TRAIN.model_copy(update={"num_train_epochs": 4, "lora_dropout": 0.1, "save_steps": 3})
 
 
 @pytest.fixture

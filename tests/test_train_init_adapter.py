@@ -10,31 +10,19 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_runs import TRAIN
 
 from titlegen import summary
 from titlegen.adapter import CONFIG, WEIGHTS, digest_base, sign_adapter
 from titlegen.data import Example
 from titlegen.errors import ConfigError, TrainError
 from titlegen.export import merge_adapter
-from titlegen.settings import ExportSettings, TrainSettings
+from titlegen.settings import ExportSettings
 from titlegen.train import digest_init_adapter, fit, resolve_init_adapter
 from titlegen.verify.integrity import check_export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = TrainSettings(
-    backend="peft",
-    load_in_4bit=False,
-    max_length=192,
-    num_train_epochs=1,
-    per_device_train_batch_size=2,
-    gradient_accumulation_steps=1,
-    learning_rate=2e-3,
-    lr_scheduler_type="constant",
-    warmup_ratio=0.0,
-    lora_r=4,
-    lora_dropout=0.0,
-    logging_steps=1,
-)
+SETTINGS = TRAIN.model_copy(update={"lr_scheduler_type": "constant", "warmup_ratio": 0.0})
 
 
 @dataclass(frozen=True)
