@@ -29,7 +29,7 @@ from titlegen.evaluate import (
 from titlegen.evaluate.gates import judge, rows_to_decide
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Mark
-from titlegen.generation import Advance, TransformersGenerator, unwatched
+from titlegen.generation import Advance, Draft, TransformersGenerator, unwatched
 from titlegen.generation.decoder import Reading, TitleDecoder
 from titlegen.metrics import baselines
 from titlegen.metrics.overlap import lcs_length
@@ -203,8 +203,11 @@ def test_generation_ends_at_the_end_of_turn(tiny_base: Path) -> None:
     generator = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=4))
     assert generator.stop == [1, 106]
     start_of_turn = generator.tokenizer.convert_tokens_to_ids("<start_of_turn>")
-    assert generator._decode([start_of_turn, 106, 500, 501]) == "<start_of_turn>", "control tokens are a fault to see"
-    assert generator._decode([1, 500]) == ""
+    assert generator._decode([start_of_turn, 106, 500, 501]).text == "<start_of_turn>", (
+        "control tokens are a fault to see"
+    )
+    assert not generator._decode([500] * 4).ended
+    assert generator._decode([1, 500]) == Draft("", tokens=0, ended=True)
 
 
 def test_an_adapter_changes_the_titles(tiny_base: Path, tiny_adapter: Path, short: list[str]) -> None:

@@ -1,11 +1,12 @@
 """Titles from a model directory in this process: loading, the trimmed decoder, transformers' own way, candidates."""
 
 from titlegen.generation.decoder import TitleDecoder
-from titlegen.generation.generator import Advance, TransformersGenerator, unwatched
+from titlegen.generation.generator import Advance, Draft, TransformersGenerator, unwatched
 from titlegen.generation.transformers import greedy_title, least_rounding, load_model, load_tokenizer, write_tokens
 
 __all__ = [
     "Advance",
+    "Draft",
     "TitleDecoder",
     "TransformersGenerator",
     "greedy_title",

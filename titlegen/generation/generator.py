@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from titlegen.errors import ConfigError, ExportError
 from titlegen.generation.decoder import TitleDecoder
@@ -23,6 +23,16 @@ Advance = Callable[[float], object]
 
 def unwatched(_: float) -> None:
     """Take no notice of progress."""
+
+
+class Draft(NamedTuple):
+    """One of the titles that a model wrote for an article."""
+
+    text: str
+    """Everything before the token that ends a title."""
+    tokens: int
+    ended: bool
+    """Whether the model ended it; else it is cut off at the longest title."""
 
 
 class TransformersGenerator:
@@ -85,12 +95,24 @@ class TransformersGenerator:
         Raises:
             ConfigError: the GPU has too little memory for the batch.
         """
+        drafts = [[draft.text for draft in drafts] for drafts in self.draft(contents, advance)]
+        return [
+            candidates[rank_titles(candidates, content)[0]]
+            for candidates, content in zip(drafts, contents, strict=True)
+        ]
+
+    def draft(self, contents: Sequence[str], advance: Advance = unwatched) -> list[tuple[Draft, ...]]:
+        """Return all candidates for each article, in order, the greedy or likeliest first.
+
+        Raises:
+            ConfigError: the GPU has too little memory for the batch.
+        """
         import torch
 
         prompts = [render_prompt(content) for content in contents]
         # Batches hold articles of like length.
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        drafts: dict[int, tuple[str, ...]] = {}
+        drafts: dict[int, tuple[Draft, ...]] = {}
         for start in range(0, len(order), self.settings.batch_size):
             batch = order[start : start + self.settings.batch_size]
             try:
@@ -98,11 +120,11 @@ class TransformersGenerator:
             except torch.OutOfMemoryError as error:
                 raise ConfigError(
                     f"the GPU has too little memory for {count(len(batch), 'article')} at a time; "
-                    "lower --evaluate.batch-size"
+                    "lower --evaluate.batch-size, or --ray.batch-size with --engine ray"
                 ) from error
-        return [drafts[index][rank_titles(drafts[index], content)[0]] for index, content in enumerate(contents)]
+        return [drafts[index] for index in range(len(contents))]
 
-    def _draft(self, prompts: Sequence[str], advance: Advance) -> list[tuple[str, ...]]:
+    def _draft(self, prompts: Sequence[str], advance: Advance) -> list[tuple[Draft, ...]]:
         """Return the candidates for each prompt."""
         import torch
 
@@ -138,11 +160,12 @@ class TransformersGenerator:
             ).rows
         )
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Sequence[int]) -> Draft:
         """Return the text up to the stop token; control tokens before it stay visible, for they are a fault."""
         stops = {*self.stop, self.tokenizer.pad_token_id}
         end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
-        return str(self.tokenizer.decode(ids[:end], skip_special_tokens=False))
+        text = str(self.tokenizer.decode(ids[:end], skip_special_tokens=False))
+        return Draft(text, tokens=end, ended=end < self.settings.max_new_tokens)
 
 
 def _decoding(settings: EvaluateSettings) -> dict[str, Any]:

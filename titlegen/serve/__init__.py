@@ -1,7 +1,8 @@
 """Serving: the Modelfile, deployment with switch-over, and the client that takes an article of any size."""
 
+from titlegen.serve.answer import Answer
 from titlegen.serve.batch import generate_file
-from titlegen.serve.client import CONCURRENCY, Answer, Client
+from titlegen.serve.client import CONCURRENCY, Client
 from titlegen.serve.deploy import create_model, deploy, is_deployed, rollback, served_digest
 from titlegen.serve.endpoint import UnavailableError
 from titlegen.serve.modelfile import render_modelfile, render_template, resolve_source

@@ -1,8 +1,6 @@
 """Titles for a whole file or folder: in order, several at a time, and going on where an interrupted run stopped."""
 
 import contextlib
-import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -12,31 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from titlegen.data.cells import describe
 from titlegen.data.files import find_files
-from titlegen.data.sources import open_source
 from titlegen.errors import DataError, TitlegenError
-from titlegen.serve.client import CONCURRENCY, Answer, Client
+from titlegen.serve.client import CONCURRENCY, Client
 from titlegen.serve.endpoint import UnavailableError
+from titlegen.serve.lines import Line, as_record, read_lines
 from titlegen.settings import DataSettings
 
-# Hexadecimal digits of the SHA-256 of a row: enough to tell the rows of one file apart.
-_DIGEST_CHARS = 16
 _RECORD_START = b'{"id": '
-
-
-@dataclasses.dataclass(frozen=True)
-class _Line:
-    """One row of the source, read once."""
-
-    number: int
-    """Line, row or item of its file."""
-    digest: str
-    id: str | int
-    """The row's own id, else its number."""
-    article: str
-    problem: str
-    """Why there is no article, empty when there is one."""
 
 
 def generate_file(
@@ -76,7 +57,7 @@ def generate_file(
     if target.exists() and any(target.samefile(path) for path in files):
         raise DataError(f"{target} is the file of the articles itself; choose another file for the titles")
     # A source without articles is refused before anything is written.
-    next(_lines(articles), None)
+    next(read_lines(articles), None)
     ask = partial(_records, client, concurrency=concurrency, number=number)
     done, failed = _resume(articles, target)
     counts = Counter(lines=done, resumed=done - len(failed), failed=0, warned=0)
@@ -88,11 +69,11 @@ def generate_file(
             on_error(record["error"])
 
     if failed:
-        again = (line for place, line in enumerate(_lines(articles), 1) if place in failed)
+        again = (line for place, line in enumerate(read_lines(articles), 1) if place in failed)
         with contextlib.closing(ask(again)) as records:
             _replace(target, failed, records, count)
     with (
-        contextlib.closing(ask(_lines(articles, done))) as records,
+        contextlib.closing(ask(read_lines(articles, done))) as records,
         _writing(target),
         _open(target) as output,
     ):
@@ -108,7 +89,7 @@ def generate_file(
     return dict(counts)
 
 
-def _records(client: Client, lines: Iterable[_Line], *, concurrency: int, number: int) -> Generator[dict[str, Any]]:
+def _records(client: Client, lines: Iterable[Line], *, concurrency: int, number: int) -> Generator[dict[str, Any]]:
     """Yield the record of each line, in order.
 
     Raises:
@@ -120,7 +101,7 @@ def _records(client: Client, lines: Iterable[_Line], *, concurrency: int, number
         for line, answer in zip(lines, answers, strict=True):
             if isinstance(answer, UnavailableError):
                 raise answer
-            yield _record(line, answer)
+            yield as_record(line, answer)
 
 
 def _replace(
@@ -178,33 +159,6 @@ def _writing(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _lines(articles: DataSettings, skip: int = 0) -> Iterator[_Line]:
-    """Yield each row after the first ``skip``.
-
-    Raises:
-        DataError: the source cannot be read, or has no column for the article.
-    """
-    rows = open_source(articles, titled=False, strict=False).rows
-    for row in itertools.islice(rows, skip, None):
-        text, problem = row.content, row.problem
-        if not problem and not isinstance(text, str):
-            problem = f"the article is {describe(text)}"
-        text = text if isinstance(text, str) and not problem else ""
-        # What is compared is what the title is made of: another column may change.
-        digest = hashlib.sha256(json.dumps([row.id, text, problem]).encode()).hexdigest()[:_DIGEST_CHARS]
-        yield _Line(row.number, digest, row.number if row.id is None else row.id, text, problem)
-
-
-def _record(line: _Line, answer: list[Answer] | TitlegenError) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": line.id, "sha256": line.digest}
-    if line.problem or isinstance(answer, TitlegenError):
-        return record | {"error": f"line {line.number}: {line.problem or answer}"}
-    best = answer[0]
-    record |= {"title": best.title, "done_reason": best.done_reason, "trimmed": best.trimmed}
-    record["warnings"] = [dataclasses.asdict(warning) for warning in best.warnings]
-    return record | ({"titles": [other.title for other in answer]} if len(answer) > 1 else {})
-
-
 def _resume(articles: DataSettings, target: Path) -> tuple[int, set[int]]:
     """Return how many lines are done and the numbers of those that failed; a last line that was cut off is removed.
 
@@ -216,7 +170,7 @@ def _resume(articles: DataSettings, target: Path) -> tuple[int, set[int]]:
     failed: set[int] = set()
     done = kept = 0
     with target.open("rb") as file:
-        for line, written in itertools.zip_longest(_lines(articles), file):
+        for line, written in itertools.zip_longest(read_lines(articles), file):
             if written is None:
                 break
             if not written.endswith(b"\n") and written.startswith(_RECORD_START[: len(written)]):

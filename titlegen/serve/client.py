@@ -1,59 +1,33 @@
 """The client: an article of any size in, a title out; nothing is cut off without a word."""
 
-import dataclasses
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from titlegen.errors import ServeError, TitlegenError
-from titlegen.manifest import MANIFEST, read_manifest
-from titlegen.metrics.title_warnings import Facts, TitleWarning, find_warnings
-from titlegen.prompt import neutralise_control_tokens, render_prompt
+from titlegen.prompt import render_prompt
+from titlegen.serve.answer import (
+    ABORTED,
+    Answer,
+    content_budget,
+    make_answer,
+    only_titles,
+    rank_answers,
+    trained_content_tokens,
+)
 from titlegen.serve.article import Article, read_article, token_counter
 from titlegen.serve.endpoint import Endpoint
 from titlegen.serve.server import server_url
 from titlegen.settings import ServeSettings
-from titlegen.text import first_line, to_traditional
 
 # Requests under way at a time for many articles.
 CONCURRENCY = 4
-_ABORTED = "aborted"
-# Checking a title takes time in proportion to its article; nobody writes a headline over a book.
-_MAX_FACTS_CHARS = 200_000
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What the model wrote for an article."""
-
-    title: str
-    """The first line of text, in the script of training, with control tokens made plain."""
-    raw: str
-    """Everything that it wrote."""
-    done_reason: str
-    """``stop`` (the model ended its title), ``length`` (it was cut off), ``aborted`` (the server broke off)."""
-    prompt_tokens: int
-    eval_tokens: int
-    total_s: float
-    load_s: float
-    trimmed: bool
-    """Whether the end of the article was left out, at a sentence end, to fit the context window."""
-    warnings: tuple[TitleWarning, ...] = ()
-    """What an editor should look at, the gravest first; of the cleaned article, which :meth:`Client.read` returns."""
-
-
-def trained_content_tokens(model_directory: Path | None) -> int | None:
-    """Return the token budget of the articles that an exported model was trained on; None where nothing says so."""
-    if model_directory is None or not (model_directory / MANIFEST).is_file():
-        return None
-    budget = read_manifest(model_directory).results.get("content_tokens")
-    return budget if isinstance(budget, int) and budget > 0 else None
 
 
 class Client:
@@ -92,15 +66,8 @@ class Client:
         self.temperature, self.convert = temperature, convert
         self._has_tokenizer = model_directory is not None
         self._count = token_counter(model_directory)
-        around = self._count(render_prompt(""))
-        self.content_tokens = settings.num_ctx - settings.num_predict - around
-        if self.content_tokens < 1:
-            raise ServeError(
-                f"serve.num_ctx = {settings.num_ctx} leaves no room for an article beside {around} tokens of "
-                f"instruction and {settings.num_predict} of title; raise it"
-            )
-        budget = max_content_tokens or trained_content_tokens(model_directory)
-        self.content_tokens = min(self.content_tokens, budget or self.content_tokens)
+        trained = max_content_tokens or trained_content_tokens(model_directory)
+        self.content_tokens = content_budget(settings, self._count, trained)
         self._endpoint = Endpoint(self.url, settings, self.model_name, say)
         # Whoever forgets to close leaves no open connection behind.
         self._finalizer = weakref.finalize(self, self._endpoint.close)
@@ -116,7 +83,7 @@ class Client:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server, the model or its answer cannot be used.
         """
-        return self._titles([self.ask(article)])[0]
+        return only_titles([self.ask(article)], self.model_name)[0]
 
     def generate_candidates(self, article: str, number: int) -> list[Answer]:
         """Return up to ``number`` different titles, the best first (:func:`titlegen.metrics.ranking.rank_titles`).
@@ -125,10 +92,7 @@ class Client:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server, the model or all of its answers cannot be used.
         """
-        different: dict[str, Answer] = {}
-        for answer in self._titles(self.ask_candidates(article, number)):
-            different.setdefault(answer.title, answer)
-        return list(different.values())
+        return only_titles(self.ask_candidates(article, number), self.model_name)
 
     def ask_candidates(self, article: str, number: int) -> list[Answer]:
         """Return whatever the model writes for an article in ``number`` tries, the best first, titles or not.
@@ -137,17 +101,13 @@ class Client:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
-        from titlegen.metrics.ranking import candidate_temperature, rank_titles
+        from titlegen.metrics.ranking import candidate_temperature
 
         read = self.read(article)
         hot = {"temperature": candidate_temperature(self.temperature)}
         options = [({} if seed == 0 else hot) | {"seed": seed} for seed in range(number)]
         answers = [self._ask(read, option) for option in options]
-        ranked = [
-            answers[index] for index in rank_titles([self._in_script(a.raw) for a in answers], _facts(read).article)
-        ]
-        # A title that was cut off comes after every whole one.
-        return sorted(ranked, key=lambda answer: answer.done_reason != "stop")
+        return rank_answers(answers, read, convert=self.convert)
 
     def generate_many(
         self, articles: Iterable[str], concurrency: int = CONCURRENCY, *, number: int = 1
@@ -170,19 +130,6 @@ class Client:
 
         return in_order(titles_or_error, articles, concurrency)
 
-    def _titles(self, answers: Sequence[Answer]) -> list[Answer]:
-        """Return the answers that are titles.
-
-        Raises:
-            ServeError: none is.
-        """
-        found = [answer for answer in answers if answer.title and answer.done_reason != _ABORTED]
-        if found:
-            return found
-        aborted = any(answer.done_reason == _ABORTED for answer in answers)
-        what = "repeated itself until the server broke off" if aborted else "wrote nothing for this article"
-        raise ServeError(f"{self.model_name} {what}; deploy a better trained model")
-
     def ask(self, article: str, options: Mapping[str, Any] | None = None) -> Answer:
         """Return whatever the model writes for an article, a title or not.
 
@@ -197,24 +144,17 @@ class Client:
         options = {"temperature": self.temperature, "seed": 0} | options
         answer = self._endpoint.send(article.sent, options, tokens)
         self._check_count(article.sent, answer.prompt_eval_count or 0)
-        raw = answer.response or ""
-        title = neutralise_control_tokens(first_line(self._in_script(raw)))
-        return Answer(
-            title=title,
-            raw=raw,
+        return make_answer(
+            answer.response or "",
+            article,
+            convert=self.convert,
             # A repetition makes Ollama stop without saying that it is done.
-            done_reason=(answer.done_reason or "") if answer.done else _ABORTED,
+            done_reason=(answer.done_reason or "") if answer.done else ABORTED,
             prompt_tokens=answer.prompt_eval_count or 0,
             eval_tokens=answer.eval_count or 0,
             total_s=(answer.total_duration or 0) / 1e9,
             load_s=(answer.load_duration or 0) / 1e9,
-            trimmed=article.trimmed,
-            warnings=find_warnings(title, _facts(article)),
         )
-
-    def _in_script(self, text: str) -> str:
-        """Return a model's text in the script of training."""
-        return to_traditional(text).text if self.convert else text
 
     def read(self, article: str) -> Article:
         """Return the article as titles are checked against it, and as it is sent: cleaned, within the token budget.
@@ -244,10 +184,6 @@ class Client:
                 f"the server read {found} of the prompt's {expected} tokens: it cut the article, or its tokenizer is "
                 f"another one; deploy again, so that its num_ctx is {self.settings.num_ctx}"
             )
-
-
-def _facts(article: Article) -> Facts:
-    return Facts(article.text[:_MAX_FACTS_CHARS])
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) -> Generator[R]:

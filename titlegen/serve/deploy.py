@@ -15,7 +15,8 @@ from titlegen.export import gguf_name
 from titlegen.manifest import read_manifest, write_atomically
 from titlegen.metrics.contract import title_violations
 from titlegen.prompt import BOS, SYSTEM, TEMPLATE, parameters, render_prompt
-from titlegen.serve.client import Answer, Client
+from titlegen.serve.answer import Answer
+from titlegen.serve.client import Client
 from titlegen.serve.connection import Connection, Say, connect
 from titlegen.serve.memory import recall, remember, request_digest
 from titlegen.serve.modelfile import Source, resolve_source
