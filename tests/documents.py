@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Programs of others, which the project neither brings nor can check.
 EXTERNAL = {
     *("hf", "ollama", "curl", "sudo", "docker", "iconv", "pip", "chown", "nvidia-smi", "export", "mkdir", "."),
-    *("pre-commit", "tox", "envsubst"),
+    *("pre-commit", "tox", "envsubst", "ray", "sbatch"),
 }
 # Files of a reader's own, in examples.
 EXAMPLES = {

@@ -5,7 +5,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from titlegen import __version__, console, environment
 from titlegen.console import EXIT_DONE, EXIT_GATE
 from titlegen.errors import ConfigError
 from titlegen.help import HELP_FLAGS, OPTIONS, SETTINGS, HelpView
-from titlegen.settings import Settings, describe_invalid, load_settings
+from titlegen.settings import Settings, describe_invalid, further_hosts, load_settings
 from titlegen.upstream import silence_harmless
 
 app = cyclopts.App(
@@ -32,9 +32,8 @@ app = cyclopts.App(
 
 Options = Annotated[Settings | None, cyclopts.Parameter(name="*", group=SETTINGS)]
 Remake = Annotated[bool, cyclopts.Parameter(negative="", show_default=False)]
-AsJson = Annotated[
-    bool, cyclopts.Parameter(name="--json", negative="", show_default=False, help="print one JSON object")
-]
+_JSON = cyclopts.Parameter(name="--json", negative="", show_default=False, help="print one JSON object")
+AsJson = Annotated[bool, _JSON]
 
 
 def _bring_up_to_date(settings: Settings | None, verb: str, *, as_json: bool) -> int:
@@ -189,6 +188,8 @@ def generate(
     out: Path | None = None,
     number: Annotated[int, cyclopts.Parameter(name="--n", validator=cyclopts.validators.Number(gte=1, lte=64))] = 1,
     concurrency: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=256))] = 4,
+    engine: Literal["direct", "ray"] = "direct",
+    ordered: Annotated[bool, cyclopts.Parameter(negative="")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Print a title for an article, or write one for every row of a file or folder, from the deployed model.
@@ -201,20 +202,20 @@ def generate(
         settings: all settings; --data.content-column names the column that holds the article.
         out: JSONL file for the titles, in the order of the articles.
         number: titles for each article, the best first by the output contract and by numbers that the article has.
-        concurrency: articles of a file that are worked on at a time.
+        concurrency: articles of a file that are worked on at a time; with Ray, on each server.
+        engine: with ray, --out is a folder, and any number of servers, GPUs and machines works on it (docs/cluster.md).
+        ordered: with --engine ray, also write all titles into one file, in the order of the articles.
         as_json: print titles, timings and token counts as one JSON object.
     """
     from titlegen import service
-    from titlegen.data.files import is_table
     from titlegen.record import serve_as_trained
 
     resolved = serve_as_trained(settings or load_settings())
-    if out is not None:
-        result = service.generate_file(resolved, article, out, number=number, concurrency=concurrency)
+    if out is not None or engine == "ray" or ordered:
+        options: dict[str, Any] = {"number": number, "concurrency": concurrency}
+        result = service.generate_many(resolved, article, out, engine=engine, ordered=ordered, **options)
         _emit(result, result["message"], as_json=as_json)
         return EXIT_GATE if result["failed"] else EXIT_DONE
-    if is_table(article):
-        raise ConfigError(f"{article} is a file or folder of many articles; say with --out where their titles go")
     answers = service.generate(resolved, article, number)
     value = answers[0] if number == 1 else {**answers[0], "candidates": answers}
     _emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)
@@ -284,7 +285,7 @@ def _run(given: list[str]) -> int:
     environment.prepare_threads()
     silence_harmless()
     # The base model is all that --model can mean.
-    arguments = [re.sub(r"^--model(?==|$)", "--model.base", argument) for argument in given]
+    arguments = further_hosts([re.sub(r"^--model(?==|$)", "--model.base", argument) for argument in given])
     app.help_formatter = HelpView(arguments)
     try:
         return int(app(arguments, exit_on_error=False, print_error=False) or EXIT_DONE)

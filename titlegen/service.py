@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titlegen.daemon import stop_daemon
+from titlegen.data.files import is_table
 from titlegen.encodings import decode_text
-from titlegen.errors import DataError
+from titlegen.errors import ConfigError, DataError
 from titlegen.plural import count
 from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings
@@ -34,9 +35,12 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
         number: titles at most.
 
     Raises:
+        ConfigError: it is a file or folder of many articles.
         DataError: the file cannot be read as text.
         ServeError: the server or the model does not answer.
     """
+    if is_table(article):
+        raise ConfigError(f"{article} is a file or folder of many articles; say with --out where their titles go")
     try:
         raw = sys.stdin.buffer.read() if article == "-" else Path(article).read_bytes()
     except OSError as error:
@@ -55,6 +59,26 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
             "its end was left out at a sentence end"
         )
     return [dataclasses.asdict(answer) for answer in answers]
+
+
+def generate_many(
+    settings: Settings, source: str, target: Path | None, *, engine: str, ordered: bool, number: int, concurrency: int
+) -> dict[str, Any]:
+    """Write the titles for the articles of files: into a file with this process, into a folder on Ray.
+
+    Raises:
+        ConfigError: options that do not go together.
+        TitlegenError: what :func:`generate_file` and :func:`titlegen.cluster.generate_directory` raise.
+    """
+    if target is None:
+        raise ConfigError("--engine ray and --ordered need --out, a folder for the titles")
+    if engine == "ray":
+        from titlegen.cluster import generate_directory
+
+        return generate_directory(settings, source, target, number=number, concurrency=concurrency, ordered=ordered)
+    if ordered:
+        raise ConfigError("--ordered belongs to --engine ray; without it, titles are in the order of the articles")
+    return generate_file(settings, source, target, number=number, concurrency=concurrency)
 
 
 def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> dict[str, Any]:

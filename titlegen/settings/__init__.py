@@ -1,6 +1,7 @@
 """Every setting of every stage, frozen, from profile, environment and command line (in rising precedence)."""
 
 from titlegen.settings.profiles import profile_names, read_profile
+from titlegen.settings.ray import RaySettings, further_hosts
 from titlegen.settings.run import ENV_PREFIX, Settings, describe_invalid, load_settings
 from titlegen.settings.stages import (
     EMBEDDED,
@@ -28,11 +29,13 @@ __all__ = [
     "Language",
     "LatencySettings",
     "ModelSettings",
+    "RaySettings",
     "ReportSettings",
     "ServeSettings",
     "Settings",
     "TrainSettings",
     "describe_invalid",
+    "further_hosts",
     "load_settings",
     "profile_names",
     "read_profile",

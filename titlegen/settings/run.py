@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from titlegen import environment
 from titlegen.errors import ConfigError
 from titlegen.settings.profiles import describe_unknown, read_profile
+from titlegen.settings.ray import RaySettings
 from titlegen.settings.stages import (
     DataSettings,
     EvaluateSettings,
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     hub: HubSettings = HubSettings()
     serve: ServeSettings = ServeSettings()
     latency: LatencySettings = LatencySettings()
+    ray: RaySettings = RaySettings()
 
     STAGES: ClassVar[tuple[str, ...]] = (
         "data",
@@ -61,6 +63,7 @@ class Settings(BaseSettings):
         "hub",
         "serve",
         "latency",
+        "ray",
     )
 
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)

@@ -1,0 +1,207 @@
+"""The directory of a run over many articles: whose it is, what is done in it, and the proof that nothing is missing."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from titlegen.cluster.parts import Place, count_rows, find_parts, join_parts, read_part, whole_parts
+from titlegen.errors import DataError, VerifyError
+from titlegen.manifest import (
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    digest_file,
+    find_manifest,
+    git_revision,
+    package_versions,
+    stage_key,
+    writable,
+    write_atomically,
+)
+
+STAGE = "generate"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run's directory, ready to be written to."""
+
+    key: str
+    done: dict[Place, int]
+    """The blocks that an earlier run finished, with their articles."""
+    results: dict[str, Any] | None = None
+    """What an earlier run counted, where it did all of them."""
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a directory: two runs at once would do each block twice.
+
+    Raises:
+        DataError: another run of this machine holds it.
+        TitlegenError: it cannot be made.
+    """
+    with writable(directory, "--out"):
+        directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise DataError(f"another run writes to {directory}; wait for it, or choose another folder") from error
+    except OSError:
+        # Some network file systems have no locks.
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(handle)
+
+
+def open_directory(directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], form: str) -> Opened:
+    """Make a directory that run's, or find what an earlier one has done in it.
+
+    Args:
+        directory: of the output.
+        settings: what the output depends on.
+        inputs: digests of what it is made of.
+        form: what blocks are written as.
+
+    Raises:
+        DataError: it holds something else, or the titles of another model, other articles or other settings.
+        TitlegenError: it cannot be written.
+    """
+    key = stage_key(STAGE, settings, inputs)
+    earlier = find_manifest(directory)
+    if earlier is None:
+        there = sorted(path.name for path in directory.iterdir())
+        if there:
+            shown = ", ".join(there[:_SHOWN])
+            raise DataError(
+                f"{directory} is not empty ({shown}), and holds no run of `titlegen generate --engine ray`; choose an "
+                "empty folder for the titles"
+            )
+        _write(directory, key, settings, inputs, {"finished": False}, {})
+        return Opened(key, {})
+    if earlier.key != key:
+        raise DataError(
+            f"{directory} holds the titles of another run ({_difference(earlier, settings, inputs)}); choose another "
+            "folder, or remove it"
+        )
+    for left in directory.glob(".part-*.tmp"):
+        left.unlink()
+    done = whole_parts(directory, form)
+    names = {path.name for path in find_parts(directory, form).values()}
+    is_finished = earlier.results.pop("finished", False) and names == {
+        name for name in earlier.files if name.startswith("part-")
+    }
+    return Opened(key, done, earlier.results if is_finished else None)
+
+
+def close_directory(
+    directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], results: Mapping[str, Any]
+) -> None:
+    """Note that everything is done, with the digest of each file."""
+    files = {
+        path.name: FileRecord(size=path.stat().st_size, sha256=digest_file(path))
+        for path in sorted(directory.iterdir())
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+    }
+    _write(directory, stage_key(STAGE, settings, inputs), settings, inputs, dict(results) | {"finished": True}, files)
+
+
+def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_rows: int) -> dict[str, Any]:
+    """Count what is in the files, and prove that no article is missing and none is there twice.
+
+    Args:
+        directory: of the output.
+        form: what blocks are written as.
+        rows: of each file of the source.
+        block_rows: articles of a block.
+
+    Returns:
+        Numbers of lines, of those without a title and with a warning, and of ids that occur more than once, with one
+        of them. Takes 8 bytes of memory an article.
+
+    Raises:
+        VerifyError: a block is missing, is one too many, or has another number of articles.
+    """
+    import numpy as np
+
+    expected = {
+        Place(file, block): min(block_rows, total - block * block_rows)
+        for file, total in rows.items()
+        for block in range(-(-total // block_rows))
+    }
+    parts = find_parts(directory, form)
+    wrong = [f"block {place.block} of file {place.file}" for place in expected.keys() ^ parts.keys()]
+    found = [(parts[place], total) for place, total in expected.items() if place in parts]
+    wrong += [path.name for path, total in found if count_rows(path) != total]
+    if wrong:
+        raise VerifyError(
+            f"{directory} does not hold each article once: {', '.join(wrong[:_SHOWN])} is missing or wrong; run the "
+            "command again"
+        )
+    counts = {"lines": sum(rows.values()), "failed": 0, "warned": 0}
+    digests = [np.zeros(0, np.int64)]
+    for path in parts.values():
+        records = list(read_part(path, ("id", "error", "warnings")))
+        counts["failed"] += sum(record["error"] is not None for record in records)
+        counts["warned"] += sum(bool(record["warnings"]) for record in records)
+        digests.append(np.array([hash(str(record["id"])) for record in records], np.int64))
+    return counts | _repeated(np.concatenate(digests), parts)
+
+
+def join(directory: Path, form: str) -> Path:
+    """Write all blocks into one file, in the order of the articles."""
+    parts = find_parts(directory, form)
+    suffix = next(iter(parts.values())).suffix
+    target = directory / f"titles{suffix}"
+    with writable(target, "--out"):
+        join_parts(parts.values(), target)
+    return target
+
+
+def _repeated(digests: Any, parts: Mapping[Place, Path]) -> dict[str, Any]:
+    import numpy as np
+
+    values, counts = np.unique(digests, return_counts=True)
+    repeated = set(values[counts > 1].tolist())
+    if not repeated:
+        return {"repeated_ids": 0, "repeated_id": None}
+    ids = (str(record["id"]) for path in parts.values() for record in read_part(path, ("id",)))
+    return {"repeated_ids": len(repeated), "repeated_id": next(one for one in ids if hash(one) in repeated)}
+
+
+def _difference(earlier: Manifest, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    names = [name for name in inputs if earlier.inputs.get(name) != inputs[name]]
+    then = earlier.settings
+    names += [f"{name} = {then.get(name)!r}" for name in settings if then.get(name) != settings[name]]
+    return f"other {', '.join(names[:_SHOWN])}" if names else "of another release of titlegen"
+
+
+def _write(
+    directory: Path,
+    key: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    results: Mapping[str, Any],
+    files: dict[str, FileRecord],
+) -> None:
+    manifest = Manifest(
+        stage=STAGE,
+        key=key,
+        settings=dict(settings),
+        inputs=dict(inputs),
+        files=files,
+        versions=package_versions(),
+        git_revision=git_revision(),
+        results=dict(results),
+    )
+    write_atomically(directory / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
