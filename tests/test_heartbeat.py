@@ -81,3 +81,13 @@ def on_terminal(command: list[str]) -> str:
     os.close(ours)
     assert process.returncode == 0, shown.decode()
     return shown.decode()
+
+
+@pytest.mark.fault
+def test_a_bar_is_drawn_on_a_terminal_that_has_no_size(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, or under `script`: that of these tests has none either."""
+    monkeypatch.delenv("COLUMNS")
+    code = (
+        "from titlegen import console; console.prepare_process()\nfrom tqdm import tqdm\nfor _ in tqdm(range(3)): pass"
+    )
+    assert "3/3" in on_terminal([command[0], "-c", code])

@@ -96,12 +96,22 @@ def redact(text: str) -> str:
     return re.sub(r"(\w://)[^\s/'\"@]*(?:@[^\s/'\"@]*)*@", r"\1***@", text)
 
 
+def _has_no_size() -> bool:
+    """Return whether the terminal does not say how large it is, as in a container or under `script`."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns == 0
+    except (OSError, ValueError):
+        return False
+
+
 def prepare_process() -> None:
     """Make this process ready for any console, locale and failure; only a program of its own may do that."""
     enter_utf8_mode()
     prepare_streams()
     if not sys.stderr.isatty():
         environment.draw_rarely()
+    elif _has_no_size():
+        environment.assume_size()
 
     def hook(failed: threading.ExceptHookArgs) -> None:
         if failed.exc_value is not None and not isinstance(failed.exc_value, (SystemExit, KeyboardInterrupt)):

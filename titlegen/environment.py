@@ -121,6 +121,12 @@ def draw_rarely() -> None:
         os.environ.setdefault(name, value)
 
 
+def assume_size() -> None:
+    """Let progress bars take a usual terminal's size: on one that has none they would draw nothing."""
+    for name, value in {"TQDM_NCOLS": "78", "TQDM_NROWS": "24"}.items():
+        os.environ.setdefault(name, value)
+
+
 def processor_limits() -> dict[str, str]:
     """Return the variables in use that keep a library from some of the processor's features, or choose its code."""
     return {name: os.environ[name] for name in _PROCESSOR_LIMITS if name in os.environ}

@@ -173,6 +173,7 @@ def _verify(run: Run, directory: Path) -> dict[str, Any]:
         [example.content for example in examples],
         [example.title for example in examples],
         greedy_articles=run.settings.export.verify_articles,
+        say=say,
     )
     results = require(found.checks) | {"titles": found.titles}
     write_atomically(directory / "checks.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")

@@ -1,11 +1,12 @@
 """Proof that an exported model is the trained one, and that its prompt is served as it was trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from titlegen.errors import VerifyError
 from titlegen.generation import load_tokenizer
+from titlegen.plural import count
 from titlegen.verify.check import Check, failures
 from titlegen.verify.gguf_file import check_gguf
 from titlegen.verify.integrity import check_export, check_foreign
@@ -45,6 +46,7 @@ def verify(
     titles: Sequence[str],
     *,
     greedy_articles: int,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Verification:
     """Run every check and return all results; those that would load what an earlier one found broken are left out.
 
@@ -56,21 +58,27 @@ def verify(
         articles: articles for prompt and token parity.
         titles: titles for token parity.
         greedy_articles: number of articles whose outputs are compared, adapter to merged model to GGUF.
+        say: is told what is compared next; each takes a while.
     """
     checks = check_foreign(export)
     if failures(checks):
         return Verification(checks, [])
+    say("verify: comparing the merged weights with base and adapter")
     checks += check_export(export, base, adapter)
     # A model that is broken or not the trained one has no outputs worth comparing.
     if failures(checks):
         return Verification(checks, [])
     for path in ggufs:
+        say(f"verify: comparing {path.name} with them")
         checks += check_gguf(path, export)
+    say(f"verify: comparing the prompts of {count(len(articles), 'article')}")
     tokenizer = load_tokenizer(export)
     checks.append(check_prompt_bytes(export, articles, tokenizer))
     if failures(checks):
         return Verification(checks, [])
     checks += check_token_ids(export, ggufs, [*articles, *titles], tokenizer)
+    number = count(min(greedy_articles, len(articles)), "article")
+    say(f"verify: comparing what adapter, merged model and GGUF write for {number}")
     compared, written = check_outputs(export, base, adapter, ggufs, articles[:greedy_articles], tokenizer)
     return Verification(checks + compared, written)
 
