@@ -106,7 +106,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--directory", type=Path, required=True, help="folder of the models")
     parser.add_argument("--engine", default="xllamacpp", help="xllamacpp, or a llama-server program")
-    parser.add_argument("--parallel", type=int, default=4, help="requests that a model works on at a time")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        # As in Ollama.
+        default=1,
+        help="requests that a model works on at a time; with more than 1, the same article may get another title",
+    )
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1, help="CPU threads")
     parser.add_argument("--max-loaded", type=int, default=2, help="models in memory at a time")
     parser.add_argument("--max-queue", type=int, default=ServerSettings.max_queue, help="requests before a 503")

@@ -29,6 +29,8 @@ _SAMPLING = {
 _DEFAULT_NUM_KEEP = 4
 # Source: Ollama's llm/server.go: an answer ends after this many context windows, or this many like tokens.
 _MOST_CONTEXTS, _MOST_REPEATS = 10, 30
+# Stands for a prompt where only what is around it is wanted.
+_MARK = "\x00prompt\x00"
 
 
 class Answer:
@@ -68,7 +70,7 @@ class Answer:
             if self.is_empty:
                 yield self._part("", done=True, done_reason="load")
                 return
-            prompt = self._render()
+            prompt = self._render(self._body["prompt"])
             if self._body.get("_debug_render_only"):
                 yield self._part("", done=False, _debug_info={"rendered_template": prompt})
                 return
@@ -82,25 +84,33 @@ class Answer:
         last = dict(parts[-1]) if parts else self._part("", done=False)
         return last | {"response": "".join(part["response"] for part in parts)}
 
-    def _render(self) -> str:
+    def _render(self, prompt: str) -> str:
         # An empty system text is none: the model's own holds.
         system = self._body.get("system") or self._model.text("system")
         template = Template(self._model.text("template") or DEFAULT_TEMPLATE)
-        return template.render({"System": system, "Prompt": self._body["prompt"]})
+        return template.render({"System": system, "Prompt": prompt})
+
+    def _without_bos(self, text: str) -> str:
+        bos = self._model.config.get("bos", "")
+        return text.removeprefix(bos) if bos else text
+
+    def _opening(self) -> str:
+        """Return what the template puts before every prompt; empty where it does something else with it."""
+        before, mark, _ = self._render(_MARK).partition(_MARK)
+        return self._without_bos(before) if mark else ""
 
     async def _complete(self, engine: Engine, prompt: str, load_s: float) -> AsyncGenerator[dict[str, Any]]:
-        bos = self._model.config.get("bos", "")
-        prompt = prompt.removeprefix(bos) if bos else prompt
+        prompt = self._without_bos(prompt)
         request = self._request(engine, prompt)
-        async with aclosing(self._events(engine, request, load_s)) as parts:
+        async with aclosing(self._events(engine, request, load_s, self._opening())) as parts:
             async for part in parts:
                 yield part
 
     async def _events(
-        self, engine: Engine, request: Mapping[str, Any], load_s: float
+        self, engine: Engine, request: Mapping[str, Any], load_s: float, opening: str
     ) -> AsyncGenerator[dict[str, Any]]:
         repeated, repeats = "", 0
-        async with aclosing(engine.complete(request)) as events:
+        async with aclosing(engine.complete(request, opening)) as events:
             async for event in events:
                 text = event.get("content", "")
                 repeats = repeats + 1 if text.strip() == repeated else 0

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from titlegen.standins.ollama.opening import Opening
 from titlegen.standins.ollama.store import StoredModel
 
 log = logging.getLogger("titlegen.standins")
@@ -90,6 +91,9 @@ class Engine:
         self._said: bytearray | None = None
         self._listener: asyncio.Task[None] | None = None
         self._client: Any = None
+        # Answers that are written beside others round as the others fall.
+        self._opening = Opening(self._post) if settings.parallel == 1 else None
+        self._endings: set[asyncio.Task[None]] = set()
 
     @property
     def alive(self) -> bool:
@@ -165,26 +169,62 @@ class Engine:
             self._process.kill()
             await self._process.wait()
 
-    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+    async def complete(self, body: Mapping[str, Any], opening: str = "") -> AsyncGenerator[dict[str, Any]]:
         """Yield the engine's events for a completion; closing the iterator cancels it.
+
+        Args:
+            body: of the request.
+            opening: what the prompt has in common with all others; empty for nothing.
 
         Raises:
             EngineError: the engine refused, as it does a prompt that is longer than the window, or ended in the middle.
         """
         import httpx
 
-        async with self._slots:
-            try:
-                async with self._client.stream("POST", "/completion", json=dict(body)) as response:
-                    if response.status_code != httpx.codes.OK:
-                        raise _refusal(await response.aread(), response.status_code)
-                    async for line in response.aiter_lines():
-                        if line.startswith("data: "):
-                            yield json.loads(line.removeprefix("data: "))
-                        elif line.startswith("error: "):
-                            raise _refusal(line.removeprefix("error: ").encode(), httpx.codes.INTERNAL_SERVER_ERROR)
-            except httpx.TransportError as error:
-                raise await self._terminated(error) from error
+        await self._slots.acquire()
+        last: dict[str, Any] | None = None
+        try:
+            if self._opening is not None:
+                await self._opening.hold(opening)
+                body = {**body, "cache_prompt": bool(opening)}
+            async with self._client.stream("POST", "/completion", json=dict(body)) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise _refusal(await response.aread(), response.status_code)
+                async for line in response.aiter_lines():
+                    if line.startswith("data: "):
+                        event = json.loads(line.removeprefix("data: "))
+                        last = event if event.get("stop") else None
+                        yield event
+                    elif line.startswith("error: "):
+                        raise _refusal(line.removeprefix("error: ").encode(), httpx.codes.INTERNAL_SERVER_ERROR)
+        except httpx.TransportError as error:
+            raise await self._terminated(error) from error
+        finally:
+            # Whoever asked need not wait for it.
+            task = asyncio.create_task(self._make_ready(last))
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
+
+    async def _make_ready(self, last: Mapping[str, Any] | None) -> None:
+        """Let the next request have the slot of one that ended."""
+        try:
+            if self._opening is not None:
+                # The next request finds out what became of the engine; httpx raises the second once it was stopped.
+                with contextlib.suppress(EngineError, RuntimeError):
+                    await self._opening.go_back(last)
+        finally:
+            self._slots.release()
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        import httpx
+
+        try:
+            response = await self._client.post(path, json=dict(body))
+        except httpx.TransportError as error:
+            raise await self._terminated(error) from error
+        if response.status_code != httpx.codes.OK:
+            raise _refusal(response.content, response.status_code)
+        return dict(response.json())
 
     async def _terminated(self, error: Exception) -> EngineError:
         process = self._process
