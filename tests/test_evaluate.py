@@ -15,6 +15,7 @@ import pytest
 from corpus import corpus_rows
 from hypothesis import given
 from hypothesis import strategies as st
+from rapidfuzz.distance import LCSseq
 
 from titlegen.data import Example
 from titlegen.errors import DataError, ExportError, TitlegenError
@@ -32,7 +33,6 @@ from titlegen.evaluate.report import Mark
 from titlegen.generation import Advance, Draft, TransformersGenerator, unwatched
 from titlegen.generation.decoder import Reading, TitleDecoder
 from titlegen.metrics import baselines
-from titlegen.metrics.overlap import lcs_length
 from titlegen.metrics.records import SCORES
 from titlegen.metrics.scores import Score
 from titlegen.metrics.tokens import tokenize
@@ -525,7 +525,7 @@ def test_marked_pieces_are_the_title(prediction: str, reference: str) -> None:
 def test_as_many_tokens_are_marked_as_rouge_counts(prediction: str, reference: str) -> None:
     shared = [token for piece in mark_title(prediction, reference) if piece.marks for token in tokenize(piece.text)]
     # Neighbouring marked tokens share a piece, in which two numbers or words never touch.
-    assert len(shared) == lcs_length(tokenize(prediction), tokenize(reference))
+    assert len(shared) == LCSseq.similarity(tokenize(prediction), tokenize(reference))
 
 
 def test_marks_overlap() -> None:

@@ -11,7 +11,7 @@ from corpus import corpus_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titlegen.metrics.overlap import Bleu, bleu1, lcs_length, matched_unigrams, rouge_l, rouge_n
+from titlegen.metrics.overlap import Bleu, bleu1, matched_unigrams, rouge_l, rouge_n
 from titlegen.metrics.scores import score_overlap
 from titlegen.metrics.tokens import normalise, segment, tokenize
 
@@ -115,19 +115,6 @@ def test_bleu1_agrees_with_nltk(pairs: list[Pair]) -> None:
     for rows in samples([pair for pair in pairs if matched_unigrams(*pair)]):
         score = corpus_bleu([[r] for _, r in rows], [p for p, _ in rows], weights=(1.0,))
         assert float(our_bleu1(rows).score[0]) == pytest.approx(score, abs=TOLERANCE)
-
-
-def slow_lcs(first: list[str], second: list[str]) -> int:
-    table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
-    for i, a in enumerate(first):
-        for j, b in enumerate(second):
-            table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
-    return table[-1][-1]
-
-
-@given(st.lists(st.sampled_from("甲乙丙丁"), max_size=80), st.lists(st.sampled_from("甲乙丙丁"), max_size=80))
-def test_lcs_is_the_longest_common_subsequence(first: list[str], second: list[str]) -> None:
-    assert lcs_length(first, second) == slow_lcs(first, second) == lcs_length(second, first)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

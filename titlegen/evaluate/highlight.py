@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import regex
+from rapidfuzz.distance import LCSseq
 
 from titlegen.evaluate.report import Mark
 from titlegen.metrics.numerals import fold_width
@@ -53,19 +54,5 @@ def _shared_spans(prediction: str, reference: str) -> list[tuple[int, int]]:
     """Return the places of the longest common subsequence, which is what ROUGE-L counts."""
     ours = [(m[0], m.start(), m.end()) for m in _TOKEN.finditer(fold_width(prediction))]
     theirs = [m[0] for m in _TOKEN.finditer(fold_width(reference))]
-    # lengths[i][j]: longest common subsequence of ours[i:] and theirs[j:].
-    lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]
-    for i in range(len(ours) - 1, -1, -1):
-        for j in range(len(theirs) - 1, -1, -1):
-            same = ours[i][0] == theirs[j]
-            lengths[i][j] = lengths[i + 1][j + 1] + 1 if same else max(lengths[i + 1][j], lengths[i][j + 1])
-    spans, i, j = [], 0, 0
-    while i < len(ours) and j < len(theirs):
-        if ours[i][0] == theirs[j]:
-            spans.append((ours[i][1], ours[i][2]))
-            i, j = i + 1, j + 1
-        elif lengths[i + 1][j] >= lengths[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return spans
+    blocks = LCSseq.editops([token for token, _, _ in ours], theirs).as_matching_blocks()
+    return [ours[index][1:] for block in blocks for index in range(block.a, block.a + block.size)]

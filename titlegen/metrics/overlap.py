@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rapidfuzz.distance import LCSseq
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,26 +40,7 @@ def rouge_n(prediction: Sequence[str], reference: Sequence[str], n: int) -> Roug
 
 def rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
     """Return the overlap by longest common subsequence: order counts, gaps do not."""
-    return _rouge(lcs_length(prediction, reference), len(prediction), len(reference))
-
-
-def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence.
-
-    The bits of one integer hold a whole row of the usual table, so that the extraction oracle can try every sentence.
-    Source: Hyyrö, Bit-Parallel LCS-length Computation Revisited, 2004.
-    """
-    if len(first) > len(second):
-        first, second = second, first
-    places: dict[str, int] = {}
-    for index, token in enumerate(first):
-        places[token] = places.get(token, 0) | 1 << index
-    every = (1 << len(first)) - 1
-    unmatched = every
-    for token in second:
-        hits = unmatched & places.get(token, 0)
-        unmatched = ((unmatched + hits) | (unmatched - hits)) & every
-    return len(first) - unmatched.bit_count()
+    return _rouge(LCSseq.similarity(prediction, reference), len(prediction), len(reference))
 
 
 def matched_unigrams(prediction: Sequence[str], reference: Sequence[str]) -> int:

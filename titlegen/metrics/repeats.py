@@ -7,7 +7,7 @@ import re
 from itertools import combinations
 from typing import NamedTuple
 
-from titlegen.metrics.overlap import lcs_length
+from rapidfuzz.distance import LCSseq
 
 _MAX_CHARS = 200
 _WORD = "[\u4e00-\u9fff]{2,}"
@@ -49,7 +49,7 @@ def _find_like_clauses(title: str) -> Repeat | None:
     clauses = [match for match in _CLAUSE.finditer(title) if len(match[0]) >= _LEAST_CLAUSE]
     for first, second in combinations(clauses, 2):
         shorter = min(len(first[0]), len(second[0]))
-        if lcs_length(first[0], second[0]) >= _ALIKE * shorter:
+        if LCSseq.similarity(first[0], second[0]) >= _ALIKE * shorter:
             return Repeat(*second.span())
     return None
 
