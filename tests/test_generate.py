@@ -417,7 +417,11 @@ def test_warnings_stand_in_every_answer(
     assert captured.out == WRONG_NUMBER + "\n"
     assert "the article does not have the number 79" in captured.err
     assert generate(str(path), "--json", model="wrong") == EXIT_DONE
-    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    found = json.loads(capsys.readouterr().out)
+    (warning,) = found["warnings"]
+    assert {claim["text"]: claim["supported"] for claim in found["evidence"]}["79"] is False
+    assert {reason["subject"]: reason["good"] for reason in found["reasons"]}["facts"] is False
+    assert all(check["passed"] for check in found["checks"])
     assert (warning["kind"], warning["text"], warning["message_zh"]) == ("number", "79", "內文沒有「79」這個數字")
     source, target = write_lines(tmp_path / "in.jsonl", [{"content": ARTICLE}] * 2), tmp_path / "titles.jsonl"
     assert generate(str(source), "--out", str(target), model="wrong") == EXIT_DONE

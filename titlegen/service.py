@@ -29,6 +29,8 @@ _SHOWN_CHARS = 60
 def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str, Any]]:
     """Return the deployed model's titles for an article in a file, or on standard input for ``-``, the best first.
 
+    Each comes with its evidence in the article, the reasons for its place, and the rules that it keeps or breaks.
+
     Args:
         settings: all settings.
         article: path of a text file, or ``-``.
@@ -48,8 +50,11 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
             f"cannot read {article!r}: {error.strerror}; give a text file, or - for standard input"
         ) from error
     text = decode_text(raw, repr(article), settings.data.encoding)
+    from titlegen.metrics.assessment import assess_titles
+
     with _client(settings) as client:
         answers = client.generate_candidates(text, number)
+        facts = client.facts(text)
     for place, answer in enumerate(answers, 1):
         for warning in answer.warnings:
             say(f"{f'title {place}: ' if number > 1 else ''}{warning.message}{_quoted(warning.evidence)}")
@@ -58,7 +63,11 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
             f"the article has more than the {client.content_tokens} tokens that the model reads, in training as here; "
             "its end was left out at a sentence end"
         )
-    return [dataclasses.asdict(answer) for answer in answers]
+    assessments = assess_titles([answer.title for answer in answers], facts)
+    return [
+        dataclasses.asdict(answer) | dataclasses.asdict(assessment)
+        for answer, assessment in zip(answers, assessments, strict=True)
+    ]
 
 
 def generate_many(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from titlegen.metrics.gazetteer import ABROAD, BODIES, REGION_SHORT, REGIONS, TOWNS
@@ -68,6 +69,9 @@ _ANY_REGION = re.compile("|".join(REGIONS))
 _CLAUSE = re.compile(r"[^\W_]+(?:[-.&'][^\W_]+)*")
 # 南市府 is backed by 臺南市政府: the same characters in order, within a few others.
 _ABBREVIATION_SPREAD, _MAX_ABBREVIATION = 3, 8
+# Where a name stands more often, the further places show nothing new.
+_MAX_PLACES = 50
+_PLACE_NAME = re.compile(r".+[國省州市縣區鄉鎮村里島港山溪湖灣路街站]")
 _VARIANTS = str.maketrans("台峯温鐘凃", "臺峰溫鍾涂")
 
 
@@ -97,6 +101,24 @@ def unsupported_names(title: str, article: str) -> list[Name]:
         for name in _read_clause(title, clause)
         if not _is_backed(_fold(name.text), plain)
     ]
+
+
+def locate_name(name: str, article: str) -> list[tuple[int, int]]:
+    """Return where an article has a name, in full or else as what it abbreviates; at most ``_MAX_PLACES`` places."""
+    plain, folded = _fold(article), _fold(name)
+    for form in dict.fromkeys((folded, REGION_SHORT.get(folded, folded), folded.rstrip("0123456789") or folded)):
+        if found := [match.span() for match in islice(re.finditer(re.escape(form), plain), _MAX_PLACES)]:
+            return found
+        pattern = _abbreviation(form)
+        if pattern and (found := [match.span() for match in islice(pattern.finditer(plain), _MAX_PLACES)]):
+            return found
+    return []
+
+
+def is_place(name: str) -> bool:
+    """Return whether a name is that of a place, as far as its form or the gazetteer says."""
+    plain = name.translate(_VARIANTS)
+    return plain in REGIONS or plain in ABROAD or _PLACE_NAME.fullmatch(plain) is not None
 
 
 def _read_clause(title: str, clause: re.Match[str]) -> list[Name]:
@@ -167,7 +189,13 @@ def _is_backed(name: str, article: str) -> bool:
 def _stands_in(name: str, article: str) -> bool:
     if name in article:
         return True
+    pattern = _abbreviation(name)
+    return pattern is not None and pattern.search(article) is not None
+
+
+def _abbreviation(name: str) -> re.Pattern[str] | None:
+    """Return what finds the words that a name abbreviates, None where it can abbreviate nothing."""
     if name.isascii() or len(name) > _MAX_ABBREVIATION:
-        return False
+        return None
     gap = rf".{{0,{_ABBREVIATION_SPREAD}}}?"
-    return re.search(gap.join(map(re.escape, name)), article) is not None
+    return re.compile(gap.join(map(re.escape, name)))

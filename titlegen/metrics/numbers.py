@@ -6,6 +6,7 @@ slip that other metrics see.
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 
 from titlegen.metrics.figures import Bound, Number, Reading, scan_figures
@@ -35,13 +36,24 @@ def find_numbers(text: str, date: str | None = None) -> list[Number]:
     ]
 
 
-def article_readings(article: str, date: str | None = None) -> frozenset[Reading]:
-    """Return everything that the numbers of an article may mean: the facts that support a title's."""
+def article_numbers(article: str, date: str | None = None) -> tuple[Number, ...]:
+    """Return everything that an article states as a number, and where: the facts that support a title's."""
     plain = fold_width(article)
-    readings = {reading for number in scan_figures(plain) for reading in number.readings}
-    readings.update(reading for _, _, found in find_relative(plain, date, is_article=True) for reading in found)
-    readings.update(reading for pattern, reading in _IN_WORDS if pattern.search(plain))
-    return frozenset(readings)
+    found = [
+        *scan_figures(plain),
+        *(Number(plain[s:e], s, e, r) for s, e, r in find_relative(plain, date, is_article=True)),
+        *(
+            Number(match[0], match.start(), match.end(), frozenset({reading}))
+            for pattern, reading in _IN_WORDS
+            for match in pattern.finditer(plain)
+        ),
+    ]
+    return tuple(sorted(found, key=lambda number: number.start))
+
+
+def article_readings(article: str, date: str | None = None) -> frozenset[Reading]:
+    """Return everything that the numbers of an article may mean."""
+    return frozenset(reading for number in article_numbers(article, date) for reading in number.readings)
 
 
 def is_supported(number: Number, facts: frozenset[Reading]) -> bool:
@@ -62,6 +74,11 @@ def is_supported(number: Number, facts: frozenset[Reading]) -> bool:
         if kind in {"number", "percent"}
         for fact_kind, fact in facts
     )
+
+
+def supporting_numbers(number: Number, facts: Iterable[Number]) -> list[Number]:
+    """Return the numbers of an article that back a title's, in order."""
+    return [fact for fact in facts if is_supported(number, fact.readings)]
 
 
 def _within(stated: Decimal, fact: Decimal, bound: Bound) -> bool:

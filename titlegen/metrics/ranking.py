@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from titlegen.metrics.contract import style_violations, title_violations
 from titlegen.metrics.overlap import rouge_l
@@ -30,6 +31,27 @@ def describe_candidates(number: int, temperature: float) -> dict[str, float | st
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides the place of a title among others for the same article; less is better, but for ``agreement``."""
+
+    broken: tuple[str, ...]
+    """What makes the output more, or less, than a title (:func:`titlegen.metrics.contract.title_violations`)."""
+    grave: int
+    """Warnings of fact or language."""
+    slight: int
+    """Warnings of form."""
+    unclean: tuple[str, ...]
+    """What an editor would take out (:func:`titlegen.metrics.contract.style_violations`)."""
+    agreement: float
+    """Mean ROUGE-L with the other titles, 0 to 1."""
+
+    @property
+    def key(self) -> tuple[int, int, int, int, float]:
+        """What titles are sorted by, the best first."""
+        return len(self.broken), self.grave, self.slight, len(self.unclean), -self.agreement
+
+
 def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
     """Return the indices of raw outputs for an article, the best first.
 
@@ -41,22 +63,19 @@ def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
     """
     if len(outputs) < 2:  # noqa: PLR2004 - nothing to compare, and reading an article takes its time
         return list(range(len(outputs)))
+    standings = judge_titles(outputs, Facts(article))
+    return sorted(range(len(outputs)), key=lambda index: standings[index].key)
+
+
+def judge_titles(outputs: Sequence[str], facts: Facts) -> list[Standing]:
+    """Return what decides the place of each raw output; ``rank_titles`` says what that is."""
     titles = [first_line(raw)[:_MAX_READ_CHARS] for raw in outputs]
     agreements = agreement(titles)
-    facts = Facts(article)
     warned = {title: Counter(warning.kind in GRAVE for warning in find_warnings(title, facts)) for title in set(titles)}
-
-    def key(index: int) -> tuple[int, int, int, int, float]:
-        title = titles[index]
-        return (
-            len(title_violations(outputs[index])),
-            warned[title][True],
-            warned[title][False],
-            len(style_violations(title)),
-            -agreements[index],
-        )
-
-    return sorted(range(len(titles)), key=key)
+    return [
+        Standing(title_violations(raw), warned[title][True], warned[title][False], style_violations(title), likeness)
+        for raw, title, likeness in zip(outputs, titles, agreements, strict=True)
+    ]
 
 
 def agreement(titles: Sequence[str]) -> list[float]:

@@ -5,6 +5,7 @@ one in thirty get any (docs/gates.md says which).
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from titlegen.metrics.figures import Number, Reading
 from titlegen.metrics.names import unsupported_names
 from titlegen.metrics.negation import find_contradictions
 from titlegen.metrics.novelty import simplified_only
-from titlegen.metrics.numbers import article_readings, find_numbers, is_supported
+from titlegen.metrics.numbers import article_numbers, find_numbers, is_supported
 from titlegen.metrics.repeats import find_repeat
 from titlegen.metrics.tokens import tokenize
 from titlegen.text.sentences import sentence_spans
@@ -63,9 +64,14 @@ class Facts:
     date: str | None = None
 
     @cached_property
+    def numbers(self) -> tuple[Number, ...]:
+        """What the article states as numbers, and where."""
+        return article_numbers(self.article, self.date)
+
+    @cached_property
     def readings(self) -> frozenset[Reading]:
         """Everything that the article's numbers may mean."""
-        return article_readings(self.article, self.date)
+        return frozenset(reading for number in self.numbers for reading in number.readings)
 
     @cached_property
     def sentences(self) -> list[Evidence]:
@@ -74,7 +80,8 @@ class Facts:
 
     def sentence_at(self, place: int) -> Evidence | None:
         """Return the sentence around a place in the article."""
-        return next((sentence for sentence in self.sentences if sentence.start <= place < sentence.end), None)
+        index = bisect_right(self.sentences, place, key=lambda sentence: sentence.start) - 1
+        return self.sentences[index] if index >= 0 and place < self.sentences[index].end else None
 
     def sentence_like(self, text: str) -> Evidence | None:
         """Return the first of the sentences with the most pairs of characters of a text, None where it has none."""
@@ -121,7 +128,7 @@ def _check_numbers(title: str, facts: Facts) -> Iterator[TitleWarning]:
             number.end,
             f"the article does not have the number {number.text}",
             f"內文沒有「{number.text}」這個數字",
-            _evidence(title, number.start, number.end, facts),
+            closest_sentence(title, number.start, number.end, facts),
         )
 
 
@@ -138,11 +145,11 @@ def _check_names(title: str, facts: Facts) -> Iterator[TitleWarning]:
             name.end,
             f"the article does not have the name {name.text}",
             f"內文沒有「{name.text}」這個名稱",
-            _evidence(title, name.start, name.end, facts),
+            closest_sentence(title, name.start, name.end, facts),
         )
 
 
-def _evidence(title: str, start: int, end: int, facts: Facts) -> Evidence | None:
+def closest_sentence(title: str, start: int, end: int, facts: Facts) -> Evidence | None:
     """Return the sentence most like the clause around a place of a title, else like all of it, but for that place."""
     for clause in _CLAUSE.finditer(title):
         if clause.start() <= start < clause.end() and (

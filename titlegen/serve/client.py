@@ -164,6 +164,14 @@ class Client:
         """
         return read_article(article, self.content_tokens, self._count, convert=self.convert)
 
+    def facts(self, article: str) -> Facts:
+        """Return what titles for an article are checked against.
+
+        Raises:
+            DataError: nothing is left of it.
+        """
+        return _facts(self.read(article))
+
     def prepare(self, article: str) -> tuple[str, bool]:
         """Return the article as it is sent, cleaned and within the token budget, and whether it was trimmed.
 

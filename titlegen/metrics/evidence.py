@@ -1,0 +1,193 @@
+"""What a title claims, and the sentence of its article that says so: numbers, dates, names, places, quotations.
+
+A mark is for a reader. What is said in other words, by whom to whom, and what is left out cannot be seen here:
+docs/gates.md says how much of it is.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+from titlegen.metrics.figures import Number, Reading
+from titlegen.metrics.names import find_names, is_place, locate_name, unsupported_names
+from titlegen.metrics.numbers import find_numbers, supporting_numbers
+from titlegen.metrics.numerals import fold_width
+from titlegen.metrics.title_warnings import Evidence, Facts, closest_sentence
+
+Kind = Literal["number", "date", "name", "place", "quotation"]
+KINDS: tuple[Kind, ...] = ("number", "date", "name", "place", "quotation")
+
+# As in the warnings: what a broken model wrote after a title is not read.
+_MAX_TITLE = 200
+_CALENDAR = frozenset({"year", "month", "day", "weekday", "relative day", "relative year"})
+# What may stand between the parts of one date: 5月 20日, 12月20日(週六).
+_BETWEEN = re.compile(r"[ (（]?")
+_QUOTED = re.compile(r"「([^「」]{2,60})」|『([^『』]{2,60})』|“([^“”]{2,60})”|《([^《》]{2,60})》")
+_UNSPOKEN = re.compile(r"[\W_]+")
+# Further words that a title may leave out of what it quotes, characters for each one that it has.
+_LONGEST_GAP = 4
+
+_MESSAGES: dict[Kind, tuple[str, str, str, str]] = {
+    "number": ("the number {}", "數字「{}」", "the article does not have the number {}", "內文沒有「{}」這個數字"),
+    "date": ("the date {}", "日期「{}」", "the article does not have the date {}", "內文沒有「{}」這個日期"),
+    "name": ("the name {}", "名稱「{}」", "the article does not have the name {}", "內文沒有「{}」這個名稱"),
+    "place": ("the place {}", "地名「{}」", "the article does not have the place {}", "內文沒有「{}」這個地名"),
+    "quotation": (
+        "the quoted words {}",
+        "引號內的「{}」",
+        "the article does not have the quoted words {}",
+        "內文沒有引號內的「{}」",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing that a title says, from ``start`` to ``end`` (exclusive), and what its article says of it."""
+
+    kind: Kind
+    text: str
+    start: int
+    end: int
+    supported: bool
+    message: str
+    message_zh: str
+    place: tuple[int, int] | None = None
+    """Start and end (exclusive) of the words of the article that back it."""
+    sentence: Evidence | None = None
+    """The sentence around them; of what nothing backs, the one most like the title there."""
+
+
+def find_evidence(title: str, facts: Facts) -> tuple[Claim, ...]:
+    """Return what a title claims, in the order of the title; of two claims that overlap the first kind stays.
+
+    Args:
+        title: one line, as it is shown.
+        facts: of its article.
+    """
+    title = title[:_MAX_TITLE]
+    claims: list[Claim] = []
+    for claim in (*_quotations(title, facts), *_numbers(title, facts), *_names(title, facts)):
+        # A name within a quotation is a claim of its own, a number within a name is none.
+        if claim.kind == "quotation" or not any(
+            other.kind != "quotation" and claim.start < other.end and other.start < claim.end for other in claims
+        ):
+            claims.append(claim)
+    return tuple(sorted(claims, key=lambda claim: (claim.start, -claim.end)))
+
+
+def _quotations(title: str, facts: Facts) -> Iterator[Claim]:
+    spoken, places = _spoken(facts.article)
+    for match in _QUOTED.finditer(title):
+        start, end = match.span(match.lastindex or 0)
+        words, _ = _spoken(title[start:end])
+        if len(words) > 1:
+            found = [(places[at], places[last - 1] + 1) for at, last in _find_words(words, spoken)]
+            yield _claim("quotation", title, (start, end), found, facts)
+
+
+def _spoken(text: str) -> tuple[str, list[int]]:
+    """Return a text without white space and punctuation, and where each of its characters stood."""
+    kept = [(char, place) for place, char in enumerate(fold_width(text)) if not _UNSPOKEN.match(char)]
+    return "".join(char for char, _ in kept).replace("台", "臺"), [place for _, place in kept]
+
+
+def _find_words(words: str, spoken: str) -> list[tuple[int, int]]:
+    """Return where a text has these words, else where it has them with a few others in between."""
+    if found := [match.span() for match in re.finditer(re.escape(words), spoken)]:
+        return found
+    gap = rf".{{0,{_LONGEST_GAP}}}?"
+    match = re.search(gap.join(map(re.escape, words)), spoken)
+    return [match.span()] if match else []
+
+
+def _numbers(title: str, facts: Facts) -> Iterator[Claim]:
+    for group in _group_dates(title, find_numbers(title, facts.date)):
+        start, end = group[0].start, group[-1].end
+        kind: Kind = "date" if any(_is_date(number) for number in group) else "number"
+        yield _claim(kind, title, (start, end), _places_of(group, facts), facts)
+
+
+def _is_date(number: Number) -> bool:
+    """Return whether a number is a part of a date, or a whole one: 5/20 may be a fraction, and rarely is."""
+    kinds = {kind for kind, _ in number.readings}
+    return bool(kinds) and (kinds <= _CALENDAR or {"month", "day"} <= kinds)
+
+
+def _group_dates(title: str, numbers: Sequence[Number]) -> list[list[Number]]:
+    """Return the numbers, those that are parts of one date together: 5月 and 20日."""
+    groups: list[list[Number]] = []
+    for number in numbers:
+        last = groups[-1][-1] if groups else None
+        if last is None or not _is_date(last) or not _BETWEEN.fullmatch(title, last.end, number.start):
+            groups.append([number])
+        elif _is_date(number):
+            groups[-1].append(number)
+        elif last.end == number.start and any(kind == "month" for kind, _ in last.readings):
+            # The 3 of 6月3日前, which alone would be three days.
+            days: set[Reading] = {("day", value) for kind, value in number.readings if kind == "number"}
+            groups[-1].append(replace(number, readings=number.readings | days))
+        else:
+            groups.append([number])
+    return groups
+
+
+def _places_of(group: Sequence[Number], facts: Facts) -> list[tuple[int, int]]:
+    """Return where an article backs all of these numbers, in one sentence where they are parts of one date."""
+    backing = [supporting_numbers(number, facts.numbers) for number in group]
+    if len(group) == 1 or not all(backing):
+        return [(fact.start, fact.end) for fact in backing[0]] if len(group) == 1 else []
+    joint = []
+    for fact in backing[-1]:
+        sentence = facts.sentence_at(fact.start)
+        if sentence is not None and all(
+            any(sentence.start <= other.start < sentence.end for other in others) for others in backing[:-1]
+        ):
+            joint.append((fact.start, fact.end))
+    # 今(20)日 says no month: then the month may stand anywhere.
+    bare = [(fact.start, fact.end) for fact in backing[-1] if not _has_month(fact, facts)]
+    return joint or bare
+
+
+def _has_month(day: Number, facts: Facts) -> bool:
+    """Return whether a month stands right before a day of an article, or in one with it."""
+    return any(
+        other is day or other.end <= day.start <= other.end + 1
+        for other in facts.numbers
+        if any(kind == "month" for kind, _ in other.readings)
+    )
+
+
+def _names(title: str, facts: Facts) -> Iterator[Claim]:
+    missing = set(unsupported_names(title, facts.article))
+    for name in find_names(title):
+        kind: Kind = "place" if is_place(name.text) else "name"
+        places = [] if name in missing else locate_name(name.text, facts.article)
+        # A press release often leaves out whose it is: nothing to show, and nothing wrong.
+        if places or name in missing:
+            yield _claim(kind, title, (name.start, name.end), places, facts)
+
+
+def _claim(kind: Kind, title: str, span: tuple[int, int], places: Iterable[tuple[int, int]], facts: Facts) -> Claim:
+    text = title[slice(*span)]
+    backed, backed_zh, missing, missing_zh = (message.format(text) for message in _MESSAGES[kind])
+    best, sentence = _best_place(title, list(places), facts)
+    if best is None:
+        return Claim(kind, text, *span, False, missing, missing_zh, None, closest_sentence(title, *span, facts))  # noqa: FBT003
+    return Claim(kind, text, *span, True, backed, backed_zh, best, sentence)  # noqa: FBT003
+
+
+def _best_place(
+    title: str, places: Sequence[tuple[int, int]], facts: Facts
+) -> tuple[tuple[int, int] | None, Evidence | None]:
+    """Return the first of the places whose sentence has most of the title's pairs of characters."""
+    pairs = {first + second for first, second in pairwise(title) if (first + second).isalnum()}
+    best: tuple[int, tuple[int, int] | None, Evidence | None] = (-1, None, None)
+    for place in places:
+        sentence = facts.sentence_at(place[0])
+        shared = sum(pair in sentence.text for pair in pairs) if sentence else 0
+        if shared > best[0]:
+            best = (shared, place, sentence)
+    return best[1], best[2]
