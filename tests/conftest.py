@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from corpus import TARGETS, corpus_rows, tiny_vocabulary
@@ -14,6 +15,9 @@ from titlegen.export import merge_adapter
 from titlegen.manifest import new_directory
 from titlegen.models import write_tokenizer
 from titlegen.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from desk_server import Desk
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -167,3 +171,33 @@ def noxfile() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def desk_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of a profile whose model writes the titles of tests/desk_server.py."""
+    from desk_server import write_desk_model
+
+    outputs = tmp_path_factory.mktemp("desk-outputs")
+    write_desk_model(outputs / "quickstart")
+    return outputs
+
+
+@pytest.fixture(scope="session")
+def desk_model_host(desk_outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the model server behind the desks of this session."""
+    from desk_server import title_server
+    from exported_models import Export
+
+    export = Export(desk_outputs / "quickstart" / "final-hf", desk_outputs / "quickstart" / "gguf")
+    with title_server(tmp_path_factory.mktemp("desk-server"), export) as server:
+        yield server.host
+
+
+@pytest.fixture(scope="session")
+def desk(desk_outputs: Path, desk_model_host: str) -> Iterator["Desk"]:
+    """The desk of this session."""
+    from desk_server import running_desk
+
+    with running_desk(desk_outputs, desk_model_host) as running:
+        yield running

@@ -244,6 +244,34 @@ def serve(
 
 
 @app.command
+def desk(
+    *, settings: Options = None, export: Path | None = None, preferences: Path | None = None, as_json: AsJson = False
+) -> int:
+    """Open the editor's desk: a page where a headline is chosen, checked and remembered.
+
+    Args:
+        settings: all settings.
+        export: write what was chosen into this .jsonl or .csv file instead.
+        preferences: write pairs of titles for training into this .jsonl file instead.
+        as_json: print one JSON object.
+    """
+    from titlegen import desk as editors_desk
+    from titlegen.plural import count
+    from titlegen.record import serve_as_trained
+
+    resolved = serve_as_trained(settings or load_settings())
+    if export is None and preferences is None:
+        editors_desk.serve_desk(resolved)
+        return EXIT_DONE
+    found = {
+        **({"choices": editors_desk.export_choices(resolved, export)} if export else {}),
+        **({"pairs": editors_desk.export_preferences(resolved, preferences)} if preferences else {}),
+    }
+    _emit(found, ", ".join(count(number, name.removesuffix("s")) for name, number in found.items()), as_json=as_json)
+    return EXIT_DONE
+
+
+@app.command
 def plan(*, settings: Options = None, rows: int | None = None, as_json: AsJson = False) -> int:
     """Say what every stage would read, write and need, in disk, memory and minutes; nothing is downloaded or changed.
 

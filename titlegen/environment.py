@@ -12,7 +12,7 @@ from titlegen import proxies
 from titlegen.errors import ConfigError
 
 # Read outside the settings model, so not "unknown" when present.
-SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE"})
+SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE", "TITLEGEN_DESK_TOKEN"})
 # A thread looks for the others a short while before it sleeps. Being woken for each operation makes a quiet machine
 # slower, looking for long a busy one many times slower: benchmarks/results/waiting_train.json, and short_wait_gain in
 # offline_server.json. GNU's library (torch's, llama.cpp's) knows the first of the two, which then outweighs the second;
@@ -176,6 +176,11 @@ def locale_name() -> str:
 def debugging() -> bool:
     """Return whether TITLEGEN_DEBUG asks for tracebacks."""
     return os.environ.get("TITLEGEN_DEBUG", "") not in {"", "0"}
+
+
+def desk_token() -> str:
+    """Return what others have to show to the editor's desk; empty when nothing is set."""
+    return os.environ.get("TITLEGEN_DESK_TOKEN", "").strip()
 
 
 def secrets() -> set[str]:

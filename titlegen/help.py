@@ -51,6 +51,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "deploy": (*_SERVER, "serve.source", "serve.quantize"),
     "generate": (*_SERVER, "data.content_column", "serve.timeout_s"),
     "serve": ("serve.host", "serve.start_offline"),
+    "desk": ("desk.host", "desk.port", "desk.candidates", "desk.style", "desk.keep_articles", *_SERVER),
     "plan": (*_DATA[:1], *_MODEL, "export.gguf_types"),
     "doctor": (*_MODEL, "serve.host"),
 }

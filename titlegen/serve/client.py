@@ -101,13 +101,26 @@ class Client:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
+        read = self.read(article)
+        return rank_answers([self.write_candidate(read, seed) for seed in range(number)], read, convert=self.convert)
+
+    def write_candidate(self, read: Article, seed: int, on_text: Callable[[str], None] | None = None) -> Answer:
+        """Return whatever the model writes in one try for an article that :meth:`read` returned, a title or not.
+
+        Args:
+            read: the article.
+            seed: of the draw; 0 is the title that :meth:`generate` returns.
+            on_text: is told what is written so far, as it is written.
+
+        Raises:
+            ServeError: the server or the model cannot be used, or the server cut the prompt.
+        """
         from titlegen.metrics.ranking import candidate_temperature
 
-        read = self.read(article)
-        hot = {"temperature": candidate_temperature(self.temperature)}
-        options = [({} if seed == 0 else hot) | {"seed": seed} for seed in range(number)]
-        answers = [self._ask(read, option) for option in options]
-        return rank_answers(answers, read, convert=self.convert)
+        options: dict[str, Any] = {"seed": seed}
+        if seed:
+            options["temperature"] = candidate_temperature(self.temperature)
+        return self._ask(read, options, on_text)
 
     def generate_many(
         self, articles: Iterable[str], concurrency: int = CONCURRENCY, *, number: int = 1
@@ -139,10 +152,10 @@ class Client:
         """
         return self._ask(self.read(article), dict(options or {}))
 
-    def _ask(self, article: Article, options: dict[str, Any]) -> Answer:
+    def _ask(self, article: Article, options: dict[str, Any], on_text: Callable[[str], None] | None = None) -> Answer:
         tokens = self._count(render_prompt(article.sent)) + self.settings.num_predict
         options = {"temperature": self.temperature, "seed": 0} | options
-        answer = self._endpoint.send(article.sent, options, tokens)
+        answer = self._endpoint.send(article.sent, options, tokens, on_text)
         self._check_count(article.sent, answer.prompt_eval_count or 0)
         return make_answer(
             answer.response or "",

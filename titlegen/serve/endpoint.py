@@ -1,5 +1,6 @@
 """One request for a title: sent again after a failure that may pass, and waited for as long as this machine needs."""
 
+import json
 import threading
 import time
 from collections import deque
@@ -17,6 +18,8 @@ _MARGIN = 4.0
 _REMEMBERED = 50
 # Each further wait is twice the last: seven times the setting in all.
 _TIMEOUT_RETRIES = 2
+# serve.num_predict ends an answer long before; what goes on is no server of ours.
+_MAX_ANSWER_CHARS = 100_000
 
 
 class UnavailableError(ServeError):
@@ -59,24 +62,28 @@ class Endpoint:
         """Close the connections."""
         self._http.close()
 
-    def send(self, content: str, options: dict[str, Any], tokens: int) -> Any:
+    def send(
+        self, content: str, options: dict[str, Any], tokens: int, on_text: Callable[[str], None] | None = None
+    ) -> Any:
         """Return the server's answer, an ``ollama.GenerateResponse``.
 
         Args:
             content: the article, as it is sent.
             options: of sampling alone: a runner option, such as num_ctx, would make the server load the model anew.
             tokens: of prompt and title together, at most.
+            on_text: is told what is written so far, as it is written; from the beginning again after a further try.
 
         Raises:
             ServeError: no answer came, also after the further tries, or none that can be used.
         """
-        body = {"model": self._model_name, "prompt": content, "stream": False, "options": options}
+        stream = on_text is not None
+        body = {"model": self._model_name, "prompt": content, "stream": stream, "options": options}
         wait_s = self._patience.timeout_s(tokens)
         timeouts = 0
 
         def ask() -> Any:
             started = time.monotonic()
-            answer = self._post(body, wait_s)
+            answer = self._post(body, wait_s) if on_text is None else self._stream(body, wait_s, on_text)
             self._patience.learn(tokens, time.monotonic() - started)
             return answer
 
@@ -105,6 +112,27 @@ class Endpoint:
         if response.is_error:
             raise ollama.ResponseError(response.text, response.status_code)
         return ollama.GenerateResponse(**response.json())
+
+    def _stream(self, body: dict[str, Any], wait_s: float, on_text: Callable[[str], None]) -> Any:
+        """Return the last part of an answer in parts, with the text of all of them."""
+        import httpx
+        import ollama
+
+        timeout = httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S, pool=None)
+        text, part = "", {}
+        with self._http.stream("POST", "/api/generate", json=body, timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+                raise ollama.ResponseError(response.text, response.status_code)
+            for line in response.iter_lines():
+                part = json.loads(line)
+                if "error" in part:
+                    raise ollama.ResponseError(str(part["error"]), httpx.codes.INTERNAL_SERVER_ERROR)
+                text += part.get("response") or ""
+                if len(text) > _MAX_ANSWER_CHARS:
+                    raise ValueError("the answer does not end")
+                on_text(text)
+        return ollama.GenerateResponse(**{**part, "response": text})
 
     def _explain(self, error: Exception, wait_s: float) -> TitlegenError:
         import httpx

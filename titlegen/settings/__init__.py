@@ -6,6 +6,7 @@ from titlegen.settings.run import ENV_PREFIX, Settings, describe_invalid, load_s
 from titlegen.settings.stages import (
     EMBEDDED,
     DataSettings,
+    DeskSettings,
     EvaluateSettings,
     ExportSettings,
     GateSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "EMBEDDED",
     "ENV_PREFIX",
     "DataSettings",
+    "DeskSettings",
     "EvaluateSettings",
     "ExportSettings",
     "GateSettings",

@@ -14,6 +14,7 @@ from titlegen.settings.profiles import describe_unknown, read_profile
 from titlegen.settings.ray import RaySettings
 from titlegen.settings.stages import (
     DataSettings,
+    DeskSettings,
     EvaluateSettings,
     ExportSettings,
     HubSettings,
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     serve: ServeSettings = ServeSettings()
     latency: LatencySettings = LatencySettings()
     ray: RaySettings = RaySettings()
+    desk: DeskSettings = DeskSettings()
 
     STAGES: ClassVar[tuple[str, ...]] = (
         "data",
@@ -64,6 +66,7 @@ class Settings(BaseSettings):
         "serve",
         "latency",
         "ray",
+        "desk",
     )
 
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)

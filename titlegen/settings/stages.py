@@ -1,5 +1,6 @@
 """The settings of each stage, frozen, with their defaults and what they mean."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -286,3 +287,28 @@ class LatencySettings(Stage):
     """95 of 100 requests are answered within this time, milliseconds."""
     articles: Annotated[int, Field(ge=1)] = 400
     """Different articles that are sent, each once; where the splits hold fewer, all of them."""
+
+
+class DeskSettings(Stage):
+    """The editor's desk."""
+
+    host: str = "127.0.0.1"
+    """Address that the desk listens at; any other than this machine's own needs a token in TITLEGEN_DESK_TOKEN."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    """Port of the desk, 0 for any free one."""
+    open_browser: bool = True
+    """Open the page in a browser where there is one."""
+    candidates: Annotated[int, Field(ge=1, le=10)] = 5
+    """Different titles for each article."""
+    parallel: Annotated[int, Field(ge=1, le=16)] = 1
+    """Titles of one article that are written at a time; more is faster where the server has a GPU."""
+    store: Path | None = None
+    """SQLite file of what was made and chosen; by default `desk.sqlite3` among the profile's outputs."""
+    keep_articles: bool = False
+    """Keep the articles themselves beside what was chosen, as training on preferences needs them."""
+    fetch_urls: bool = False
+    """Let the desk read articles from public addresses; never from this machine's or a private network."""
+    style: Path | None = None
+    """TOML file of the house style; by default the one shipped with titlegen."""
+    frame_ancestors: tuple[str, ...] = ()
+    """Origins, such as `https://cms.example`, whose pages may show the desk in a frame."""

@@ -1,0 +1,108 @@
+"""The editor's desk in a process of its own, in front of a scripted model that writes five titles."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from corpus import tiny_vocabulary
+from exported_models import Export
+from ollama_server import OfflineServer, free_port, offline_server, wait_until
+from scripted_model import chain, with_characters, write_scripted_gguf
+
+from titlegen.manifest import write_manifest
+from titlegen.models import write_tokenizer
+from titlegen.prompt import SYSTEM, TEMPLATE
+
+MODEL = "desk"
+ARTICLE = (
+    "臺南市政府今天宣布，5月20日起增開3班公車，延長夜間服務到23時。\n市長黃偉哲表示：「票價不會調漲，請市民放心搭乘。」"
+    "\n交通局說，安南區與永康區的站牌將在6月3日前更新，新制今起上路，市府已製作影片說明。"
+)
+BACKED, NAMED, PLAIN, WRONG, UNSTYLED = (
+    "公車增開3趟夜間服務延長",
+    "黃偉哲：票價不會調漲",
+    "安南永康站牌將換",
+    "交通局添8處候乘亭",
+    "視頻說明“新制”今起上路",
+)
+TITLES = (BACKED, NAMED, PLAIN, WRONG, UNSTYLED)
+VOCABULARY = with_characters(tiny_vocabulary(), "".join(TITLES))
+_FOLLOWS: dict[str, str | Sequence[str]] = {
+    **{key: value for title in TITLES for key, value in chain(title).items()},
+    "\n": [title[0] for title in TITLES],
+}
+
+
+def write_desk_model(directory: Path) -> Export:
+    """Write what the quickstart profile would leave, with a model that writes each of the titles as often."""
+    export = Export(directory / "final-hf", directory / "gguf")
+    export.merged.mkdir(parents=True)
+    write_tokenizer(export.merged, *VOCABULARY)
+    export.gguf.mkdir()
+    write_scripted_gguf(export.file, VOCABULARY, _FOLLOWS)
+    write_manifest(export.gguf, "gguf", {}, {}, {"types": ["q8_0"]})
+    return export
+
+
+@contextlib.contextmanager
+def title_server(directory: Path, export: Export, *options: str, port: int = 0) -> Iterator[OfflineServer]:
+    """Run a model server that has the model."""
+    with offline_server(directory, *options, port=port) as server:
+        server.create(MODEL, export.file, template=TEMPLATE, system=SYSTEM)
+        yield server
+
+
+@dataclass
+class Desk:
+    """A running desk."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    store: Path
+
+    @property
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+
+@contextlib.contextmanager
+def running_desk(
+    outputs: Path,
+    host: str,
+    *options: str,
+    port: int = 0,
+    store: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Desk]:
+    """Run the command until the block ends."""
+    port = port or free_port()
+    store = store or outputs / f"desk-{port}.sqlite3"
+    log = outputs / f"desk-{port}.log"
+    command = [sys.executable, "-m", "titlegen", "desk", "--output", str(outputs), "--serve.host", host]
+    command += ["--serve.model-name", MODEL, "--desk.port", str(port), "--desk.no-open-browser"]
+    command += ["--serve.retries", "0", "--desk.store", str(store), *options]
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command line
+            command, stdout=output, stderr=output, env={**os.environ, **(environment or {})}
+        )
+    desk = Desk(f"http://127.0.0.1:{port}", process, log, store)
+    try:
+        wait_until(lambda: process.poll() is not None or _answers(desk))
+        assert process.poll() is None, log.read_text()
+        yield desk
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(desk: Desk) -> bool:
+    try:
+        return desk.http.get("/login").status_code == 200
+    except httpx.TransportError:
+        return False
