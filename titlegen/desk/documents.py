@@ -118,7 +118,10 @@ def read_html(raw: bytes) -> str:
     roots = [node for name in ("article", "main", "body") for node in tree.iter(name)] or [tree]
     first = roots[0].tag
     root = max((node for node in roots if node.tag == first), key=lambda node: len(node.text_content()))
-    return "\n".join(line for line in "".join(_texts(root)).splitlines() if line.strip())
+    found = "\n".join(line for line in "".join(_texts(root)).splitlines() if line.strip())
+    if not found:
+        raise DataError("the page holds no text; paste the article instead")
+    return found
 
 
 def _texts(root: Any) -> Iterator[str]:

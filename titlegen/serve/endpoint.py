@@ -126,6 +126,8 @@ class Endpoint:
                 raise ollama.ResponseError(response.text, response.status_code)
             for line in response.iter_lines():
                 part = json.loads(line)
+                if not isinstance(part, dict):
+                    raise TypeError("a part of the answer is no object")
                 if "error" in part:
                     raise ollama.ResponseError(str(part["error"]), httpx.codes.INTERNAL_SERVER_ERROR)
                 text += part.get("response") or ""
