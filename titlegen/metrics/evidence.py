@@ -28,6 +28,8 @@ _QUOTED = re.compile(r"「([^「」]{2,60})」|『([^『』]{2,60})』|“([^“
 _UNSPOKEN = re.compile(r"[\W_]+")
 # Further words that a title may leave out of what it quotes, characters for each one that it has.
 _LONGEST_GAP = 4
+_CLAUSE = re.compile(r"[^\s，。！？!?、：:；;]+")
+_CLAUSE_WEIGHT, _BESIDE_WEIGHT = 3, 4
 
 _MESSAGES: dict[Kind, tuple[str, str, str, str]] = {
     "number": ("the number {}", "數字「{}」", "the article does not have the number {}", "內文沒有「{}」這個數字"),
@@ -106,7 +108,9 @@ def _find_words(words: str, spoken: str) -> list[tuple[int, int]]:
 def _numbers(title: str, facts: Facts) -> Iterator[Claim]:
     for group in _group_dates(title, find_numbers(title, facts.date)):
         start, end = group[0].start, group[-1].end
-        kind: Kind = "date" if any(_is_date(number) for number in group) else "number"
+        # 民安7號 is the seventh of its name, and no day.
+        is_date = any(_is_date(number) for number in group) and not (len(group) == 1 and group[0].text.endswith("號"))
+        kind: Kind = "date" if is_date else "number"
         yield _claim(kind, title, (start, end), _places_of(group, facts), facts)
 
 
@@ -135,34 +139,66 @@ def _group_dates(title: str, numbers: Sequence[Number]) -> list[list[Number]]:
 
 
 def _places_of(group: Sequence[Number], facts: Facts) -> list[tuple[int, int]]:
-    """Return where an article backs all of these numbers, in one sentence where they are parts of one date."""
+    """Return where an article backs all of these numbers; a day counts with its month alone."""
     backing = [supporting_numbers(number, facts.numbers) for number in group]
-    if len(group) == 1 or not all(backing):
-        return [(fact.start, fact.end) for fact in backing[0]] if len(group) == 1 else []
-    joint = []
-    for fact in backing[-1]:
-        sentence = facts.sentence_at(fact.start)
-        if sentence is not None and all(
-            any(sentence.start <= other.start < sentence.end for other in others) for others in backing[:-1]
-        ):
-            joint.append((fact.start, fact.end))
-    # 今(20)日 says no month: then the month may stand anywhere.
-    bare = [(fact.start, fact.end) for fact in backing[-1] if not _has_month(fact, facts)]
-    return joint or bare
+    months = {reading for number in group for reading in number.readings if reading[0] == "month"}
+    days = {reading for number in group for reading in number.readings if reading[0] == "day"}
+    if not all(backing):
+        return []
+    if not months or not days:
+        return _as_written(group[-1], backing[-1])
+    # A number that may be a fraction, too, is backed by the same one.
+    same = [fact for fact in backing[-1] if _fractions(group[-1]) & _fractions(fact)]
+    found = [
+        fact
+        for fact in facts.numbers
+        if not days.isdisjoint(_days(fact)) and ((month := _month_of(fact, facts)) is None or month & months)
+    ]
+    # 今(20)日 says no month: it counts where no day with its month does.
+    joint = [fact for fact in found if _month_of(fact, facts) is not None]
+    return [(fact.start, fact.end) for fact in same or joint or found]
 
 
-def _has_month(day: Number, facts: Facts) -> bool:
-    """Return whether a month stands right before a day of an article, or in one with it."""
-    return any(
-        other is day or other.end <= day.start <= other.end + 1
+def _fractions(number: Number) -> set[Reading]:
+    return {reading for reading in number.readings if reading[0] == "fraction"}
+
+
+def _days(fact: Number) -> set[Reading]:
+    """Return the days that a number of an article may be; in 6月3日前 and in 3月12（週日） a bare number is one."""
+    return {("day", value) for kind, value in fact.readings if kind in {"day", "number"}}
+
+
+def _month_of(day: Number, facts: Facts) -> set[Reading] | None:
+    """Return the months that a day of an article may belong to: its own, else the last one before it in its sentence.
+
+    None where there is none.
+    """
+    if own := {reading for reading in day.readings if reading[0] == "month"}:
+        return own
+    sentence = facts.sentence_at(day.start)
+    before = [
+        months
         for other in facts.numbers
-        if any(kind == "month" for kind, _ in other.readings)
-    )
+        if sentence is not None
+        and sentence.start <= other.start < day.start
+        and (months := {reading for reading in other.readings if reading[0] == "month"})
+    ]
+    return before[-1] if before else None
+
+
+def _as_written(number: Number, backing: Sequence[Number]) -> list[tuple[int, int]]:
+    """Return where the numbers stand, those that are written out alone where there are any: 110年 before 今日."""
+    written = [fact for fact in backing if any(char.isdigit() for char in fact.text)]
+    found = written if any(char.isdigit() for char in number.text) and written else backing
+    return [(fact.start, fact.end) for fact in found]
 
 
 def _names(title: str, facts: Facts) -> Iterator[Claim]:
     missing = set(unsupported_names(title, facts.article))
     for name in find_names(title):
+        # The 國 of 新嘉國小 ends no country, and 台 alone stands in 平台.
+        if len(name.text) == 1 or (name.text.endswith("國") and title[name.end : name.end + 1] in {"小", "中"}):
+            continue
         kind: Kind = "place" if is_place(name.text) else "name"
         places = [] if name in missing else locate_name(name.text, facts.article)
         # A press release often leaves out whose it is: nothing to show, and nothing wrong.
@@ -173,21 +209,34 @@ def _names(title: str, facts: Facts) -> Iterator[Claim]:
 def _claim(kind: Kind, title: str, span: tuple[int, int], places: Iterable[tuple[int, int]], facts: Facts) -> Claim:
     text = title[slice(*span)]
     backed, backed_zh, missing, missing_zh = (message.format(text) for message in _MESSAGES[kind])
-    best, sentence = _best_place(title, list(places), facts)
+    best, sentence = _best_place(title, span, list(places), facts)
     if best is None:
         return Claim(kind, text, *span, False, missing, missing_zh, None, closest_sentence(title, *span, facts))  # noqa: FBT003
     return Claim(kind, text, *span, True, backed, backed_zh, best, sentence)  # noqa: FBT003
 
 
 def _best_place(
-    title: str, places: Sequence[tuple[int, int]], facts: Facts
+    title: str, span: tuple[int, int], places: Sequence[tuple[int, int]], facts: Facts
 ) -> tuple[tuple[int, int] | None, Evidence | None]:
-    """Return the first of the places whose sentence has most of the title's pairs of characters."""
-    pairs = {first + second for first, second in pairwise(title) if (first + second).isalnum()}
+    """Return the first of the places whose sentence has most of the title's pairs of characters.
+
+    Those of the claim's own clause count threefold, and those right around it more: 認養三年 is not 三年前.
+    """
+    weights = dict.fromkeys(_pairs(title), 1)
+    for clause in _CLAUSE.finditer(title):
+        if clause.start() <= span[0] < clause.end():
+            weights |= dict.fromkeys(_pairs(clause[0]), _CLAUSE_WEIGHT)
+    before, after = title[max(span[0] - 1, 0) : span[0]], title[span[1] : span[1] + 1]
     best: tuple[int, tuple[int, int] | None, Evidence | None] = (-1, None, None)
-    for place in places:
-        sentence = facts.sentence_at(place[0])
-        shared = sum(pair in sentence.text for pair in pairs) if sentence else 0
-        if shared > best[0]:
-            best = (shared, place, sentence)
+    for start, end in places:
+        sentence = facts.sentence_at(start)
+        score = sum(weight for pair, weight in weights.items() if pair in sentence.text) if sentence else 0
+        beside = (facts.article[max(start - 1, 0) : start], before), (facts.article[end : end + 1], after)
+        score += sum(_BESIDE_WEIGHT for there, here in beside if here.isalnum() and there == here)
+        if score > best[0]:
+            best = (score, (start, end), sentence)
     return best[1], best[2]
+
+
+def _pairs(text: str) -> set[str]:
+    return {first + second for first, second in pairwise(text) if (first + second).isalnum()}
