@@ -48,7 +48,7 @@ function choose(act) {
         ></textarea>
         <p class="row">
           <label class="file">${t("file")}
-            <input type="file" accept=".txt,.docx,.html,.htm,text/plain,text/html" @change=${act.openFile} />
+            <input class="said" type="file" accept=".txt,.docx,.html,.htm,text/plain,text/html" @change=${act.openFile} />
           </label>
           <span class="count">${length(state.article)} ${t("chars")}</span>
         </p>
