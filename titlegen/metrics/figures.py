@@ -226,7 +226,7 @@ def _read(plain: str, token: _Token, unit: str) -> set[Reading]:
         readings = {("hour", value % 12), *minutes, *(readings if plain[token.end - 1] == "點" else ())}
     elif before[-1:] in {"點", "時"}:
         readings.add(("minute", value))
-    elif unit == "duration" and value >= _CERTAIN_ROC and plain.startswith("年", token.end):
+    elif unit == "duration" and value >= CERTAIN_ROC and plain.startswith("年", token.end):
         # 114年期: nothing lasts so long that the length of it is news.
         readings |= _years(value, certain=True)
     elif unit == "" and _names_year(plain, token):
