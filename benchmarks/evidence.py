@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -161,7 +162,8 @@ def marks(title: str, facts: Facts) -> list[tuple[int, int, str]]:
     return found + [(warning.start, warning.end, warning.text) for warning in grave]
 
 
-def measure(rows: Iterable[Row], seed: int) -> dict[str, float]:
+def measure(rows: Iterable[Row], seed: int) -> Counter[str]:
+    """Return how many titles were changed in each way, and in how many of them that was seen."""
     rows = list(rows)
     draw = random.Random(seed)
     persons = sorted({name for row in rows for name in _PERSON.findall(row.content)})
@@ -170,25 +172,29 @@ def measure(rows: Iterable[Row], seed: int) -> dict[str, float]:
     pool = Pool(persons, places, quotes)
     facts = [Facts(row.content, row.date) for row in rows]
     true_marks = [{text for *_, text in marks(row.title, fact)} for row, fact in zip(rows, facts, strict=True)]
-    figures: dict[str, float] = {
-        "titles": len(rows),
-        "true titles with a mark": sum(map(bool, true_marks)) / len(rows),
-    }
+    counts: Counter[str] = Counter(titles=len(rows), titles_marked=sum(map(bool, true_marks)))
     for kind, corrupt in FAULTS.items():
-        tried = seen = right = wrong = 0
         for row, fact, before in zip(rows, facts, true_marks, strict=True):
             fault = corrupt(row, pool, draw)
             if fault is None:
                 continue
-            tried += 1
             found = marks(fault.title, fact)
-            on_fault = [m for m in found if m[0] < fault.end and fault.start < m[1] and m[2] not in before]
-            seen += bool(on_fault)
-            right += bool(on_fault)
-            wrong += len(before)
-        figures[f"{kind}: changed titles"] = tried
-        figures[f"{kind}: recall"] = seen / max(tried, 1)
-        figures[f"{kind}: precision"] = right / max(right + wrong, 1)
+            seen = any(m[0] < fault.end and fault.start < m[1] and m[2] not in before for m in found)
+            counts.update({f"{kind}_changed": 1, f"{kind}_seen": seen, f"{kind}_wrong": len(before)})
+    return counts
+
+
+def rates(counts: Counter[str], suffix: str = "") -> dict[str, float]:
+    """Return the figures that counts add up to."""
+    figures: dict[str, float] = {
+        f"titles{suffix}": counts["titles"],
+        f"marked_true_titles{suffix}": counts["titles_marked"] / counts["titles"],
+    }
+    for kind in FAULTS:
+        changed, seen = counts[f"{kind}_changed"], counts[f"{kind}_seen"]
+        figures[f"{kind}_changed{suffix}"] = changed
+        figures[f"{kind}_recall{suffix}"] = seen / max(changed, 1)
+        figures[f"{kind}_precision{suffix}"] = seen / max(seen + counts[f"{kind}_wrong"], 1)
     return figures
 
 
@@ -222,11 +228,14 @@ def main() -> None:
     if arguments.sample:
         show([row for rows in sets.values() for row in rows], arguments.sample, arguments.seed)
         return
-    figures = {}
+    figures: dict[str, float] = {}
+    pooled: Counter[str] = Counter()
     for name, rows in sets.items():
-        found = measure(rows, arguments.seed)
-        print(name, json.dumps(found, ensure_ascii=False, indent=1))
-        figures |= {f"{name}: {key}": value for key, value in found.items()}
+        counts = measure(rows, arguments.seed)
+        pooled += counts
+        figures |= rates(counts, f"_{name}")
+    figures = rates(pooled) | figures
+    print(json.dumps(figures, ensure_ascii=False, indent=1))
     write_result("evidence", figures, "true titles with one fault each; see the head of benchmarks/evidence.py")
 
 

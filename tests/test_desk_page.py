@@ -101,7 +101,7 @@ def wait_for_titles(page: Page, number: int = 5) -> None:
 
 
 def card_of(page: Page, title: str) -> Locator:
-    return page.locator(".card").filter(has=page.locator(f'.marked:text-is("{title}")'))
+    return page.locator(f'.card[aria-label$=": {title}"]')
 
 
 def kept_titles(desk: Desk) -> set[str]:
@@ -129,8 +129,7 @@ def test_from_paste_to_kept_choice_by_mouse(
     expect(card_of(page, BACKED).locator("blockquote mark")).to_have_text("3")
     expect(page.locator(".text .sentence mark")).to_have_text("3")
     # Edited, checked while it is typed, corrected and kept.
-    card = page.locator(".card").filter(has=page.locator(f'.marked:text-is("{UNSTYLED}")'))
-    name = card.get_attribute("id")
+    name = card_of(page, UNSTYLED).get_attribute("id")
     card = page.locator(f"#{name}")
     assert card.locator(".finding button").count() == 3
     card.get_by_role("button", name="全部套用" if locale == "zh-TW" else "Correct all").click()
