@@ -221,7 +221,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sets = {"corpus": [row for file in embedded_files() for row in read(Path(file))]}
     for path in arguments.articles:
-        sets[path.stem] = read(path)
+        sets[re.sub(r"\W", "_", path.stem)] = read(path)
     sets = {
         name: random.Random(arguments.seed).sample(rows, min(arguments.rows, len(rows))) for name, rows in sets.items()
     }

@@ -245,14 +245,14 @@ def serve(
 
 @app.command
 def desk(
-    *, settings: Options = None, export: Path | None = None, preferences: Path | None = None, as_json: AsJson = False
+    *, settings: Options = None, choices: Path | None = None, pairs: Path | None = None, as_json: AsJson = False
 ) -> int:
     """Open the editor's desk: a page where a headline is chosen, checked and remembered.
 
     Args:
         settings: all settings.
-        export: write what was chosen into this .jsonl or .csv file instead.
-        preferences: write pairs of titles for training into this .jsonl file instead.
+        choices: write what was chosen into this .jsonl or .csv file instead.
+        pairs: write pairs of titles for training into this .jsonl file instead.
         as_json: print one JSON object.
     """
     from titlegen import desk as editors_desk
@@ -260,12 +260,12 @@ def desk(
     from titlegen.record import serve_as_trained
 
     resolved = serve_as_trained(settings or load_settings())
-    if export is None and preferences is None:
+    if choices is None and pairs is None:
         editors_desk.serve_desk(resolved)
         return EXIT_DONE
     found = {
-        **({"choices": editors_desk.export_choices(resolved, export)} if export else {}),
-        **({"pairs": editors_desk.export_preferences(resolved, preferences)} if preferences else {}),
+        **({"choices": editors_desk.export_choices(resolved, choices)} if choices else {}),
+        **({"pairs": editors_desk.export_preferences(resolved, pairs)} if pairs else {}),
     }
     _emit(found, ", ".join(count(number, name.removesuffix("s")) for name, number in found.items()), as_json=as_json)
     return EXIT_DONE

@@ -175,7 +175,6 @@ const act = {
     if (!candidate.text.trim() || !candidate.generation) return;
     const { generation, place } = candidate;
     state.outbox = [...state.outbox, { generation, place, title: candidate.text.trim(), slot }];
-    candidate.kept = true;
     update();
     try {
       await sendOutbox();

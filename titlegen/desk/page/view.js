@@ -135,6 +135,9 @@ function card(candidate, index, act) {
       <button type="button" @click=${() => act.undo(candidate)} ?disabled=${!candidate.past.length}>${t("undo")}</button>
       <button type="button" @click=${() => act.redo(candidate)} ?disabled=${!candidate.future.length}>${t("redo")}</button>
       ${candidate.kept ? html`<strong class="good">✓ ${t("keptMark")}</strong>` : nothing}
+      ${state.outbox.some((one) => one.generation === candidate.generation && one.place === candidate.place)
+        ? html`<em>${t("keptWaiting")}</em>`
+        : nothing}
     </p>
     ${candidate.checks.every((check) => check.passed)
       ? nothing

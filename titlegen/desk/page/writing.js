@@ -101,7 +101,11 @@ export async function sendOutbox() {
       if (!(error instanceof DeskError) || error.passing) throw error;
       state.error = error.notice;
     }
+    const { generation, place, title } = state.outbox[0];
     state.outbox = state.outbox.slice(1);
+    // On the disk: not before this the page says that it is kept.
+    const one = state.candidates.find((other) => other.generation === generation && other.place === place);
+    if (one?.text.trim() === title) one.kept = true;
     remember();
   }
 }
