@@ -19,7 +19,7 @@ from ollama_server import free_port
 
 from titlegen.desk.app import create_app
 from titlegen.desk.guard import COOKIE, MAX_BODY_BYTES, check_exposure, content_policy, cookie_value
-from titlegen.desk.run import export_choices, export_preferences, serve_desk
+from titlegen.desk.run import export, export_choices, export_preferences, serve_desk
 from titlegen.desk.store import Store
 from titlegen.desk.writing import Writer
 from titlegen.errors import ConfigError
@@ -160,6 +160,8 @@ def test_choices_are_kept_and_exported(app: httpx.Client, tmp_path: Path, desk_o
     assert (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines() == lines
     assert export_choices(settings, tmp_path / "c.csv") == 2
     assert export_preferences(settings, tmp_path / "p.jsonl") == len(pairs)
+    said = export(settings, tmp_path / "c.csv", tmp_path / "p.jsonl")
+    assert (said["choices"], said["pairs"], said["message"]) == (2, len(pairs), f"2 choices, {len(pairs)} pairs")
     with pytest.raises(ConfigError, match="neither"):
         export_choices(settings, tmp_path / "c.xlsx")
 

@@ -119,6 +119,22 @@ def test_files_that_were_made_to_harm_are_refused(raw: bytes, name: str, says: s
 
 
 @pytest.mark.fault
+def test_entities_that_another_encoding_hides_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("機密", encoding="utf-8")
+    head = f'<!DOCTYPE x [<!ENTITY e SYSTEM "{(tmp_path / "secret").as_uri()}"><!ENTITY f "展開">]>'
+    body = '<?xml version="1.0" encoding="UTF-16"?>' + _BODY.format(text="甲&e;&f;", head=head)
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("[Content_Types].xml", _TYPES)
+        archive.writestr("_rels/.rels", _RELATIONS)
+        archive.writestr("word/document.xml", body.encode("utf-16"))
+    with contextlib.suppress(DataError):
+        text = read_document(target.getvalue(), "a.docx")
+        assert "機密" not in text
+        assert "展開" not in text
+
+
+@pytest.mark.fault
 def test_an_archive_that_is_no_word_file() -> None:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:

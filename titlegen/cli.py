@@ -256,18 +256,14 @@ def desk(
         as_json: print one JSON object.
     """
     from titlegen import desk as editors_desk
-    from titlegen.plural import count
     from titlegen.record import serve_as_trained
 
     resolved = serve_as_trained(settings or load_settings())
     if choices is None and pairs is None:
         editors_desk.serve_desk(resolved)
-        return EXIT_DONE
-    found = {
-        **({"choices": editors_desk.export_choices(resolved, choices)} if choices else {}),
-        **({"pairs": editors_desk.export_preferences(resolved, pairs)} if pairs else {}),
-    }
-    _emit(found, ", ".join(count(number, name.removesuffix("s")) for name, number in found.items()), as_json=as_json)
+    else:
+        result = editors_desk.export(resolved, choices, pairs)
+        _emit(result, result["message"], as_json=as_json)
     return EXIT_DONE
 
 

@@ -4,7 +4,7 @@ FastAPI answers; the page is plain HTML with lit-html, which renders text as tex
 without inline script. docs/desk.md says why.
 """
 
-from titlegen.desk.run import export_choices, export_preferences, serve_desk
+from titlegen.desk.run import export, export_choices, export_preferences, serve_desk
 from titlegen.desk.store import Store
 
-__all__ = ["Store", "export_choices", "export_preferences", "serve_desk"]
+__all__ = ["Store", "export", "export_choices", "export_preferences", "serve_desk"]

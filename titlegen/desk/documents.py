@@ -72,7 +72,7 @@ def _read_word(raw: bytes) -> str:
                 raise DataError("the file is a ZIP archive and no .docx file; save it as .docx or paste its text")
             for part in parts:
                 # Word writes none, and what declares entities wants them expanded.
-                if part.filename.endswith((".xml", ".rels")) and b"<!DOCTYPE" in archive.read(part)[:4096].upper():
+                if part.filename.endswith((".xml", ".rels")) and b"<!DOCTYPE" in archive.read(part).upper():
                     raise DataError(
                         "the Word file declares entities, as no word processor does; paste its text instead"
                     )

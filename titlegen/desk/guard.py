@@ -19,7 +19,7 @@ MIN_TOKEN_CHARS = 16
 MAX_BODY_BYTES = 6 * 2**20
 # A guess takes this long, seconds.
 _GUESS_S = 0.5
-_PUBLIC = frozenset({"/login", "/api/login", "/page/login.js", "/page/desk.css", "/page/words.js", "/api/health"})
+_PUBLIC = frozenset({"/login", "/api/login", "/page/login.js", "/page/desk.css"})
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -4,12 +4,14 @@ import socket
 import threading
 import webbrowser
 from pathlib import Path
+from typing import Any
 
 from titlegen import environment
 from titlegen.desk.store import Store, as_csv, as_jsonl, choice_rows, preference_rows
 from titlegen.errors import ConfigError, MissingDependencyError
 from titlegen.manifest import write_atomically
 from titlegen.metrics.house_style import load_style
+from titlegen.plural import count
 from titlegen.runs import Folder, say
 from titlegen.settings import Settings
 
@@ -40,6 +42,16 @@ def export_preferences(settings: Settings, target: Path) -> int:
     rows = preference_rows(open_store(settings).choices())
     write_atomically(target, as_jsonl(rows))
     return len(rows)
+
+
+def export(settings: Settings, choices: Path | None, pairs: Path | None) -> dict[str, Any]:
+    """Write the exports that are asked for, and return how many rows they have, with a ``message``."""
+    found = {}
+    if choices is not None:
+        found["choices"] = export_choices(settings, choices)
+    if pairs is not None:
+        found["pairs"] = export_preferences(settings, pairs)
+    return {**found, "message": ", ".join(count(number, name.removesuffix("s")) for name, number in found.items())}
 
 
 def serve_desk(settings: Settings) -> None:
