@@ -1132,7 +1132,7 @@ def test_a_title_that_was_cut_off_comes_last(
     written = [(TITLE, "length"), (WRONG_NUMBER, "stop"), (TITLE[:-1], "stop")]
     asked: list[dict[str, Any]] = []
 
-    def send(content: str, options: dict[str, Any], _: int) -> Any:
+    def send(content: str, options: dict[str, Any], *_: Any) -> Any:
         assert content == ARTICLE
         title, reason = written[len(asked)]
         asked.append(options)
