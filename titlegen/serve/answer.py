@@ -99,7 +99,7 @@ def make_answer(
         total_s=total_s,
         load_s=load_s,
         trimmed=article.trimmed,
-        warnings=find_warnings(title, _facts(article)),
+        warnings=find_warnings(title, facts_of(article)),
     )
 
 
@@ -107,7 +107,7 @@ def rank_answers(answers: Sequence[Answer], article: Article, *, convert: bool) 
     """Return the answers with the best first (:func:`titlegen.metrics.ranking.rank_titles`)."""
     from titlegen.metrics.ranking import rank_titles
 
-    order = rank_titles([_in_script(answer.raw, convert=convert) for answer in answers], _facts(article).article)
+    order = rank_titles([_in_script(answer.raw, convert=convert) for answer in answers], facts_of(article).article)
     # A title that was cut off comes after every whole one.
     return sorted((answers[index] for index in order), key=lambda answer: answer.done_reason != "stop")
 
@@ -134,5 +134,6 @@ def _in_script(text: str, *, convert: bool) -> str:
     return to_traditional(text).text if convert else text
 
 
-def _facts(article: Article) -> Facts:
+def facts_of(article: Article) -> Facts:
+    """Return what titles for an article are checked against."""
     return Facts(article.text[:_MAX_FACTS_CHARS])

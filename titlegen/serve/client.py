@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from titlegen.errors import ServeError, TitlegenError
+from titlegen.metrics.title_warnings import Facts
 from titlegen.prompt import render_prompt
 from titlegen.serve.answer import (
     ABORTED,
     Answer,
     content_budget,
+    facts_of,
     make_answer,
     only_titles,
     rank_answers,
@@ -183,7 +185,7 @@ class Client:
         Raises:
             DataError: nothing is left of it.
         """
-        return _facts(self.read(article))
+        return facts_of(self.read(article))
 
     def prepare(self, article: str) -> tuple[str, bool]:
         """Return the article as it is sent, cleaned and within the token budget, and whether it was trimmed.
