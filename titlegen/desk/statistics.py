@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rapidfuzz.distance import LCSseq
+
 from titlegen.desk.store import Choice
-from titlegen.metrics.overlap import lcs_length
 
 # Titles beside each other on the page, the last ones first.
 _SHOWN = 200
@@ -77,7 +78,7 @@ def summarise(choices: Sequence[Choice], made: int) -> Statistics:
 
 def _changed(choice: Choice) -> float:
     longest = max(len(choice.candidate), len(choice.title), 1)
-    return 1 - lcs_length(choice.candidate, choice.title) / longest
+    return 1 - LCSseq.similarity(choice.candidate, choice.title) / longest
 
 
 def _share(part: float, whole: int) -> float:
