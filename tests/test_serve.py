@@ -47,8 +47,8 @@ from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, V
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
 from titlegen.prompt import INSTRUCTION, SYSTEM, TEMPLATE, render_prompt
-from titlegen.serve.deploy import _opening, smoke_articles
 from titlegen.serve.endpoint import Endpoint, Patience
+from titlegen.serve.smoke import opening_of, smoke_articles
 from titlegen.settings import ServeSettings
 
 MODEL = "zh-titlegen"
@@ -387,7 +387,7 @@ def test_curl_line_works(export: Export, settings: ServeSettings, tmp_path: Path
 
 def test_the_curl_lines_article_ends_with_a_sentence() -> None:
     for article in smoke_articles():
-        opening = _opening(article)
+        opening = opening_of(article)
         assert opening[-1] in "。！？」"
         assert 20 < len(opening) <= 200
 

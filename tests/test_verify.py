@@ -18,8 +18,9 @@ from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX
 from titlegen.verify import failures, require, verify
 from titlegen.verify.check import Check
+from titlegen.verify.foreign import check_foreign
 from titlegen.verify.gguf_file import check_gguf
-from titlegen.verify.integrity import check_export, check_foreign
+from titlegen.verify.integrity import check_export
 from titlegen.verify.outputs import Continuation, _compare, check_outputs, check_served
 from titlegen.verify.parity import check_prompt_bytes, check_token_ids
 

@@ -17,7 +17,7 @@ from titlegen.models import fingerprint
 from titlegen.plural import count
 from titlegen.prompt import prompt_digest
 from titlegen.runs import Folder, say
-from titlegen.serve.deploy import served_digest
+from titlegen.serve.deployment import served_digest
 from titlegen.serve.server import server_url
 from titlegen.settings import RaySettings, ServeSettings, Settings
 

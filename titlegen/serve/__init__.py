@@ -3,7 +3,8 @@
 from titlegen.serve.answer import Answer
 from titlegen.serve.batch import generate_file
 from titlegen.serve.client import CONCURRENCY, Client
-from titlegen.serve.deploy import create_model, deploy, is_deployed, rollback, served_digest
+from titlegen.serve.deploy import create_model, deploy, rollback
+from titlegen.serve.deployment import is_deployed, served_digest
 from titlegen.serve.endpoint import UnavailableError
 from titlegen.serve.modelfile import render_modelfile, render_template, resolve_source
 from titlegen.serve.served_generator import ServedGenerator

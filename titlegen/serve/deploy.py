@@ -1,55 +1,25 @@
 """Deployment: create a candidate, load it, test it, and only then let it take the name that users call."""
 
 import contextlib
-import dataclasses
 import json
-import re
 import shlex
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from titlegen.errors import ConfigError, ServeError, TitlegenError
-from titlegen.export import gguf_name
-from titlegen.manifest import read_manifest, write_atomically
-from titlegen.metrics.contract import title_violations
+from titlegen.errors import ServeError
 from titlegen.prompt import BOS, SYSTEM, TEMPLATE, parameters, render_prompt
 from titlegen.serve.answer import Answer
 from titlegen.serve.client import Client
 from titlegen.serve.connection import Connection, Say, connect
+from titlegen.serve.deployment import LATEST, Names, write_record
 from titlegen.serve.memory import recall, remember, request_digest
 from titlegen.serve.modelfile import Source, resolve_source
-from titlegen.serve.server import Server, ensure_server, http_options, server_url
+from titlegen.serve.server import Server, ensure_server
+from titlegen.serve.smoke import opening_of, smoke_articles, title_problems
 from titlegen.settings import ServeSettings
-from titlegen.text import split_sentences
 
-RECORD = "deployment.json"
-_NAME = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[A-Za-z0-9_][\w.-]*?)(?::([A-Za-z0-9_][\w.-]*))?", re.ASCII)
-_LATEST = "latest"
-_SMOKE_ARTICLES, _SMOKE_PASSES = 5, 4
-_TITLE_CHARS = range(4, 61)
-_OPENING_CHARS = 160
-
-
-@dataclasses.dataclass(frozen=True)
-class _Names:
-    """The names of one model: what users call, what is being tested, and what was there before."""
-
-    final: str
-    candidate: str
-    previous: str
-    newer: str
-    """What answered before a rollback, while that is under way."""
-
-    @classmethod
-    def of(cls, model_name: str) -> "_Names":
-        match = _NAME.fullmatch(model_name)
-        if match is None:
-            raise ConfigError(f"serve.model_name = {model_name!r} is no model name; use one such as zh-titlegen")
-        base, tag = match[1], match[2] or _LATEST
-        head = f"{base}:" if tag == _LATEST else f"{base}:{tag}-"
-        return cls(f"{base}:{tag}", f"{head}candidate", f"{head}previous", f"{head}newer")
+_SMOKE_PASSES = 4
 
 
 def deploy(
@@ -80,7 +50,7 @@ def deploy(
         ConfigError: a name or the source cannot be used.
         ServeError: the server cannot be used, or the model failed the smoke test; what was served before still is.
     """
-    names = _Names.of(settings.model_name)
+    names = Names.of(settings.model_name)
     source = resolve_source(settings, gguf_directory)
     for notice in source.notices:
         say(f"deploy: {notice}")
@@ -113,7 +83,7 @@ def deploy(
     say(f"deploy: {names.final} {'unchanged' if digest == before else 'now answers'}")
     remember(state_directory, server.host, names.final, request, digest)
     if source.is_exported:
-        _write_record(settings, gguf_directory, digest)
+        write_record(settings, gguf_directory, digest)
     return {
         **_result(server, names, digest),
         "previous": previous,
@@ -174,7 +144,7 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
     Raises:
         ServeError: there is no previous model, or the server cannot be used.
     """
-    names = _Names.of(settings.model_name)
+    names = Names.of(settings.model_name)
     server = ensure_server(settings, state_directory)
     with connect(settings) as connection:
         if not _finish_rollback(connection, names):
@@ -204,7 +174,7 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
     return {**_result(server, names, digest), "previous": previous, "changed": True, "titles": []}
 
 
-def _finish_rollback(connection: Connection, names: _Names) -> bool:
+def _finish_rollback(connection: Connection, names: Names) -> bool:
     """Bring a rollback, interrupted or not, to its end; returns whether it has changed what answers."""
     digests = connection.digests()
     newer = digests.get(names.newer)
@@ -218,53 +188,8 @@ def _finish_rollback(connection: Connection, names: _Names) -> bool:
     return changed
 
 
-def served_digest(settings: ServeSettings) -> str:
-    """Return the digest of the model that the server has under our name.
-
-    Raises:
-        ServeError: no server answers, or it has none.
-    """
-    name = _Names.of(settings.model_name).final
-    with connect(settings) as connection:
-        found = connection.digests().get(name)
-    if found is None:
-        raise ServeError(f"{server_url(settings.host)} has no model {name!r}; run `titlegen deploy` first")
-    return found
-
-
-def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
-    """Return whether the server answers with the model made of the exported GGUF file; asks, and starts nothing."""
-    import httpx
-
-    try:
-        record = json.loads((gguf_directory.parent / RECORD).read_bytes())
-        exported = _exported_digest(gguf_directory)
-        url = server_url(settings.host)
-        response = httpx.get(f"{url}/api/tags", timeout=10.0, **http_options(url))
-        found = {entry["name"]: entry["digest"] for entry in response.json()["models"]}
-        name = _Names.of(settings.model_name).final
-    except (OSError, ValueError, KeyError, TypeError, httpx.HTTPError, TitlegenError):
-        return False
-    return bool(record == {"host": url, "model": name, "gguf": exported, "digest": found.get(name)})
-
-
-def _write_record(settings: ServeSettings, gguf_directory: Path, digest: str) -> None:
-    record = {
-        "host": server_url(settings.host),
-        "model": _Names.of(settings.model_name).final,
-        "gguf": _exported_digest(gguf_directory),
-        "digest": digest,
-    }
-    write_atomically(gguf_directory.parent / RECORD, json.dumps(record, indent=2) + "\n")
-
-
-def _exported_digest(gguf_directory: Path) -> str:
-    manifest = read_manifest(gguf_directory)
-    return manifest.files[gguf_name(manifest.results["types"][0])].sha256
-
-
 def _candidate_client(
-    names: _Names, source: Source, export_directory: Path, settings: ServeSettings
+    names: Names, source: Source, export_directory: Path, settings: ServeSettings
 ) -> contextlib.closing[Client]:
     directory = export_directory if (export_directory / "tokenizer.json").is_file() and source.is_tuned else None
     return contextlib.closing(Client(settings, directory, model_name=names.candidate))
@@ -289,7 +214,7 @@ def _smoke_test(client: Client, source: Source, connection: Connection) -> list[
                 "vocabulary is another one; deploy the exported GGUF file"
             )
         answers.append(answer)
-        problems += [f"{answer.raw[:60]!r}: {', '.join(found)}"] if (found := _problems(answer)) else []
+        problems += [f"{answer.raw[:60]!r}: {', '.join(found)}"] if (found := title_problems(answer)) else []
     if source.is_tuned and len(problems) > len(answers) - _SMOKE_PASSES:
         raise ServeError(
             f"the model failed the smoke test, {len(problems)} of {len(answers)} answers are no titles "
@@ -309,24 +234,7 @@ def _check_rendering(connection: Connection, name: str, content: str) -> None:
         )
 
 
-def smoke_articles() -> list[str]:
-    """Return the articles of the smoke test, from the corpus that comes with titlegen."""
-    folder = resources.files("titlegen") / "corpus"
-    files = sorted((item for item in folder.iterdir() if item.name.endswith(".jsonl")), key=lambda item: item.name)
-    rows = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    return [json.loads(row)["content"] for row in rows[:: len(rows) // _SMOKE_ARTICLES][:_SMOKE_ARTICLES]]
-
-
-def _problems(answer: Answer) -> list[str]:
-    found = list(title_violations(answer.raw))
-    if answer.done_reason != "stop":
-        found.append(f"ended by {answer.done_reason}")
-    if len(answer.title) not in _TITLE_CHARS:
-        found.append(f"{len(answer.title)} characters")
-    return found
-
-
-def _switch_over(connection: Connection, names: _Names, before: str | None) -> None:
+def _switch_over(connection: Connection, names: Names, before: str | None) -> None:
     # What is loaded keeps its name until it is unloaded: the server would list a candidate that nobody can call.
     connection.unload(names.candidate)
     if before is not None:
@@ -345,7 +253,7 @@ def _load_as(connection: Connection, name: str) -> None:
     connection.load(name)
 
 
-def _give_up(connection: Connection, names: _Names) -> None:
+def _give_up(connection: Connection, names: Names) -> None:
     """Take the candidate away; when the server is gone, the next deployment does it."""
     import httpx
     import ollama
@@ -356,18 +264,8 @@ def _give_up(connection: Connection, names: _Names) -> None:
             connection.remove(names.candidate)
 
 
-def _opening(article: str) -> str:
-    """Return the first sentences of an article, as many as a line of a terminal's history can bear."""
-    opening = ""
-    for sentence in split_sentences(article):
-        if opening and len(opening) + len(sentence) > _OPENING_CHARS:
-            break
-        opening += sentence
-    return opening
-
-
-def _result(server: Server, names: _Names, digest: str) -> dict[str, Any]:
-    body = {"model": names.final.removesuffix(f":{_LATEST}"), "prompt": _opening(smoke_articles()[0]), "stream": False}
+def _result(server: Server, names: Names, digest: str) -> dict[str, Any]:
+    body = {"model": names.final.removesuffix(f":{LATEST}"), "prompt": opening_of(smoke_articles()[0]), "stream": False}
     return {
         "host": server.host,
         "server": server.kind,

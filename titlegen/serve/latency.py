@@ -16,7 +16,7 @@ from titlegen.errors import DataError, ServeError
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
 from titlegen.runs import Folder
 from titlegen.serve.client import Client
-from titlegen.serve.deploy import RECORD, is_deployed
+from titlegen.serve.deployment import RECORD, is_deployed
 from titlegen.serve.server import connection_failure, find_version, http_options, server_url
 from titlegen.settings import LatencySettings, ServeSettings, Settings
 

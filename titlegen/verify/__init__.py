@@ -8,8 +8,9 @@ from titlegen.errors import VerifyError
 from titlegen.generation import load_tokenizer
 from titlegen.plural import count
 from titlegen.verify.check import Check, failures
+from titlegen.verify.foreign import check_foreign
 from titlegen.verify.gguf_file import check_gguf
-from titlegen.verify.integrity import check_export, check_foreign
+from titlegen.verify.integrity import check_export
 from titlegen.verify.outputs import check_outputs, check_served
 from titlegen.verify.parity import check_prompt_bytes, check_token_ids
 from titlegen.verify.served import check_served_file

@@ -1,4 +1,4 @@
-"""Integrity of a merged model directory: safe to load, complete, and equal to base + (alpha / r) B A."""
+"""Integrity of a merged model directory: complete, and equal to base + (alpha / r) B A."""
 
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -7,13 +7,12 @@ from typing import Any
 from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import TitlegenError, VerifyError
 from titlegen.manifest import digest_file
-from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, check_safe, read_json, rope_parameters, text_config
+from titlegen.models import END_OF_TURN_ID, EOS_ID, IMPORTABLE, read_json, rope_parameters, text_config
 from titlegen.plural import count
 from titlegen.prompt import CHAT_TEMPLATE
 from titlegen.tensors import INDEX, Tensors, opened, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
 
-_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib"}
 # Source: llama.cpp's gemma3 architecture, which fixes the pattern in code.
 _FULL_EVERY = {"gemma3_text": 6}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
@@ -26,29 +25,6 @@ _SETTINGS_FILES = {
 _SUM_ORDER = 4e-6
 # Shares of the adapter's update that a faulty merge holds, to within this much.
 _NEAR = 0.1
-
-
-def check_foreign(directory: Path) -> list[Check]:
-    """Check that a directory, whoever made it, can be loaded without running code or leaving it."""
-    wrong = []
-    root = directory.resolve()
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
-            wrong.append(f"{name} is a link that leaves the directory")
-        elif path.suffix in _PICKLES:
-            wrong.append(f"{name} can hold pickled code")
-        elif path.suffix == ".py":
-            wrong.append(f"{name} is code")
-    try:
-        shards = sorted(set(weight_map(directory).values())) if (directory / INDEX).is_file() else []
-        outside = [f"{INDEX} names a path outside of it: {name!r}" for name in shards if Path(name).name != name]
-        wrong += outside
-        if not outside:
-            check_safe(directory)
-    except TitlegenError as error:
-        wrong.append(str(error))
-    return [none_wrong("files.safe", f"{directory.name}: links, pickles, code, auto_map, paths", wrong)]
 
 
 def check_export(export: Path, base: Path | None = None, adapter: Path | None = None) -> list[Check]:

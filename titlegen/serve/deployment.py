@@ -1,0 +1,84 @@
+"""What is deployed: the names of a model on the server, and the record of the one that was exported here."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+from titlegen.errors import ConfigError, ServeError, TitlegenError
+from titlegen.export import gguf_name
+from titlegen.manifest import read_manifest, write_atomically
+from titlegen.serve.connection import connect
+from titlegen.serve.server import http_options, server_url
+from titlegen.settings import ServeSettings
+
+RECORD = "deployment.json"
+_NAME = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[A-Za-z0-9_][\w.-]*?)(?::([A-Za-z0-9_][\w.-]*))?", re.ASCII)
+LATEST = "latest"
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The names of one model: what users call, what is being tested, and what was there before."""
+
+    final: str
+    candidate: str
+    previous: str
+    newer: str
+    """What answered before a rollback, while that is under way."""
+
+    @classmethod
+    def of(cls, model_name: str) -> "Names":
+        """Return the names that belong to ``serve.model_name``."""
+        match = _NAME.fullmatch(model_name)
+        if match is None:
+            raise ConfigError(f"serve.model_name = {model_name!r} is no model name; use one such as zh-titlegen")
+        base, tag = match[1], match[2] or LATEST
+        head = f"{base}:" if tag == LATEST else f"{base}:{tag}-"
+        return cls(f"{base}:{tag}", f"{head}candidate", f"{head}previous", f"{head}newer")
+
+
+def served_digest(settings: ServeSettings) -> str:
+    """Return the digest of the model that the server has under our name.
+
+    Raises:
+        ServeError: no server answers, or it has none.
+    """
+    name = Names.of(settings.model_name).final
+    with connect(settings) as connection:
+        found = connection.digests().get(name)
+    if found is None:
+        raise ServeError(f"{server_url(settings.host)} has no model {name!r}; run `titlegen deploy` first")
+    return found
+
+
+def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
+    """Return whether the server answers with the model made of the exported GGUF file; asks, and starts nothing."""
+    import httpx
+
+    try:
+        record = json.loads((gguf_directory.parent / RECORD).read_bytes())
+        exported = _exported_digest(gguf_directory)
+        url = server_url(settings.host)
+        response = httpx.get(f"{url}/api/tags", timeout=10.0, **http_options(url))
+        found = {entry["name"]: entry["digest"] for entry in response.json()["models"]}
+        name = Names.of(settings.model_name).final
+    except (OSError, ValueError, KeyError, TypeError, httpx.HTTPError, TitlegenError):
+        return False
+    return bool(record == {"host": url, "model": name, "gguf": exported, "digest": found.get(name)})
+
+
+def write_record(settings: ServeSettings, gguf_directory: Path, digest: str) -> None:
+    """Write down which file the model that now answers was made of."""
+    record = {
+        "host": server_url(settings.host),
+        "model": Names.of(settings.model_name).final,
+        "gguf": _exported_digest(gguf_directory),
+        "digest": digest,
+    }
+    write_atomically(gguf_directory.parent / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _exported_digest(gguf_directory: Path) -> str:
+    manifest = read_manifest(gguf_directory)
+    return manifest.files[gguf_name(manifest.results["types"][0])].sha256
