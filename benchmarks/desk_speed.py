@@ -86,7 +86,8 @@ def measure(settings: Settings, articles: list[str], store: Path) -> dict[str, f
         for article in articles[1:]:
             client.waited_s = 0.0
             one = ask(http, article)
-            found.append(one | {"added_ms": 1000 * (one["all_s"] - client.waited_s)})
+            added_s = one["all_s"] - client.waited_s
+            found.append(one | {"added_ms": 1000 * added_s, "added_share": added_s / one["all_s"]})
     server.should_exit = True
     thread.join()
     listener.close()
@@ -117,7 +118,7 @@ def main() -> None:
             found = measure(settings, part, Path(folder) / f"{parallel}.sqlite3")
             if parallel > 1:
                 # What is waited for at the same time does not add up.
-                del found["added_ms"]
+                del found["added_ms"], found["added_share"]
             figures |= {f"{key}{name}": value for key, value in found.items()}
     print(json.dumps(figures, indent=1))
     write_result("desk_speed", figures, "medians; the bundled server with one thread an engine; see the script's head")

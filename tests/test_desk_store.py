@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 from titlegen.desk.statistics import summarise
-from titlegen.desk.store import CHOICES_SCHEMA, Made, Shown, Store, as_csv, as_jsonl, choice_rows, preference_rows
+from titlegen.desk.store import (
+    CHOICES_SCHEMA,
+    PREFERENCES_SCHEMA,
+    Made,
+    Shown,
+    Store,
+    as_csv,
+    as_jsonl,
+    choice_rows,
+    preference_rows,
+)
 from titlegen.errors import DataError, TitlegenError
 
 MADE = Made("d" * 64, (Shown("甲乙丙丁", ("number",)), Shown("戊己庚辛"), Shown("壬癸子丑")), "zh-titlegen", "abc")
@@ -166,7 +176,8 @@ def test_choices_become_preference_pairs(kept: Store) -> None:
         ("edited", "=HYPERLINK(1)", "戊己庚辛"),
     ]
     row = preference_rows(kept.choices())[0]
-    assert set(row) == {"article_digest", "chosen", "rejected", "kind", "model", "time"}
+    assert set(row) == {"schema", "article_digest", "chosen", "rejected", "kind", "model", "time"}
+    assert row["schema"] == PREFERENCES_SCHEMA
 
 
 def test_articles_stand_in_exports_where_they_are_kept(tmp_path: Path) -> None:

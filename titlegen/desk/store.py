@@ -8,8 +8,8 @@ Export of choices, one JSON object a line, schema ``titlegen.desk.choices/1``::
 
 Export of preference pairs for training, one JSON object a line, schema ``titlegen.desk.preferences/1``::
 
-    {"article_digest", "content" (only where articles are kept), "chosen", "rejected", "kind": "chosen" | "edited",
-     "model", "time"}
+    {"schema", "article_digest", "content" (only where articles are kept), "chosen", "rejected",
+     "kind": "chosen" | "edited", "model", "time"}
 
 ``chosen``: the candidate that was taken, against each of those that were shown beside it; ``edited``: the title as it
 was kept, against the candidate that it was made of. ``article_digest`` is the SHA-256 of the cleaned article in UTF-8,
@@ -31,7 +31,7 @@ from typing import Any
 from titlegen.errors import DataError, TitlegenError
 from titlegen.manifest import writable
 
-CHOICES_SCHEMA = "titlegen.desk.choices/1"
+CHOICES_SCHEMA, PREFERENCES_SCHEMA = "titlegen.desk.choices/1", "titlegen.desk.preferences/1"
 _VERSION = 1
 _BUSY_MS = 10_000
 _CREATE = """
@@ -217,6 +217,7 @@ def preference_rows(choices: Sequence[Choice]) -> list[dict[str, Any]]:
             pairs.append(("edited", choice.title, choice.candidate))
         rows += [
             {
+                "schema": PREFERENCES_SCHEMA,
                 "article_digest": choice.made.article_digest,
                 **_content(choice.made),
                 "chosen": chosen,
