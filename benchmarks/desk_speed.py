@@ -56,7 +56,8 @@ class Timed(Client):
 
 def ask(http: httpx.Client, article: str) -> dict[str, float]:
     """Return when what was there, seconds."""
-    started, found = time.perf_counter(), {}
+    started = time.perf_counter()
+    found: dict[str, float] = {}
     headers = {"Accept": "application/x-ndjson"}
     with http.stream("POST", "/api/titles", json={"article": article}, headers=headers) as response:
         for line in response.iter_lines():

@@ -41,7 +41,7 @@ _BOMB = "".join(
 )
 
 
-def word(text: str, head: str = "", **extra: bytes) -> bytes:
+def word(text: str, head: str = "", /, **extra: bytes) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("[Content_Types].xml", _TYPES)

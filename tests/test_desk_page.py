@@ -72,7 +72,8 @@ def open_page(browser: Browser, desk: Desk) -> Iterator[Open]:
     opened: list[tuple[Watched, str]] = []
 
     def open_one(url: str = desk.url, viewport: Any = None, scheme: Any = "light", locale: str = "zh-TW") -> Watched:
-        context = browser.new_context(viewport=viewport or WIDE, color_scheme=scheme, locale=locale)
+        size: Any = viewport or WIDE
+        context = browser.new_context(viewport=size, color_scheme=scheme, locale=locale)
         context.set_default_timeout(_WAIT_MS)
         page = context.new_page()
         watched = Watched(page, context)

@@ -11,56 +11,25 @@ import cyclopts
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from titlegen import __version__, console, environment
+from titlegen import console, environment
+from titlegen.app import AsJson, Options, Remake, app, bring_up_to_date, emit
 from titlegen.console import EXIT_DONE, EXIT_GATE
 from titlegen.errors import ConfigError
-from titlegen.help import HELP_FLAGS, OPTIONS, SETTINGS, HelpView
-from titlegen.settings import Settings, describe_invalid, further_hosts, load_settings
+from titlegen.help import HelpView
+from titlegen.settings import describe_invalid, further_hosts, load_settings
 from titlegen.upstream import silence_harmless
-
-app = cyclopts.App(
-    name="titlegen",
-    help="Fine-tune, prove, publish and serve a Traditional Chinese headline model.",
-    version=__version__,
-    result_action="return_value",
-    # `console.run` says how to go on.
-    suppress_keyboard_interrupt=False,
-    help_flags=HELP_FLAGS,
-    group_parameters=OPTIONS,
-    group_arguments=OPTIONS,
-)
-
-Options = Annotated[Settings | None, cyclopts.Parameter(name="*", group=SETTINGS)]
-Remake = Annotated[bool, cyclopts.Parameter(negative="", show_default=False)]
-_JSON = cyclopts.Parameter(name="--json", negative="", show_default=False, help="print one JSON object")
-AsJson = Annotated[bool, _JSON]
-
-
-def _bring_up_to_date(settings: Settings | None, verb: str, *, as_json: bool) -> int:
-    """Go the way to the stage of a verb's name, and show its result."""
-    from titlegen import stages, summary
-
-    (last,) = [stage for stage in stages.WAY if stage.name == verb]
-    made = stages.bring_up_to_date(summary.open_run(settings or load_settings(), verb), *stages.way_to(last))
-    _emit(made.results, summary.describe(made), as_json=as_json)
-    return EXIT_DONE
-
-
-def _emit(value: Any, text: str, *, as_json: bool) -> None:
-    """Print a result: for a program with ``--json``, else for a person."""
-    print(json.dumps(value, ensure_ascii=not console.speaks_unicode(), default=str) if as_json else text)
 
 
 @app.command
 def prepare(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Clean, filter and split the data set."""
-    return _bring_up_to_date(settings, "prepare", as_json=as_json)
+    return bring_up_to_date(settings, "prepare", as_json=as_json)
 
 
 @app.command
 def train(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Fit the adapter (prepares the data first when needed); an interrupted run resumes."""
-    return _bring_up_to_date(settings, "train", as_json=as_json)
+    return bring_up_to_date(settings, "train", as_json=as_json)
 
 
 @app.command
@@ -71,7 +40,7 @@ def export(*, settings: Options = None, as_json: AsJson = False) -> int:
     run = summary.open_run(settings or load_settings(), "export")
     stages.bring_up_to_date(run, *stages.WAY)
     made = [run.done[stage.name] for stage in (stages.MERGE, stages.CONVERT, stages.VERIFY)]
-    _emit({stage.name: stage.results for stage in made}, "\n".join(map(summary.describe, made)), as_json=as_json)
+    emit({stage.name: stage.results for stage in made}, "\n".join(map(summary.describe, made)), as_json=as_json)
     return EXIT_DONE
 
 
@@ -88,7 +57,7 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
 
     run = summary.open_run(settings or load_settings(), "evaluate")
     scored = scoring.evaluate(run, against=against)
-    _emit(scored.results, summary.describe_evaluation(run, scored), as_json=as_json)
+    emit(scored.results, summary.describe_evaluation(run, scored), as_json=as_json)
     return EXIT_GATE if scoring.failed_gates(scored) else EXIT_DONE
 
 
@@ -119,11 +88,11 @@ def verify(
     run = summary.open_run(settings or load_settings(), "verify")
     if directory is None:
         results = stages.bring_up_to_date(run, *stages.WAY).results
-        _emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
+        emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
         return EXIT_DONE
     checks = verify_directory(directory, base, adapter, greedy_articles=run.settings.export.verify_articles)
     found = [check._asdict() for check in checks]
-    _emit({"checks": found}, summary.describe_checks(found), as_json=as_json)
+    emit({"checks": found}, summary.describe_checks(found), as_json=as_json)
     require(checks)
     return EXIT_DONE
 
@@ -150,7 +119,7 @@ def push(
 
     run = summary.open_run(settings or load_settings(), "push", remake=remake)
     result = release.push(run, dry_run=dry_run, verify_only=verify_only)
-    _emit(result, json.dumps(result, indent=2) if dry_run else summary.describe_push(result), as_json=as_json)
+    emit(result, json.dumps(result, indent=2) if dry_run else summary.describe_push(result), as_json=as_json)
     return EXIT_DONE
 
 
@@ -174,7 +143,7 @@ def deploy(
 
     run = summary.open_run(settings or load_settings(), "deploy", remake=remake or rollback)
     result = release.rollback(run.settings) if rollback else release.deploy(run)
-    _emit(result, summary.describe_deployment(result), as_json=as_json)
+    emit(result, summary.describe_deployment(result), as_json=as_json)
     return EXIT_DONE
 
 
@@ -214,11 +183,11 @@ def generate(
     if out is not None or engine == "ray" or ordered:
         options: dict[str, Any] = {"number": number, "concurrency": concurrency}
         result = service.generate_many(resolved, article, out, engine=engine, ordered=ordered, **options)
-        _emit(result, result["message"], as_json=as_json)
+        emit(result, result["message"], as_json=as_json)
         return EXIT_GATE if result["failed"] else EXIT_DONE
     answers = service.generate(resolved, article, number)
     value = answers[0] if number == 1 else {**answers[0], "candidates": answers}
-    _emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)
+    emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)
     return EXIT_DONE
 
 
@@ -239,7 +208,7 @@ def serve(
     from titlegen import service
 
     result = service.serve(settings or load_settings(), stop=stop)
-    _emit(result, result["message"], as_json=as_json)
+    emit(result, result["message"], as_json=as_json)
     return EXIT_DONE
 
 
@@ -263,7 +232,7 @@ def desk(
         editors_desk.serve_desk(resolved)
     else:
         result = editors_desk.export(resolved, choices, pairs)
-        _emit(result, result["message"], as_json=as_json)
+        emit(result, result["message"], as_json=as_json)
     return EXIT_DONE
 
 
@@ -281,7 +250,7 @@ def plan(*, settings: Options = None, rows: int | None = None, as_json: AsJson =
 
     resolved = recall(settings or load_settings())
     stages = make_plan(resolved, rows)
-    _emit(as_record(resolved, stages), table(resolved, stages), as_json=as_json)
+    emit(as_record(resolved, stages), table(resolved, stages), as_json=as_json)
     return EXIT_DONE
 
 
@@ -292,7 +261,7 @@ def doctor(*, settings: Options = None, as_json: AsJson = False) -> int:
     from titlegen.record import recall
 
     checks = examine(recall(settings or load_settings()))
-    _emit([check._asdict() for check in checks], table(checks), as_json=as_json)
+    emit([check._asdict() for check in checks], table(checks), as_json=as_json)
     return EXIT_GATE if any(check.state == "missing" for check in checks) else EXIT_DONE
 
 

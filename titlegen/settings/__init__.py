@@ -16,8 +16,8 @@ from titlegen.settings.stages import (
     ModelSettings,
     ReportSettings,
     ServeSettings,
-    TrainSettings,
 )
+from titlegen.settings.training import TrainSettings
 
 __all__ = [
     "EMBEDDED",

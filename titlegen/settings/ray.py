@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from titlegen.settings.stages import Stage
+from titlegen.settings.stage import Stage
 
 
 class RaySettings(Stage):

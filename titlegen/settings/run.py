@@ -22,8 +22,8 @@ from titlegen.settings.stages import (
     ModelSettings,
     ReportSettings,
     ServeSettings,
-    TrainSettings,
 )
+from titlegen.settings.training import TrainSettings
 
 ENV_PREFIX = "TITLEGEN_"
 
