@@ -254,6 +254,24 @@ def test_text_is_never_html(open_page: Open, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+def test_a_style_file_is_never_html(open_page: Open, desk_outputs: Path, desk_model_host: str, tmp_path: Path) -> None:
+    style = tmp_path / "style.toml"
+    hostile = "<img src=x onerror='document.title=1'>"
+    style.write_text(f'banned = ["夜間"]\n[usage]\n"公車" = "{hostile}"\n', encoding="utf-8")
+    with running_desk(desk_outputs, desk_model_host, "--desk.style", str(style)) as mine:
+        watched = open_page(url=mine.url)
+        watched.allowed = ("ERR_CONNECTION",)
+        page = watched.page
+        write_titles(page)
+        card = page.locator(f"#{card_of(page, BACKED).get_attribute('id')}")
+        expect(card.locator(".finding")).to_have_count(2)
+        card.locator(".finding button").click()
+        expect(card.locator(".marked")).to_have_text(BACKED.replace("公車", hostile))
+        assert page.locator("#desk img").count() == 0
+        assert "標題桌" in page.title()
+
+
+@pytest.mark.fault
 def test_a_page_cannot_turn_text_into_html(open_page: Open) -> None:
     watched = open_page()
     watched.allowed = ("TrustedHTML", "Content Security Policy", "Content-Security-Policy")

@@ -1,6 +1,7 @@
 """What a title claims and where its article says so: each kind, found, missing, moved; rules, places, slots, style."""
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,31 @@ def test_titles_of_other_articles_are_marked_and_their_own_are_not() -> None:
     )
     assert own < 0.08 * len(rows)
     assert others > 0.4 * len(rows)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("title", "piece"),
+    [
+        ("1月2日開跑", "1月2日"),
+        ("1月2日開跑", "1月2日。"),
+        ("3月5日開跑", "1月2、5日，"),
+        ("他說「哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈嘿」", "哈哈，"),
+        ("臺南黃偉哲增3班", "臺南黃偉哲3"),
+        ("高雄陳其邁增7班", "臺黃偉高3，"),
+    ],
+)
+def test_an_article_that_was_made_to_take_long_takes_time_in_proportion(title: str, piece: str) -> None:
+    def seconds(pieces: int) -> float:
+        facts = Facts(piece * pieces)
+        started = time.process_time()
+        find_evidence(title, facts)
+        return time.process_time() - started
+
+    seconds(100)
+    least = max(seconds(1000), 0.01)
+    # Time in the square of the length would be 256 times as much.
+    assert seconds(16_000) < 80 * least
 
 
 # Reasons

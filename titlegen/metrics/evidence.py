@@ -5,9 +5,10 @@ docs/gates.md says how much of it is.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
 from titlegen.metrics.figures import Number, Reading
@@ -28,6 +29,8 @@ _QUOTED = re.compile(r"「([^「」]{2,60})」|『([^『』]{2,60})』|“([^“
 _UNSPOKEN = re.compile(r"[\W_]+")
 # Further words that a title may leave out of what it quotes, characters for each one that it has.
 _LONGEST_GAP = 4
+# Articles are untrusted: one may have a number thousands of times, and no full stop.
+_MAX_PLACES, _MAX_STARTS, _MAX_SENTENCE = 200, 2000, 5000
 _CLAUSE = re.compile(r"[^\s，。！？!?、：:；;]+")
 _CLAUSE_WEIGHT, _BESIDE_WEIGHT = 3, 4
 
@@ -97,12 +100,21 @@ def _spoken(text: str) -> tuple[str, list[int]]:
 
 
 def _find_words(words: str, spoken: str) -> list[tuple[int, int]]:
-    """Return where a text has these words, else where it has them with a few others in between."""
-    if found := [match.span() for match in re.finditer(re.escape(words), spoken)]:
+    """Return where a text has these words, else the first place where it has them with a few others in between."""
+    if found := [match.span() for match in islice(re.finditer(re.escape(words), spoken), _MAX_PLACES)]:
         return found
-    gap = rf".{{0,{_LONGEST_GAP}}}?"
-    match = re.search(gap.join(map(re.escape, words)), spoken)
-    return [match.span()] if match else []
+    # Each word at its first place within reach: a pattern would try every other place, too, of an article that was made
+    # to have many.
+    for start in islice((match.start() for match in re.finditer(re.escape(words[0]), spoken)), _MAX_STARTS):
+        end = start + 1
+        for char in words[1:]:
+            place = spoken.find(char, end, end + _LONGEST_GAP + 1)
+            if place < 0:
+                break
+            end = place + 1
+        else:
+            return [(start, end)]
+    return []
 
 
 def _numbers(title: str, facts: Facts) -> Iterator[Claim]:
@@ -141,7 +153,7 @@ def _group_dates(title: str, numbers: Sequence[Number]) -> list[list[Number]]:
 def _places_of(group: Sequence[Number], facts: Facts) -> list[tuple[int, int]]:
     """Return where an article backs all of these numbers; a day counts with its month alone."""
     backing = [supporting_numbers(number, facts.numbers) for number in group]
-    months = {reading for number in group for reading in number.readings if reading[0] == "month"}
+    months = {reading for number in group for reading in _months(number)}
     days = {reading for number in group for reading in number.readings if reading[0] == "day"}
     if not all(backing):
         return []
@@ -149,14 +161,15 @@ def _places_of(group: Sequence[Number], facts: Facts) -> list[tuple[int, int]]:
         return _as_written(group[-1], backing[-1])
     # A number that may be a fraction, too, is backed by the same one.
     same = [fact for fact in backing[-1] if _fractions(group[-1]) & _fractions(fact)]
+    with_months = [fact for fact in facts.numbers if _months(fact)]
     found = [
-        fact
+        (fact, month)
         for fact in facts.numbers
-        if not days.isdisjoint(_days(fact)) and ((month := _month_of(fact, facts)) is None or month & months)
+        if not days.isdisjoint(_days(fact)) and (not (month := _month_of(fact, with_months, facts)) or month & months)
     ]
     # 今(20)日 says no month: it counts where no day with its month does.
-    joint = [fact for fact in found if _month_of(fact, facts) is not None]
-    return [(fact.start, fact.end) for fact in same or joint or found]
+    joint = [fact for fact, month in found if month]
+    return [(fact.start, fact.end) for fact in same or joint or [fact for fact, _ in found]]
 
 
 def _fractions(number: Number) -> set[Reading]:
@@ -168,22 +181,19 @@ def _days(fact: Number) -> set[Reading]:
     return {("day", value) for kind, value in fact.readings if kind in {"day", "number"}}
 
 
-def _month_of(day: Number, facts: Facts) -> set[Reading] | None:
-    """Return the months that a day of an article may belong to: its own, else the last one before it in its sentence.
+def _months(number: Number) -> set[Reading]:
+    return {reading for reading in number.readings if reading[0] == "month"}
 
-    None where there is none.
-    """
-    if own := {reading for reading in day.readings if reading[0] == "month"}:
+
+def _month_of(day: Number, with_months: Sequence[Number], facts: Facts) -> set[Reading]:
+    """Return the months that a day may belong to: its own, else those of the last one before it in its sentence."""
+    if own := _months(day):
         return own
+    index = bisect_left(with_months, day.start, key=lambda number: number.start) - 1
     sentence = facts.sentence_at(day.start)
-    before = [
-        months
-        for other in facts.numbers
-        if sentence is not None
-        and sentence.start <= other.start < day.start
-        and (months := {reading for reading in other.readings if reading[0] == "month"})
-    ]
-    return before[-1] if before else None
+    if index < 0 or sentence is None or with_months[index].start < sentence.start:
+        return set()
+    return _months(with_months[index])
 
 
 def _as_written(number: Number, backing: Sequence[Number]) -> list[tuple[int, int]]:
@@ -228,9 +238,13 @@ def _best_place(
             weights |= dict.fromkeys(_pairs(clause[0]), _CLAUSE_WEIGHT)
     before, after = title[max(span[0] - 1, 0) : span[0]], title[span[1] : span[1] + 1]
     best: tuple[int, tuple[int, int] | None, Evidence | None] = (-1, None, None)
-    for start, end in places:
+    scores: dict[Evidence | None, int] = {}
+    for start, end in islice(places, _MAX_PLACES):
         sentence = facts.sentence_at(start)
-        score = sum(weight for pair, weight in weights.items() if pair in sentence.text) if sentence else 0
+        if sentence not in scores:
+            text = sentence.text[:_MAX_SENTENCE] if sentence else ""
+            scores[sentence] = sum(weight for pair, weight in weights.items() if pair in text)
+        score = scores[sentence]
         beside = (facts.article[max(start - 1, 0) : start], before), (facts.article[end : end + 1], after)
         score += sum(_BESIDE_WEIGHT for there, here in beside if here.isalnum() and there == here)
         if score > best[0]:
