@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -477,3 +478,13 @@ def test_what_nobody_waits_for_is_not_written(desk: Desk) -> None:
     for _ in range(3):
         desk.http.post("/api/titles", json={"article": ARTICLE, "number": 1}).raise_for_status()
     assert desk.http.get("/api/statistics").json()["made"] == before + 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_desk_ends_when_it_is_told_to(
+    desk_outputs: Path, desk_model_host: str, tmp_path: Path, number: int, code: int
+) -> None:
+    with running_desk(desk_outputs, desk_model_host, store=tmp_path / "desk.sqlite3") as mine:
+        mine.process.send_signal(number)
+        assert mine.process.wait(60) == code
+        assert "Traceback" not in mine.log.read_text()

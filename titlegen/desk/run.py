@@ -1,5 +1,6 @@
 """``titlegen desk``: the server of the page, for as long as the command runs."""
 
+import signal
 import socket
 import threading
 import webbrowser
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen import environment
+from titlegen.console import Ended
 from titlegen.desk.store import Store, as_csv, as_jsonl, choice_rows, preference_rows
 from titlegen.errors import ConfigError, MissingDependencyError
 from titlegen.manifest import write_atomically
@@ -97,6 +99,11 @@ def serve_desk(settings: Settings) -> None:
     )
     try:
         uvicorn.Server(config).run([listener])
+    except KeyboardInterrupt as error:
+        # Ctrl-C is how a desk is ended; what else ends it is for the command line to say.
+        if isinstance(error, Ended) and error.number != signal.SIGINT:
+            raise
+        say("desk: ended; what was chosen is kept")
     finally:
         client.close()
 
