@@ -101,8 +101,9 @@ class Released:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TITLEGEN_"))}
         environment |= {"TITLEGEN_OUTPUT": str(self.settings.output), "OMP_NUM_THREADS": "1", **variables}
         command = [sys.executable, "-m", "pytest", "acceptance", "-m", "acceptance", "-p", "no:cacheprovider"]
-        # Loading it takes longer than most lines do.
-        command += ["-p", "no:hypothesispytest"]
+        # Loading all plugins takes longer than most lines do.
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        command += ["-p", "pytest_timeout"]
         command += ["--profile", str(self.profile), *options, *(part for name in ids for part in ("--spec", name))]
         done = subprocess.run(  # noqa: S603 - our own command line
             command, cwd=root, env=environment, capture_output=True, text=True, check=False
