@@ -69,7 +69,7 @@ def ray_here() -> Iterator[None]:
 
     # Workers do not have this module.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=4, object_store_memory=128 * 2**20, log_to_driver=False, configure_logging=False)
+    ray.init(address="local", num_cpus=4, object_store_memory=128 * 2**20, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 

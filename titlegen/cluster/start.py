@@ -84,8 +84,9 @@ def _connect(settings: RaySettings) -> None:
         _check_address(settings.address)
     try:
         with _silent_stderr():
-            ray.init(address=settings.address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+            # Else Ray would join whatever cluster runs on this machine, or is named in RAY_ADDRESS.
+            ray.init(address=settings.address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         # Half of it may be connected.
         ray.shutdown()
         raise ConfigError(_explain(settings, error)) from error
@@ -139,6 +140,11 @@ def _explain(settings: RaySettings, error: Exception) -> str:
         return (
             f"the cluster at {settings.address} runs other versions than this machine (Python "
             f"{platform.python_version()}): {text[:400]}; install the same Python and Ray on every machine"
+        )
+    if "authenticat" in text.lower():
+        return (
+            f"the cluster at {settings.address} asks for a token ({text[:200]}); copy ~/.ray/auth_token from its first "
+            "machine, and set RAY_AUTH_MODE=token"
         )
     if settings.address == "auto" or isinstance(error, ConnectionError):
         return (
