@@ -1,6 +1,6 @@
 """Bulk titling on Ray: what Ray costs over calling the same server directly, and the driver's memory and speed.
 
-``python benchmarks/bulk.py [--rounds N] [--articles N] [--rows N]`` writes ``outputs/benchmarks/bulk_cpu.json``. Both
+``python benchmarks/bulk.py [--rounds N] [--rows N] [--part PART]`` writes ``outputs/benchmarks/bulk_cpu.json``. Both
 sides ask one bundled server with a model that writes at once (``tests/scripted_model.py``), in turn, so that what is
 left is what the engines cost. The memory is that of a run whose engine answers without a server.
 """
@@ -56,21 +56,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--articles", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--part", default="all", choices=["all", "overhead", "rows"])
     parser.add_argument("--only", type=int, help="in a process of its own: so many short rows")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="titlegen-bulk-") as work:
         if arguments.only:
             print(json.dumps(measure_rows(Path(work), arguments.only)))
             return
-        metrics = measure_overhead(Path(work), arguments.articles, arguments.rounds)
-    few, many = (run_rows(rows) for rows in (_FEW_ROWS, arguments.rows))
-    metrics |= {
-        "rows_s": many["rows_s"],
-        "driver_mib_few": few["driver_mib"],
-        "driver_mib_many": many["driver_mib"],
-        "driver_mib_more": many["driver_mib"] - few["driver_mib"],
-        "rows": arguments.rows,
-    }
+        metrics: dict[str, float] = {}
+        if arguments.part != "rows":
+            metrics = measure_overhead(Path(work), arguments.articles, arguments.rounds)
+    if arguments.part != "overhead":
+        few, many = (run_rows(rows) for rows in (_FEW_ROWS, arguments.rows))
+        metrics |= {
+            "rows_s": many["rows_s"],
+            "driver_mib_few": few["driver_mib"],
+            "driver_mib_many": many["driver_mib"],
+            "driver_mib_more": many["driver_mib"] - few["driver_mib"],
+            "rows": arguments.rows,
+        }
     notes = (
         f"overhead: median over {arguments.rounds} rounds of titles a second of `generate --out FILE` over those of "
         f"`--engine ray` after its first block, minus 1; {arguments.articles} articles of {_CHARS} characters, one "
@@ -88,7 +92,7 @@ def measure_overhead(work: Path, articles: int, rounds: int) -> dict[str, float]
     import ray
 
     export = new_export(work / "outputs" / "quickstart").write(chain(_TITLE))
-    ray.init(object_store_memory=256 * 2**20, log_to_driver=False)
+    ray.init(address="local", object_store_memory=256 * 2**20, log_to_driver=False)
     direct, bulk = [], []
     with offline_server(work / "server") as server:
         server.create("titles", export.file, template=TEMPLATE, system=SYSTEM)
