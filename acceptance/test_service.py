@@ -8,7 +8,8 @@ from findings import Finding, latency_gate
 
 from titlegen.data import Example
 from titlegen.metrics.contract import title_violations
-from titlegen.prompt import SYSTEM, TEMPLATE, parameters
+from titlegen.models import family_at
+from titlegen.prompt import SYSTEM
 from titlegen.runs import Folder
 from titlegen.serve import is_deployed, render_template
 from titlegen.serve.latency import measure_latency
@@ -21,19 +22,20 @@ _TITLE_CHARS = range(4, 61)
 
 
 @pytest.mark.spec("SERVE-1")
-def test_modelfile(server: Any, settings: Settings, project: Path, finding: Finding) -> None:
+def test_modelfile(server: Any, settings: Settings, project: Path, outputs: Path, finding: Finding) -> None:
+    prompt = family_at(outputs / Folder.EXPORT).prompt
     written = (project / "serving" / "ollama" / "Modelfile.template").read_text(encoding="utf-8")
     assert written == render_template(), "Modelfile.template 與程式產生的不同"
     shown = server.post("/api/show", json={"model": settings.serve.model_name}).raise_for_status().json()
-    assert shown["template"] == TEMPLATE, "伺服器上的提示範本與訓練時不同"
+    assert shown["template"] == prompt.template, "伺服器上的提示範本與訓練時不同"
     assert shown["system"] == SYSTEM
-    wanted = parameters(settings.serve.temperature, settings.serve.num_ctx, settings.serve.num_predict)
+    wanted = prompt.parameters(settings.serve.temperature, settings.serve.num_ctx, settings.serve.num_predict)
     served = served_parameters(shown["parameters"])
     assert {name: list(map(_comparable, value)) for name, value in served.items()} == {
         name: list(map(_comparable, value if isinstance(value, list) else [value])) for name, value in wanted.items()
     }
     values = "、".join(f"{name} {' '.join(value)}" for name, value in served.items())
-    finding.measured(f"範本 {len(TEMPLATE.encode())} 位元組相同；{values}")
+    finding.measured(f"範本 {len(prompt.template.encode())} 位元組相同；{values}")
 
 
 def _comparable(value: object) -> object:

@@ -31,7 +31,8 @@ from scripted_model import chain  # noqa: E402
 from titlegen.cluster import generate_directory  # noqa: E402
 from titlegen.cluster.job import Job, Receipt  # noqa: E402
 from titlegen.errors import TitlegenError  # noqa: E402
-from titlegen.prompt import SYSTEM, TEMPLATE  # noqa: E402
+from titlegen.families.gemma3 import PROMPT  # noqa: E402
+from titlegen.prompt import SYSTEM  # noqa: E402
 from titlegen.serve import Client, generate_file  # noqa: E402
 from titlegen.serve.answer import Answer  # noqa: E402
 from titlegen.settings import DataSettings, RaySettings, ServeSettings, load_settings  # noqa: E402
@@ -95,7 +96,7 @@ def measure_overhead(work: Path, articles: int, rounds: int) -> dict[str, float]
     ray.init(address="local", object_store_memory=256 * 2**20, log_to_driver=False)
     direct, bulk = [], []
     with offline_server(work / "server") as server:
-        server.create("titles", export.file, template=TEMPLATE, system=SYSTEM)
+        server.create("titles", export.file, template=PROMPT.template, system=SYSTEM)
         serve = ServeSettings(host=server.host, model_name="titles")
         for number in range(rounds + 1):
             source = write_articles(work / f"in-{number}.jsonl", articles, number)

@@ -27,6 +27,7 @@ def main() -> None:
 
     from titlegen.data import load_split
     from titlegen.data.prepare import prepare
+    from titlegen.families.gemma3 import PROMPT
     from titlegen.models import resolve_base
     from titlegen.settings import load_settings
     from titlegen.train.backends import load_for_training
@@ -41,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(settings.data, base / "tokenizer.json", Path(folder))
         examples = load_split(Path(folder), "train")[: arguments.steps * train.per_device_train_batch_size]
-    rows = encode_examples(examples, tokenizer, train.max_length)
+    rows = encode_examples(examples, tokenizer, PROMPT, train.max_length)
     builds: dict[str, Callable[..., Any]] = {
         "trl": partial(_plain, checkpointing=True),
         "trl_no_checkpointing": partial(_plain, checkpointing=False),

@@ -125,6 +125,7 @@ def training() -> Iterator[None]:
     """Train a step of the quickstart each time."""
     import torch
 
+    from titlegen.families.gemma3 import PROMPT
     from titlegen.models import resolve_base
     from titlegen.settings import load_settings
     from titlegen.train.backends import load_for_training
@@ -134,7 +135,7 @@ def training() -> Iterator[None]:
 
     settings = load_settings(profile="quickstart")
     model, tokenizer = load_for_training(resolve_base(settings.model), settings.train)
-    rows = encode_examples(articles(), tokenizer, settings.train.max_length)
+    rows = encode_examples(articles(), tokenizer, PROMPT, settings.train.max_length)
     size = settings.train.per_device_train_batch_size
     collate, loss = collator(tokenizer), CompletionTrim(model.train())
     batches = [

@@ -18,7 +18,8 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from titlegen.data.sources import embedded_files
-from titlegen.prompt import SYSTEM, TEMPLATE
+from titlegen.families.gemma3 import PROMPT
+from titlegen.prompt import SYSTEM
 
 # Server and desk as the tests start them.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -45,7 +46,7 @@ def main() -> None:
     (part,) = [file for file in embedded_files() if file.name == _PART]
     article = json.loads(part.read_text(encoding="utf-8").splitlines()[_LINE])["content"]
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright, offline_server(Path(name)) as server:
-        server.create(MODEL, next((profile / "gguf").glob("*.gguf")), template=TEMPLATE, system=SYSTEM)
+        server.create(MODEL, next((profile / "gguf").glob("*.gguf")), template=PROMPT.template, system=SYSTEM)
         (Path(name) / "quickstart").symlink_to(profile)
         with running_desk(Path(name), server.host, store=Path(name) / "desk.sqlite3") as desk:
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

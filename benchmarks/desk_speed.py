@@ -28,9 +28,10 @@ from titlegen.data.sources import embedded_files
 from titlegen.desk.app import create_app
 from titlegen.desk.store import Store
 from titlegen.desk.writing import Writer
+from titlegen.families.gemma3 import PROMPT
 from titlegen.metrics.house_style import load_style
 from titlegen.metrics.tokens import load_jieba
-from titlegen.prompt import SYSTEM, TEMPLATE
+from titlegen.prompt import SYSTEM
 from titlegen.serve import Answer, Client
 from titlegen.serve.article import Article
 from titlegen.settings import Settings, load_settings
@@ -107,7 +108,7 @@ def main() -> None:
     gguf = next((arguments.profile / "gguf").glob("*.gguf"))
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, offline_server(Path(folder)) as server:
-        server.create("speed", gguf, template=TEMPLATE, system=SYSTEM)
+        server.create("speed", gguf, template=PROMPT.template, system=SYSTEM)
         half = len(articles) // 2
         for name, parallel, part in (("", 1, articles[:half]), ("_parallel", arguments.parallel, articles[half:])):
             settings = load_settings(

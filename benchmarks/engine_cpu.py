@@ -23,8 +23,8 @@ from machine import describe_run, measured_folder
 from test_serve_speed import articles, free_port, wait_for
 
 from titlegen.environment import SHORT_WAIT
+from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_atomically
-from titlegen.prompt import BOS, render_prompt
 
 CHARS, TITLE_TOKENS, NUM_CTX, DRAFTS = 300, 48, 4096, (2, 3, 4)
 NOTES = (
@@ -85,7 +85,7 @@ def running(command: Sequence[str], port: int) -> Iterator[httpx.Client]:
 
 
 def ask(client: httpx.Client, article: str) -> Timing:
-    body = {"prompt": render_prompt(article).removeprefix(BOS), "temperature": 0, "n_predict": TITLE_TOKENS}
+    body = {"prompt": PROMPT.render(article).removeprefix(PROMPT.bos), "temperature": 0, "n_predict": TITLE_TOKENS}
     started = time.perf_counter()
     answer = client.post("/completion", json=body | {"stop": ["<end_of_turn>"]}).json()
     timings = answer["timings"]

@@ -1,7 +1,8 @@
-"""Merge, BF16 GGUF and verification of a full-size Gemma 3n E4B with random weights: seconds, and host memory.
+"""Merge, BF16 GGUF and verification of a full-size E4B of Gemma 3n or 4 with random weights: seconds, and host memory.
 
-``python benchmarks/gpu_export.py OUT --tokenizer DIR --articles FILE [--work DIR] [--small]`` writes
-OUT/export_e4b.json after each step. Each step runs in a process of its own, whose memory is looked at while it runs.
+``python benchmarks/gpu_export.py OUT --tokenizer DIR --articles FILE [--work DIR] [--family gemma4] [--small]`` writes
+OUT/export_e4b.json (or export_gemma4_e4b.json) after each step. Each step runs in a process of its own, whose memory is
+looked at while it runs.
 """
 
 import argparse
@@ -16,8 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpu_train import TARGETS, copy_tokenizer, random_model
+from gpu_train import TARGETS
 from machine import device_name
+from random_e4b import FAMILIES, copy_tokenizer, random_model, text_config, unread_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 _GIB = 2**30
@@ -55,12 +57,14 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--articles", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("outputs/gpu-export"))
+    parser.add_argument("--family", default="gemma3n", choices=FAMILIES)
     parser.add_argument("--small", action="store_true", help="few and narrow layers, to try this script")
     arguments = parser.parse_args()
     work: Path = arguments.work
+    names = {"gemma3n": "export_e4b.json", "gemma4": "export_gemma4_e4b.json"}
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    build(work / "base", arguments.tokenizer, small=arguments.small)
+    build(work / "base", arguments.tokenizer, arguments.family, small=arguments.small)
     add_adapter(work / "base", work / "adapter")
     found: dict[str, Any] = {"machine": device_name(), "date": time.strftime("%Y-%m-%d"), "steps": {}}
     found["versions"] = {name: metadata.version(name) for name in ("torch", "transformers", "gguf", "xllamacpp")}
@@ -71,25 +75,23 @@ def main() -> None:
         if name == "verify":
             found["checks"] = json.loads((work / "checks.json").read_bytes())
         found["seconds"] = round(sum(step["seconds"] for step in found["steps"].values()), 1)
-        (arguments.out / "export_e4b.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        (arguments.out / names[arguments.family]).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         sys.stdout.write(f"{name}: {found['steps'][name]}\n")
         sys.stdout.flush()
 
 
-def build(directory: Path, tokenizer: Path, *, small: bool) -> None:
+def build(directory: Path, tokenizer: Path, family: str, *, small: bool) -> None:
     """Write a random model as the published ones are: with the keys and values that no layer reads."""
     import torch
     from safetensors.torch import save_file
-    from transformers import Gemma3nTextConfig
 
-    narrow = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
-    narrow |= {"head_dim": 32}
-    config = Gemma3nTextConfig(**(narrow if small else {}), bos_token_id=2, eos_token_id=[1, 106], pad_token_id=0)
+    config = text_config(family, small=small)
     model = random_model(config)
     model.save_pretrained(directory, max_shard_size="4GB")
     fields = json.loads((directory / "config.json").read_bytes())
-    # The name under which Ollama imports the text weights.
-    fields["architectures"] = ["Gemma3nForConditionalGeneration"]
+    if family == "gemma3n":
+        # The name under which Ollama imports the text weights.
+        fields["architectures"] = ["Gemma3nForConditionalGeneration"]
     (directory / "config.json").write_text(json.dumps(fields), encoding="utf-8")
     index = directory / "model.safetensors.index.json"
     single = directory / "model.safetensors"
@@ -100,18 +102,15 @@ def build(directory: Path, tokenizer: Path, *, small: bool) -> None:
             weight_map = dict.fromkeys(file.keys(), single.name)
     else:
         weight_map = json.loads(index.read_bytes())["weight_map"]
-    width = config.num_key_value_heads * config.head_dim
-    unread = {}
-    for layer in range(config.num_hidden_layers - config.num_kv_shared_layers, config.num_hidden_layers):
-        attention = f"model.layers.{layer}.self_attn."
-        unread[f"{attention}k_proj.weight"] = 0.02 * torch.randn(width, config.hidden_size)
-        unread[f"{attention}v_proj.weight"] = 0.02 * torch.randn(width, config.hidden_size)
-        unread[f"{attention}k_norm.weight"] = torch.ones(config.head_dim)
+    unread = {
+        name: 0.02 * torch.randn(shape) if len(shape) > 1 else torch.ones(shape)
+        for name, shape in unread_weights(config)
+    }
     save_file(unread, directory / "model-unread.safetensors", metadata={"format": "pt"})
     weight_map |= dict.fromkeys(unread, "model-unread.safetensors")
     size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     index.write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}))
-    copy_tokenizer(tokenizer, directory)
+    copy_tokenizer(tokenizer, directory, family)
 
 
 def add_adapter(base: Path, directory: Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from gpu_train import make_examples
 from machine import describe_run
 
+from titlegen.families.gemma3 import PROMPT
 from titlegen.generation import decoder as decoding
-from titlegen.prompt import render_prompt
 
 _TITLE_TOKENS = 24
 # Nothing stops a title early.
@@ -43,7 +43,7 @@ def main() -> None:
         arguments.model, dtype=dtype, device_map="cuda" if cuda else "cpu"
     ).eval()
     arguments.shape = "pts"
-    prompts = [render_prompt(example.content) for example in make_examples(arguments)]
+    prompts = [PROMPT.render(example.content) for example in make_examples(arguments)]
     rows = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     by_length = sorted(rows, key=len, reverse=True)
     decoder = decoding.TitleDecoder(model)

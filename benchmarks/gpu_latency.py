@@ -22,8 +22,9 @@ from typing import Any
 from machine import describe_run
 
 from titlegen.data import Example
+from titlegen.families.gemma3 import PROMPT
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
-from titlegen.prompt import SYSTEM, TEMPLATE, parameters, render_prompt
+from titlegen.prompt import SYSTEM
 from titlegen.serve.latency import LatencyProbe
 from titlegen.serve.server import find_version
 from titlegen.settings import ServeSettings
@@ -90,8 +91,10 @@ def measure_server(
         settings = ServeSettings(host=host, model_name="latency", num_ctx=2048, num_predict=_TITLE_TOKENS)
         with closing(ollama.Client(host=host, timeout=600, trust_env=False)) as client:
             digest = client.create_blob(gguf)
-            options = parameters(0.0, settings.num_ctx, settings.num_predict)
-            client.create("latency", files={gguf.name: digest}, template=TEMPLATE, system=SYSTEM, parameters=options)
+            options = PROMPT.parameters(0.0, settings.num_ctx, settings.num_predict)
+            client.create(
+                "latency", files={gguf.name: digest}, template=PROMPT.template, system=SYSTEM, parameters=options
+            )
             examples = [Example(str(i), content, "", "test", None) for i, content in enumerate(asked)]
             with closing(LatencyProbe(settings, model, examples)) as probe:
                 while probe.remaining:
@@ -146,7 +149,7 @@ def measure_transformers(model: Path, contents: Sequence[str]) -> dict[str, floa
     waits = []
     for content in contents:
         started = time.perf_counter()
-        ids = tokenizer(render_prompt(content), add_special_tokens=False, return_tensors="pt").to(target)
+        ids = tokenizer(PROMPT.render(content), add_special_tokens=False, return_tensors="pt").to(target)
         with torch.inference_mode():
             out = loaded.generate(**ids, do_sample=False, max_new_tokens=_TITLE_TOKENS, min_new_tokens=_TITLE_TOKENS)
         tokenizer.decode(out[0].tolist())

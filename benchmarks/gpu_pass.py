@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_train import random_model
 from machine import describe_run
+from random_e4b import random_model
 
 ROUNDS, PASSES = 3, 6
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -1,8 +1,8 @@
-"""Speed, memory and correctness of training Gemma 3n E4B with random weights on one GPU.
+"""Speed, memory and correctness of training an E4B of Gemma 3n or 4 with random weights on one GPU.
 
 Run each role in its own process, on one machine, then merge: ``python benchmarks/gpu_train.py ROLE OUT [options]``.
 
-    build     write the random model to --model (needs a Gemma tokenizer directory, --tokenizer)
+    build     write the random model of --family to --model (needs Gemma 3's tokenizer files, --tokenizer)
     plain     transformers and PEFT, bf16, gradient checkpointing, every logit
     unsloth   Unsloth as it ships, with TRL's SFTTrainer (--compiled 0 or 1)
     titlegen  ``titlegen.train.fit`` (--shape fixed or pts, --set key=json for settings, --limit-gib for a smaller card)
@@ -17,12 +17,13 @@ import itertools
 import json
 import os
 import random
-import shutil
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from random_e4b import FAMILIES, copy_tokenizer, random_model, text_config
 
 WARM = 2
 # Every logit of more rows takes the plain computation beyond 80 GiB.
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--family", default="gemma3n", choices=FAMILIES)
+    parser.add_argument("--small", action="store_true", help="few and narrow layers, to try this script")
     parser.add_argument("--articles", type=Path, help="JSONL with content and title")
     parser.add_argument("--name")
     parser.add_argument("--shape", default="fixed", choices=["fixed", "pts"])
@@ -71,37 +74,10 @@ def _installed(name: str) -> bool:
 
 
 def build(arguments: argparse.Namespace) -> dict[str, Any]:
-    from transformers import Gemma3nTextConfig
-
-    model = random_model(Gemma3nTextConfig())
+    model = random_model(text_config(arguments.family, small=arguments.small))
     model.save_pretrained(arguments.model)
-    copy_tokenizer(arguments.tokenizer, arguments.model)
+    copy_tokenizer(arguments.tokenizer, arguments.model, arguments.family)
     return {"parameters": sum(p.numel() for p in model.parameters())}
-
-
-def random_model(config: Any) -> Any:
-    """Return a Gemma 3n text model with random weights in bfloat16, on the GPU if there is one."""
-    import torch
-    from transformers import Gemma3nForCausalLM
-
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Gemma3nForCausalLM(config)
-    for name, parameter in model.named_parameters():
-        if "q_norm" in name or "k_norm" in name:
-            # Gemma 3n does not scale its dot products: undamped random ones make attention a lottery.
-            parameter.data.fill_(0.3)
-    # No title of the published weights has the tokens for images and sound; transformers' text model cannot read them.
-    model.model.embed_tokens.weight.data[config.vocab_size_per_layer_input :] = 0
-    return model
-
-
-def copy_tokenizer(source: Path, directory: Path) -> None:
-    """Put the files of a tokenizer, and its chat template, beside a model."""
-    for path in sorted(source.iterdir()):
-        if path.name.startswith(("tokenizer", "chat_template")):
-            shutil.copyfile(path, directory / path.name)
 
 
 def fixed_rows(count: int, length: int = 2048, title: int = 20) -> list[dict[str, Any]]:
@@ -217,7 +193,7 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from titlegen.settings import load_settings
 
-    settings = load_settings(profile="gemma3n-e4b").train.model_copy(
+    settings = load_settings(profile=f"{arguments.family}-e4b").train.model_copy(
         update={key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     )
     import torch
@@ -314,6 +290,7 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import torch
 
+    from titlegen.families.gemma3 import PROMPT
     from titlegen.settings import load_settings
     from titlegen.train import encode_examples
     from titlegen.train.backends import load_for_training
@@ -322,7 +299,7 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
 
     settings = load_settings(profile="gemma3n-e4b").train.model_copy(update={"backend": "peft"})
     model, tokenizer = load_for_training(arguments.model, settings)
-    rows = encode_examples(make_examples(arguments), tokenizer, settings.max_length)
+    rows = encode_examples(make_examples(arguments), tokenizer, PROMPT, settings.max_length)
     collate = collator(tokenizer)
     start = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
     trim = CompletionTrim(model)

@@ -25,7 +25,8 @@ from machine import write_result
 from test_serve_speed import free_port, wait_for
 
 from titlegen.data.sources import embedded_files
-from titlegen.prompt import SYSTEM, TEMPLATE, parameters
+from titlegen.families.gemma3 import PROMPT
+from titlegen.prompt import SYSTEM
 
 CLIENTS = 4
 NOTES = (
@@ -53,8 +54,14 @@ def served(gguf: Path, slots: int) -> Iterator[httpx.Client]:
         content = gguf.read_bytes()
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         client.post(f"/api/blobs/{digest}", content=content).raise_for_status()
-        body = {"model": "m", "files": {"m.gguf": digest}, "template": TEMPLATE, "system": SYSTEM, "stream": False}
-        body["parameters"] = parameters(0.0, 4096, 48)
+        body = {
+            "model": "m",
+            "files": {"m.gguf": digest},
+            "template": PROMPT.template,
+            "system": SYSTEM,
+            "stream": False,
+        }
+        body["parameters"] = PROMPT.parameters(0.0, 4096, 48)
         client.post("/api/create", json=body).raise_for_status()
         ask(client, "先載入模型。")
         yield client

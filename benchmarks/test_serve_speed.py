@@ -19,7 +19,8 @@ import pytest
 from machine import write_result
 
 from titlegen.environment import SHORT_WAIT
-from titlegen.prompt import BOS, SYSTEM, TEMPLATE, render_prompt
+from titlegen.families.gemma3 import PROMPT
+from titlegen.prompt import SYSTEM
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "titlegen" / "corpus").glob("*.jsonl"))
@@ -102,7 +103,11 @@ def own_server(gguf: Path, key_file: Path, environment: Mapping[str, str]) -> It
         wait_for(client, "/slots")
 
         def ask(article: str) -> int:
-            body = {"prompt": render_prompt(article).removeprefix(BOS), "temperature": 0, "n_predict": TITLE_TOKENS}
+            body = {
+                "prompt": PROMPT.render(article).removeprefix(PROMPT.bos),
+                "temperature": 0,
+                "n_predict": TITLE_TOKENS,
+            }
             answer = client.post("/completion", json=body | {"stop": ["<end_of_turn>"]}).json()
             return int(answer["tokens_evaluated"])
 
@@ -136,7 +141,8 @@ def served(
         content = gguf.read_bytes()
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         client.post(f"/api/blobs/{digest}", content=content).raise_for_status()
-        body = {"model": "bench", "files": {"m.gguf": digest}, "template": TEMPLATE, "system": SYSTEM, "stream": False}
+        body = {"model": "bench", "files": {"m.gguf": digest}, "stream": False}
+        body |= {"template": PROMPT.template, "system": SYSTEM}
         client.post("/api/create", json=body).raise_for_status()
         client.post("/api/generate", json={"model": "bench", "keep_alive": -1}).raise_for_status()
 

@@ -19,10 +19,15 @@ def corpus_rows() -> list[dict[str, str]]:
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def tiny_vocabulary() -> tuple[list[str], list[float], list[int]]:
-    """Return tokens, scores and types with Gemma's control ids, and the corpus' frequent characters and pairs."""
+def tiny_vocabulary(
+    turns: tuple[str, str] = ("<start_of_turn>", "<end_of_turn>"), others: dict[int, str] | None = None
+) -> tuple[list[str], list[float], list[int]]:
+    """Return tokens, scores and types with Gemma's control ids, and the corpus' frequent characters and pairs.
+
+    ``others`` are control tokens that take the place of unused ones.
+    """
     control = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "[multimodal]", *(f"<unused{i}>" for i in range(99))]
-    control += ["<start_of_turn>", "<end_of_turn>"]
+    control = [(others or {}).get(place, token) for place, token in enumerate([*control, *turns])]
     defined = ["\n", "\n\n", "\n\n\n", "  ", "   "]
     # A part of the corpus: the small models of the tests stay what they are when it grows.
     text = "".join(row["content"] + row["title"] for row in corpus_rows()[:_VOCABULARY_ROWS])

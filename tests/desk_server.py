@@ -14,9 +14,10 @@ from exported_models import Export
 from ollama_server import OfflineServer, free_port, offline_server, wait_until
 from scripted_model import chain, with_characters, write_scripted_gguf
 
+from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
-from titlegen.prompt import SYSTEM, TEMPLATE
+from titlegen.prompt import SYSTEM
 
 MODEL = "desk"
 ARTICLE = (
@@ -53,7 +54,7 @@ def write_desk_model(directory: Path) -> Export:
 def title_server(directory: Path, export: Export, *options: str, port: int = 0) -> Iterator[OfflineServer]:
     """Run a model server that has the model."""
     with offline_server(directory, *options, port=port) as server:
-        server.create(MODEL, export.file, template=TEMPLATE, system=SYSTEM)
+        server.create(MODEL, export.file, template=PROMPT.template, system=SYSTEM)
         yield server
 
 

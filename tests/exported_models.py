@@ -1,6 +1,7 @@
 """Exports with a scripted model in them, for the tests of deployment and of the client."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from corpus import tiny_vocabulary
 from scripted_model import chain, with_characters, write_scripted_gguf
 
 from titlegen import serve
+from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
-from titlegen.prompt import TEMPLATE
 from titlegen.settings import ServeSettings
 
 TITLE, OTHER_TITLE = "市府擴大公車路網 盼減空污", "國中生發明節水器 獲全球獎"
@@ -23,7 +24,7 @@ VOCABULARY = with_characters(tiny_vocabulary(), TITLE + OTHER_TITLE + WRONG_NUMB
 _CHARACTERS = [token for token in VOCABULARY[0][400:] if len(token) == 1 and "\u4e00" <= token <= "\u9fff"]
 QUESTIONS, ANSWERS = _CHARACTERS[:200], _CHARACTERS[200:400]
 # The prompt of training and, after it, the article once more: its last character decides what is answered.
-ECHO_TEMPLATE = TEMPLATE.replace("{{ .Response }}", "{{ .Prompt }}{{ .Response }}")
+ECHO_TEMPLATE = PROMPT.template.replace("{{ .Response }}", "{{ .Prompt }}{{ .Response }}")
 
 
 def question(number: int) -> str:
@@ -71,4 +72,6 @@ def new_export(directory: Path) -> Export:
     found = Export(directory / "final-hf", directory / "gguf")
     found.merged.mkdir(parents=True)
     write_tokenizer(found.merged, *VOCABULARY)
+    config = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+    (found.merged / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return found.write(chain(TITLE))

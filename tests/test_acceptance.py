@@ -31,8 +31,9 @@ from titlegen import hub, release, scoring, service, specification
 from titlegen.data import load_split
 from titlegen.errors import VerifyError
 from titlegen.evaluate import evaluate, write_report
+from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import Manifest, read_manifest, write_manifest
-from titlegen.prompt import SYSTEM, parameters
+from titlegen.prompt import SYSTEM
 from titlegen.runs import Run
 from titlegen.settings import EvaluateSettings, Settings, load_settings
 
@@ -572,7 +573,7 @@ def test_serve_1(released: Released, client: ollama.Client) -> None:
         from_="kept",
         template="{{ .Prompt }}",
         system=SYSTEM,
-        parameters=parameters(serve.temperature, serve.num_ctx, serve.num_predict),
+        parameters=PROMPT.parameters(serve.temperature, serve.num_ctx, serve.num_predict),
     )
     outcome = released.check("SERVE-1")
     assert outcome.of("SERVE-1") == "failed"

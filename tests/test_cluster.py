@@ -26,7 +26,9 @@ from titlegen.cluster.titlers import LocalModel, Servers
 from titlegen.cluster.vllm import processor_config, request
 from titlegen.console import EXIT_ERROR, EXIT_GATE
 from titlegen.errors import ConfigError, DataError, MissingDependencyError, TitlegenError
-from titlegen.prompt import STOP, SYSTEM, neutralise_control_tokens
+from titlegen.families import neutralise_control_tokens
+from titlegen.families.gemma3 import PROMPT
+from titlegen.prompt import SYSTEM
 from titlegen.serve.answer import Answer
 from titlegen.serve.endpoint import UnavailableError
 from titlegen.serve.lines import Line, read_lines
@@ -420,11 +422,11 @@ def test_the_vllm_configuration_is_rays_own(export: Export) -> None:
     assert config.engine_kwargs["max_model_len"] == 2048
     # No other stage puts a second <bos> or a chat template around the prompt.
     assert build_processor(config).list_stage_names() == ["vLLMEngineStage"]
-    asked = request([2, 105, 7], ServeSettings(num_predict=9))
+    asked = request([2, 105, 7], PROMPT, ServeSettings(num_predict=9))
     stage = vLLMEngineStage(fn_constructor_kwargs={"task_type": config.task_type}, map_batches_kwargs={})
     assert stage.get_required_input_keys().keys() <= asked.keys()
     assert asked.keys() <= stage.get_required_input_keys().keys() | stage.get_optional_input_keys().keys()
-    greedy = {"temperature": 0.0, "max_tokens": 9, "stop": list(STOP), "seed": 0, "detokenize": True}
+    greedy = {"temperature": 0.0, "max_tokens": 9, "stop": list(PROMPT.stop), "seed": 0, "detokenize": True}
     assert asked == {"tokenized_prompt": [2, 105, 7], "sampling_params": greedy}
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from titlegen.cli import app
-from titlegen.prompt import END_OF_TURN
+from titlegen.families.gemma3 import PROMPT
 from titlegen.settings import ServeSettings, profile_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -280,4 +280,4 @@ def test_example_of_the_environment_has_every_variable() -> None:
 
 def test_the_modelfile_that_is_mounted_stops_where_the_model_does() -> None:
     text = (ROOT / "serving" / "ollama" / "Modelfile.template").read_text(encoding="utf-8")
-    assert f"PARAMETER stop {END_OF_TURN}\n" in text
+    assert f"PARAMETER stop {PROMPT.end_of_turn}\n" in text

@@ -79,7 +79,7 @@ def test_what_a_document_names_is_there(path: Path, check: str) -> None:
         ("links", "[gates](docs/gate.md)"),
         ("links", "![report](docs/report.png)"),
         ("links", "[Docker](README.md#dokker)"),
-        ("messages", "```text\ntitlegen: training Gemma 3n E4B wants 8 GiB of GPU memory\n```\n"),
+        ("messages", "```text\ntitlegen: training an E4B wants 8 GiB of GPU memory\n```\n"),
         ("messages", "```text\ntitlegen: a message that nobody ever wrote\n```\n"),
     ],
 )

@@ -83,7 +83,7 @@ def write_lines(path: Path, records: Sequence[object]) -> Path:
 
 def test_titles_come_back_in_the_order_of_the_examples(tmp_path: Path) -> None:
     rule = Rule()
-    generation = generate_predictions(rule, EXAMPLES, tmp_path / "partial.jsonl", batch_size=5)
+    generation = generate_predictions(rule, EXAMPLES, tmp_path / "partial.jsonl", batch_size=5, prompt="")
     assert generation.predictions == LEADS
     lengths = [len(content) for batch in rule.batches for content in batch]
     assert lengths == sorted(lengths, reverse=True), "articles of like length share a batch"
@@ -95,14 +95,14 @@ def test_titles_come_back_in_the_order_of_the_examples(tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     partial = tmp_path / "work" / "partial.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        generate_predictions(Rule(fails_after=3), EXAMPLES, partial, batch_size=4)
+        generate_predictions(Rule(fails_after=3), EXAMPLES, partial, batch_size=4, prompt="")
     with partial.open("a", encoding="utf-8") as file:
         file.write('{"id": "a1", "predic')  # the line that a power cut tore
     rule = Rule()
-    assert generate_predictions(rule, EXAMPLES, partial, batch_size=4).predictions == LEADS
+    assert generate_predictions(rule, EXAMPLES, partial, batch_size=4, prompt="").predictions == LEADS
     assert sum(map(len, rule.batches)) == len(EXAMPLES) - 12
     again = Rule()
-    assert generate_predictions(again, EXAMPLES, partial, batch_size=4).predictions == LEADS
+    assert generate_predictions(again, EXAMPLES, partial, batch_size=4, prompt="").predictions == LEADS
     assert again.batches == []
 
 
@@ -110,25 +110,25 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 def test_a_batch_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     partial = tmp_path / "partial.jsonl"
     first = Rule()
-    generate_predictions(first, EXAMPLES, partial, batch_size=4)
+    generate_predictions(first, EXAMPLES, partial, batch_size=4, prompt="")
     lines = partial.read_text(encoding="utf-8").splitlines(keepends=True)
     # The key, one batch, and two lines of the next.
     partial.write_text("".join(lines[:7]), encoding="utf-8")
     again = Rule()
-    assert generate_predictions(again, EXAMPLES, partial, batch_size=4).predictions == LEADS
+    assert generate_predictions(again, EXAMPLES, partial, batch_size=4, prompt="").predictions == LEADS
     # Titles that are drawn depend on which stand beside them: the batches are those of the first run.
     assert again.batches == first.batches[1:]
 
 
 def test_titles_of_another_model_or_split_are_not_taken_over(tmp_path: Path) -> None:
     partial = tmp_path / "partial.jsonl"
-    generate_predictions(Rule(), EXAMPLES, partial)
+    generate_predictions(Rule(), EXAMPLES, partial, prompt="")
     other = Rule("other")
-    generate_predictions(other, EXAMPLES, partial)
+    generate_predictions(other, EXAMPLES, partial, prompt="")
     assert sum(map(len, other.batches)) == len(EXAMPLES)
     changed = [dataclasses.replace(EXAMPLES[0], content="別的文章。"), *EXAMPLES[1:]]
     again = Rule("other")
-    assert generate_predictions(again, changed, partial).predictions[0] == "別的文章"
+    assert generate_predictions(again, changed, partial, prompt="").predictions[0] == "別的文章"
     assert sum(map(len, again.batches)) == len(EXAMPLES)
 
 
@@ -139,7 +139,7 @@ def test_a_generator_that_loses_titles_is_an_error(tmp_path: Path) -> None:
             return super().generate(contents, advance)[1:]
 
     with pytest.raises(TitlegenError, match="Lossy returned 7 titles for 8 articles"):
-        generate_predictions(Lossy(), EXAMPLES, tmp_path / "partial.jsonl")
+        generate_predictions(Lossy(), EXAMPLES, tmp_path / "partial.jsonl", prompt="")
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +172,11 @@ def test_the_generators_greedy_title_is_the_models_most_likely_one(tiny_base: Pa
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from titlegen.prompt import render_prompt
+    from titlegen.families.gemma3 import PROMPT
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
-    ids = tokenizer(render_prompt(short[0]), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(PROMPT.render(short[0]), add_special_tokens=False)["input_ids"]
     assert ids.count(tokenizer.bos_token_id) == 1
     expected: list[int] = []
     with torch.no_grad():

@@ -10,7 +10,7 @@ import pytest
 
 from titlegen.errors import VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
-from titlegen.prompt import render_prompt
+from titlegen.families.gemma3 import PROMPT
 from titlegen.settings import ExportSettings
 from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
 from titlegen.verify.llama_cpp import ask, llama_server
@@ -170,7 +170,7 @@ def test_llama_cpp_gives_the_logits_of_transformers_at_every_position(
     from transformers import AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(merged), load(merged).eval()
-    rows = [tokenizer(render_prompt(row["content"][:12]), add_special_tokens=False)["input_ids"] for row in articles]
+    rows = [tokenizer(PROMPT.render(row["content"][:12]), add_special_tokens=False)["input_ids"] for row in articles]
     cosines = []
     # All prompts begin with the same instruction.
     known: dict[tuple[int, ...], Any] = {}

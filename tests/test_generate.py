@@ -22,7 +22,8 @@ from titlegen import serve
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED
 from titlegen.errors import DataError
-from titlegen.prompt import SYSTEM, TEMPLATE
+from titlegen.families.gemma3 import PROMPT
+from titlegen.prompt import SYSTEM
 from titlegen.serve.batch import _resume
 from titlegen.settings import DataSettings
 
@@ -45,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, export: Export) -> Iterator
     with offline_server(tmp_path_factory.mktemp("server")) as running:
         running.create("quiz", export.file, template=ECHO_TEMPLATE, system=SYSTEM)
         export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("市", "鐵")})
-        running.create("titles", export.file, template=TEMPLATE, system=SYSTEM)
+        running.create("titles", export.file, template=PROMPT.template, system=SYSTEM)
         yield running
 
 
@@ -409,7 +410,7 @@ def test_warnings_stand_in_every_answer(
     generate: Generate, server: OfflineServer, export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export.write(chain(WRONG_NUMBER))
-    server.create("wrong", export.file, template=TEMPLATE, system=SYSTEM)
+    server.create("wrong", export.file, template=PROMPT.template, system=SYSTEM)
     path = tmp_path / "article.txt"
     path.write_text(ARTICLE, encoding="utf-8")
     assert generate(str(path), model="wrong") == EXIT_DONE

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from titlegen.families.gemma3 import PROMPT
 from titlegen.generation import greedy_title, least_rounding, load_model, load_tokenizer, write_tokens
-from titlegen.prompt import render_prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def prompts(tiny_base: Path, articles: list[dict[str, str]]) -> list[list[int]]:
-    texts = [render_prompt(article["content"][: 30 + 40 * number]) for number, article in enumerate(articles[:4])]
+    texts = [PROMPT.render(article["content"][: 30 + 40 * number]) for number, article in enumerate(articles[:4])]
     rows: list[list[int]] = load_tokenizer(tiny_base)(texts, add_special_tokens=False)["input_ids"]
     return rows
 

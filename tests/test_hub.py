@@ -25,6 +25,8 @@ from titlegen import cli
 from titlegen.console import EXIT_GATE
 from titlegen.daemon import find_daemon, stop_daemon
 from titlegen.errors import GateError, HubError, VerifyError
+from titlegen.families.gemma3 import FAMILY as GEMMA3
+from titlegen.families.gemma3 import PROMPT
 from titlegen.hub import (
     Artefacts,
     HubTarget,
@@ -40,7 +42,7 @@ from titlegen.hub.card import Facts, read_report, render_card
 from titlegen.hub.stage import stage_files
 from titlegen.hub.target import connect
 from titlegen.manifest import MANIFEST, check_files, read_manifest, write_manifest
-from titlegen.prompt import SYSTEM, TEMPLATE
+from titlegen.prompt import SYSTEM
 from titlegen.settings import HubSettings, Settings, load_settings
 from titlegen.standins import HUB_TOKEN
 
@@ -711,7 +713,7 @@ def test_a_model_without_report_data_card_or_gguf(artefacts: Artefacts, settings
 @given(text=st.text(max_size=40))
 @hypothesis_settings(max_examples=25, deadline=None)
 def test_a_setting_cannot_leave_its_place_in_the_card(text: str) -> None:
-    facts = Facts("club/x", SETTINGS, {"backend": text, **TRAIN}, None, None, {}, ())
+    facts = Facts("club/x", SETTINGS, GEMMA3, {"backend": text, **TRAIN}, None, None, {}, ())
     line = next(line for line in render_card(facts).splitlines() if line.startswith("| backend |"))
     assert line.count("`") == 2
     assert line.startswith("| backend | `")
@@ -722,7 +724,7 @@ def test_the_card_says_that_titles_were_chosen(tmp_path: Path) -> None:
     content = report_content()
     for decoding, said in (({"strategy": "greedy"}, False), ({"candidates": 1}, False), ({"candidates": 16}, True)):
         (tmp_path / "report.json").write_text(json.dumps(content | {"generation": {"decoding": decoding}}))
-        text = render_card(Facts("club/x", SETTINGS, {}, read_report(tmp_path), None, {}, ()))
+        text = render_card(Facts("club/x", SETTINGS, GEMMA3, {}, read_report(tmp_path), None, {}, ()))
         assert ("the best of 16 that the model wrote" in text) is said
 
 
@@ -737,15 +739,15 @@ def test_staging_the_same_twice_gives_the_same_bytes(artefacts: Artefacts, setti
 
 
 def test_ollama_reads_the_prompt_from_the_repository() -> None:
-    files = ollama_files(load_settings().serve, ["titlegen-Q8_0.gguf"])
-    assert files["template"] == TEMPLATE
+    files = ollama_files(load_settings().serve, ["titlegen-Q8_0.gguf"], PROMPT)
+    assert files["template"] == PROMPT.template
     assert files["system"] == SYSTEM
     parameters = json.loads(files["params"])
     assert parameters["stop"] == ["<end_of_turn>"]
     assert parameters["num_predict"] == 48
     modelfile = files["Modelfile"]
     assert modelfile.startswith("FROM ./titlegen-Q8_0.gguf\n")
-    assert f'TEMPLATE """{TEMPLATE}"""' in modelfile
+    assert f'TEMPLATE """{PROMPT.template}"""' in modelfile
     assert 'PARAMETER stop "<end_of_turn>"\n' in modelfile
     assert "PARAMETER temperature 0.3\n" in modelfile
 

@@ -23,6 +23,7 @@ def session(*arguments: str) -> SimpleNamespace:
         (["--profile", "quickstart"], False),
         (["--profile", "gemma3n-e4b"], True),
         (["--profile=gemma3n-e4b"], True),
+        (["--profile", "gemma4-e4b"], True),
         (["--output", "gemma3n-e4b"], False),
         (["--profile", "mine.toml"], True),
         (["--profile", "cpu.toml"], False),
@@ -61,7 +62,7 @@ def test_the_environment_names_a_profile_too(noxfile: ModuleType, monkeypatch: p
 
 def test_a_profile_without_a_back_end_has_the_settings_one() -> None:
     assert TrainSettings().backend == "unsloth"
-    assert profile_names() == ["gemma3n-e4b", "quickstart"]
+    assert profile_names() == ["gemma3n-e4b", "gemma4-e4b", "quickstart"]
 
 
 def test_what_one_verb_knows_is_not_passed_to_another(noxfile: ModuleType) -> None:

@@ -60,7 +60,7 @@ def test_a_figure_is_cited_with_its_place_and_value() -> None:
     )
 
 
-@pytest.mark.parametrize("profile", ["quickstart", "gemma3n-e4b"])
+@pytest.mark.parametrize("profile", ["quickstart", "gemma3n-e4b", "gemma4-e4b"])
 def test_every_stage_is_there_with_places_and_sources(profile: str) -> None:
     stages = make_plan(settings_of(profile))
     assert [stage.stage for stage in stages] == STAGES
@@ -238,11 +238,13 @@ def test_a_hub_data_set_of_unknown_size_needs_its_size() -> None:
 
 
 def test_a_local_copy_of_the_base_model_is_recognised(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "config.json", json.dumps({"text_config": {"num_hidden_layers": 35}}))
+    write_atomically(
+        tmp_path / "config.json", json.dumps({"text_config": {"model_type": "gemma3n_text", "num_hidden_layers": 35}})
+    )
     assert find_model(ModelSettings(base=str(tmp_path))) is find_model(ModelSettings())
     stage = stage_of("fetch", model={"base": str(tmp_path)})
     assert stage.disk_gib == 0
-    write_atomically(tmp_path / "config.json", json.dumps({"num_hidden_layers": 80}))
+    write_atomically(tmp_path / "config.json", json.dumps({"model_type": "gemma3_text", "num_hidden_layers": 80}))
     for base in (str(tmp_path), "newsroom/gemma"):
         with pytest.raises(ConfigError, match="nothing was measured"):
             find_model(ModelSettings(base=base))
@@ -294,7 +296,7 @@ sys.exit(code or (f"loaded {heavy}" if heavy else 0))
 """
 
 
-@pytest.mark.parametrize("profile", ["quickstart", "gemma3n-e4b"])
+@pytest.mark.parametrize("profile", ["quickstart", "gemma3n-e4b", "gemma4-e4b"])
 def test_a_plan_uses_no_network_loads_nothing_heavy_and_writes_nothing(profile: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WITHOUT_NETWORK, "plan", "--profile", profile]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}

@@ -8,7 +8,8 @@ from corpus import corpus_rows
 from ollama_server import OfflineServer, offline_server
 
 from titlegen.export import write_gguf
-from titlegen.prompt import SYSTEM, TEMPLATE
+from titlegen.families.gemma3 import PROMPT
+from titlegen.prompt import SYSTEM
 
 # With random weights many tokens are nearly as likely as the best one, so that rounding decides often.
 ARTICLES = [row["content"] for row in corpus_rows()[:10]]
@@ -55,7 +56,7 @@ def answers(server: OfflineServer) -> dict[str, list[str]]:
 @pytest.mark.fault
 def test_the_same_article_gets_the_same_answer_whatever_was_asked_before_or_beside(gguf: Path, tmp_path: Path) -> None:
     with offline_server(tmp_path) as server:
-        server.create("m", gguf, template=TEMPLATE, system=SYSTEM)
+        server.create("m", gguf, template=PROMPT.template, system=SYSTEM)
         found = answers(server)
     assert len({answer for answer in found["alone"] if answer}) > len(ARTICLES) // 2
     for way, titles in found.items():
@@ -68,14 +69,14 @@ def test_the_same_article_gets_the_same_answer_whatever_was_asked_before_or_besi
 def test_with_several_slots_rounding_shows(gguf: Path, tmp_path: Path) -> None:
     """What the test above would miss, were the model too small to round."""
     with offline_server(tmp_path, "--parallel", "4") as server:
-        server.create("m", gguf, template=TEMPLATE, system=SYSTEM)
+        server.create("m", gguf, template=PROMPT.template, system=SYSTEM)
         found = answers(server)
     assert any(titles != found["alone"] for titles in found.values())
 
 
 def test_an_answer_that_is_broken_off_leaves_nothing_behind(gguf: Path, tmp_path: Path) -> None:
     with offline_server(tmp_path) as server:
-        server.create("m", gguf, template=TEMPLATE, system=SYSTEM)
+        server.create("m", gguf, template=PROMPT.template, system=SYSTEM)
         alone = [ask(server, article) for article in ARTICLES[:4]]
         for article in ARTICLES[4:]:
             part = server.stream(model="m", prompt=article, options=OPTIONS)

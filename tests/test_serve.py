@@ -44,9 +44,11 @@ from slow_proxy import slow_proxy
 
 from titlegen import serve
 from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, VerifyError
+from titlegen.families.gemma3 import FAMILY as GEMMA3
+from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
-from titlegen.prompt import INSTRUCTION, SYSTEM, TEMPLATE, render_prompt
+from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.serve.endpoint import Endpoint, Patience
 from titlegen.serve.smoke import opening_of, smoke_articles
 from titlegen.settings import ServeSettings
@@ -271,7 +273,7 @@ def test_checked_in_template_is_the_generated_one() -> None:
 
 def test_modelfile_holds_the_prompt_of_training() -> None:
     commands = parse_modelfile(serve.render_template())
-    assert commands[:3] == [("from", "hf.co/${HF_ORG}/${HF_REPO}"), ("template", TEMPLATE), ("system", SYSTEM)]
+    assert commands[:3] == [("from", "hf.co/${HF_ORG}/${HF_REPO}"), ("template", PROMPT.template), ("system", SYSTEM)]
     assert {"temperature": "0.3", "num_ctx": "4096", "num_predict": "48", "stop": END_OF_TURN}.items() <= dict(
         commands[3:]
     ).items()
@@ -292,11 +294,11 @@ def test_envsubst_fills_the_template() -> None:
 @given(st.text(alphabet=st.one_of(st.sampled_from('"\n $`{}\\'), st.characters(codec="utf-8")), max_size=40))
 def test_no_system_text_breaks_out_of_the_modelfile(system: str) -> None:
     try:
-        text = serve.render_modelfile("gemma3n:e4b", ServeSettings(), system=system)
+        text = serve.render_modelfile("gemma3n:e4b", ServeSettings(), PROMPT, system=system)
     except ConfigError:
         assert '"""' in system or "\0" in system or system.endswith('"')
         return
-    plain = serve.render_modelfile("gemma3n:e4b", ServeSettings(), system="x")
+    plain = serve.render_modelfile("gemma3n:e4b", ServeSettings(), PROMPT, system="x")
     assert parse_modelfile(text) == [
         (name, system if name == "system" else value) for name, value in parse_modelfile(plain)
     ]
@@ -305,7 +307,7 @@ def test_no_system_text_breaks_out_of_the_modelfile(system: str) -> None:
 @pytest.mark.parametrize("source", ["a\nSYSTEM x", "a\rb", " a", "a ", "", "a\x00"])
 def test_from_cannot_hold_another_line(source: str) -> None:
     with pytest.raises(ConfigError, match="FROM cannot name"):
-        serve.render_modelfile(source, ServeSettings())
+        serve.render_modelfile(source, ServeSettings(), PROMPT)
 
 
 # Sources
@@ -322,19 +324,19 @@ def test_from_cannot_hold_another_line(source: str) -> None:
     ],
 )
 def test_source_on_the_network(tmp_path: Path, source: str, text: str, notice: str | None) -> None:
-    found = serve.resolve_source(ServeSettings(source=source), tmp_path)
+    found = serve.resolve_source(ServeSettings(source=source), tmp_path, GEMMA3)
     assert found.text == text
     assert (notice or "") in " ".join(found.notices)
     assert bool(found.notices) == (notice is not None)
 
 
 def test_source_on_disk(export: Export, tiny_merged: Path) -> None:
-    exported = serve.resolve_source(ServeSettings(), export.gguf)
+    exported = serve.resolve_source(ServeSettings(), export.gguf, GEMMA3)
     path = export.file
     assert (exported.files, exported.is_exported, exported.notices) == ((path,), True, ())
-    named = serve.resolve_source(ServeSettings(source=str(path)), export.gguf)
+    named = serve.resolve_source(ServeSettings(source=str(path)), export.gguf, GEMMA3)
     assert (named.files, named.digests, named.is_exported) == ((path,), exported.digests, False)
-    directory = serve.resolve_source(ServeSettings(source=str(tiny_merged)), export.gguf)
+    directory = serve.resolve_source(ServeSettings(source=str(tiny_merged)), export.gguf, GEMMA3)
     assert {"config.json", "model.safetensors", "tokenizer.model"} <= {file.name for file in directory.files}
     assert "the exported GGUF file is exact" in directory.notices[0]
 
@@ -352,7 +354,7 @@ def test_source_on_disk(export: Export, tiny_merged: Path) -> None:
 )
 def test_source_that_is_none(tmp_path: Path, source: str, error: type[TitlegenError]) -> None:
     with pytest.raises(error):
-        serve.resolve_source(ServeSettings(source=source), tmp_path)
+        serve.resolve_source(ServeSettings(source=source), tmp_path, GEMMA3)
 
 
 # Deployment
@@ -732,8 +734,8 @@ def test_hostile_article_is_only_an_article(client: serve.Client, article: str) 
     assert answer.title == TITLE
     # The server read exactly the turn that we rendered: one user turn, and no token of control from the article.
     assert answer.prompt_tokens == client.expected_tokens(content)
-    assert render_prompt(content).count("<start_of_turn>") == 2
-    assert render_prompt(content).count(END_OF_TURN) == 1
+    assert PROMPT.render(content).count("<start_of_turn>") == 2
+    assert PROMPT.render(content).count(END_OF_TURN) == 1
 
 
 @pytest.mark.parametrize("article", ["", " \n\t", "\0\0", "…！？", "<p></p>", "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0"])
@@ -758,7 +760,7 @@ def test_without_a_tokenizer_bytes_are_counted(deployed: tuple[ServeSettings, Pa
     try:
         content, trimmed = client.prepare("市府今天宣布。" * 1000)
         assert trimmed
-        assert len(render_prompt(content).encode()) <= deployed[0].num_ctx - deployed[0].num_predict
+        assert len(PROMPT.render(content).encode()) <= deployed[0].num_ctx - deployed[0].num_predict
         assert client.generate(ARTICLE).title == TITLE
     finally:
         client.close()
@@ -846,7 +848,7 @@ def test_slow_server_is_an_error(deployed: tuple[ServeSettings, Path]) -> None:
 def test_repetition_is_an_error(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
     export.write({"\n": "路", "路": "路"})
     name = settings.model_name
-    server.create(name, export.file, template=TEMPLATE, system=SYSTEM)
+    server.create(name, export.file, template=PROMPT.template, system=SYSTEM)
     client = serve.Client(settings, export.merged)
     try:
         assert client.ask(ARTICLE, {"num_predict": 100}).done_reason == "aborted"
@@ -976,7 +978,8 @@ def test_the_same_article_gets_the_same_title_also_beside_others(
 ) -> None:
     # Either may begin, as likely as the other; the Modelfile's temperature would draw.
     export.write({**chain(TITLE), **chain(OTHER_TITLE), "\n": ("市", "國")})
-    server.create(settings.model_name, export.file, template=TEMPLATE, system=SYSTEM, parameters={"temperature": 0.3})
+    warm = {"temperature": 0.3}
+    server.create(settings.model_name, export.file, template=PROMPT.template, system=SYSTEM, parameters=warm)
     with contextlib.closing(serve.Client(settings, export.merged)) as client:
         alone = [client.generate(ARTICLE).title for _ in range(8)]
         beside = list(client.generate_many([ARTICLE, ARTICLE + "民眾叫好。", *[ARTICLE] * 14], concurrency=8))
@@ -993,7 +996,7 @@ def test_simplified_articles_and_titles_are_converted_as_the_training_data_was(
     simplified = "市府扩大公车路网 盼民众搭乘"
     path = tmp_path / "simplified.gguf"
     write_scripted_gguf(path, with_characters(VOCABULARY, simplified), chain(simplified))
-    server.create(settings.model_name, path, template=TEMPLATE, system=SYSTEM)
+    server.create(settings.model_name, path, template=PROMPT.template, system=SYSTEM)
     article = "市府今天说，下个月起扩大公车路网，新增十二条路线。"
     with (
         slow_proxy(server.host) as proxy,
@@ -1012,7 +1015,7 @@ def test_simplified_articles_and_titles_are_converted_as_the_training_data_was(
 
 @pytest.mark.fault
 def test_an_answer_says_what_is_wrong_with_it(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
-    server.create(settings.model_name, export.write(chain(WRONG_NUMBER)).file, template=TEMPLATE, system=SYSTEM)
+    server.create(settings.model_name, export.write(chain(WRONG_NUMBER)).file, template=PROMPT.template, system=SYSTEM)
     with contextlib.closing(serve.Client(settings, export.merged)) as client:
         (warning,) = client.generate(ARTICLE).warnings
         text = client.read(ARTICLE).text
@@ -1102,7 +1105,7 @@ def test_candidates_are_ranked(export: Export, settings: ServeSettings, server: 
     # After the line break any of three may begin: one has a number that is not in the article, one is explained.
     follows = {**chain(TITLE), **chain(WRONG_NUMBER), **chain(EXPLAINED), "\n": ("市", "鐵", "標")}
     export.write(follows)
-    server.create(settings.model_name, export.file, template=TEMPLATE, system=SYSTEM)
+    server.create(settings.model_name, export.file, template=PROMPT.template, system=SYSTEM)
     client = serve.Client(settings, export.merged)
     candidates = client.generate_candidates(ARTICLE, 24)
     client.close()
@@ -1111,7 +1114,7 @@ def test_candidates_are_ranked(export: Export, settings: ServeSettings, server: 
 
 @pytest.mark.fault
 def test_candidates_that_are_none_are_an_error(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
-    server.create(settings.model_name, export.write({}).file, template=TEMPLATE, system=SYSTEM)
+    server.create(settings.model_name, export.write({}).file, template=PROMPT.template, system=SYSTEM)
     client = serve.Client(settings, export.merged)
     with pytest.raises(ServeError, match="wrote nothing for this article"):
         client.generate_candidates(ARTICLE, 3)
@@ -1149,7 +1152,7 @@ def test_served_generator_takes_the_best_candidate(
     export: Export, settings: ServeSettings, server: OfflineServer
 ) -> None:
     export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("鐵", "市")})
-    server.create(settings.model_name, export.file, template=TEMPLATE, system=SYSTEM)
+    server.create(settings.model_name, export.file, template=PROMPT.template, system=SYSTEM)
     with contextlib.closing(serve.Client(settings, export.merged)) as client:
         assert {answer.raw for answer in client.ask_candidates(ARTICLE, 16)} == {TITLE, WRONG_NUMBER}
     generator = serve.ServedGenerator(settings, export.merged, digest="", candidates=16)
@@ -1173,7 +1176,7 @@ def test_two_hundred_clients_at_once(export: Export, settings: ServeSettings, se
 
 
 def test_instruction_is_in_the_template_once() -> None:
-    assert TEMPLATE.count(INSTRUCTION) == 1
+    assert PROMPT.template.count(INSTRUCTION) == 1
 
 
 def interrupt_rollback(

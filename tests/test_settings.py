@@ -7,7 +7,7 @@ from titlegen.settings import Settings, load_settings, profile_names, read_profi
 
 
 def test_every_shipped_profile_is_valid() -> None:
-    assert profile_names() == ["gemma3n-e4b", "quickstart"]
+    assert profile_names() == ["gemma3n-e4b", "gemma4-e4b", "quickstart"]
     for name in profile_names():
         assert load_settings(profile=name).profile == name
 

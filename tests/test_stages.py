@@ -1,6 +1,7 @@
 """The stages in order, on a tiny model: what runs, what is up to date, what a change makes stale."""
 
 import concurrent.futures
+import dataclasses
 import errno
 import fcntl
 import json
@@ -22,7 +23,9 @@ from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.data import load_split
 from titlegen.data.shorten import load_counter
 from titlegen.errors import DataError, HubError, VerifyError
-from titlegen.prompt import render_prompt
+from titlegen.families.gemma3 import FAMILY as GEMMA3
+from titlegen.families.gemma3 import PROMPT
+from titlegen.prompt import PromptFormat
 from titlegen.runs import Folder, Run, Stage, StageRun
 from titlegen.settings import Settings, load_settings
 
@@ -80,7 +83,7 @@ def test_text_that_was_left_out_is_said_with_its_setting(
     assert re.search(r"train: \d+% of the text left out to fit train\.max_length 120\n", said)
     # The adapter's articles are no longer, so the served ones are neither.
     merged = stages.bring_up_to_date(Run(both), *stages.way_to(stages.MERGE))
-    around = load_counter(merged.directory / "tokenizer.json")(render_prompt(""))
+    around = load_counter(merged.directory / "tokenizer.json")(PROMPT.render(""))
     assert merged.results["content_tokens"] == min(64, 120 - around)
     table = summary.table(both)
     assert re.search(r"\d+ test, \d\d% of the text left out to fit data\.max_content_tokens 64", table)
@@ -206,13 +209,19 @@ RENDERING = ["train", "merge", "verify", "evaluate"]
     [
         ("SYSTEM", "你是標題編輯。", RENDERING),
         ("INSTRUCTION", "請下標：", ["prepare", *RENDERING]),
-        ("START_OF_TURN", "<turn>", RENDERING),
-        ("END_OF_TURN", "<end>", RENDERING),
-        ("BOS", "", RENDERING),
-        ("STOP", ("<end_of_turn>", "<eos>"), RENDERING),
-        ("TEMPLATE", "{{ .Prompt }}", RENDERING),
-        ("CHAT_TEMPLATE", "{{ bos_token }}", RENDERING),
-        ("neutralise_control_tokens", lambda text: text, RENDERING),
+        ("bos", "", RENDERING),
+        ("start_of_turn", "<turn>", RENDERING),
+        ("end_of_turn", "<end>", RENDERING),
+        ("opening", "user: ", RENDERING),
+        ("before_system", "<system>", RENDERING),
+        ("after_system", "", RENDERING),
+        ("before_text", "<text>", RENDERING),
+        ("after_text", "\n", RENDERING),
+        ("chat_template", "{{ bos_token }}", RENDERING),
+        ("control", re.compile("<(?=bos>)"), RENDERING),
+        ("stop", ("<end_of_turn>", "<eos>"), RENDERING),
+        ("template", "{{ .Prompt }}", RENDERING),
+        ("neutralise", lambda _, text: text, RENDERING),
     ],
 )
 def test_a_changed_prompt_makes_stale_what_renders_it_and_nothing_else(
@@ -222,7 +231,11 @@ def test_a_changed_prompt_makes_stale_what_renders_it_and_nothing_else(
     scoring.evaluate(run)
     stages.bring_up_to_date(run, *stages.WAY)
     assert stale(Run(settings)) == []
-    monkeypatch.setattr(prompt, name, value)
+    if name in {field.name for field in dataclasses.fields(PROMPT)}:
+        family = dataclasses.replace(GEMMA3, prompt=dataclasses.replace(PROMPT, **{name: value}))
+        monkeypatch.setattr(Run, "family", family)
+    else:
+        monkeypatch.setattr(prompt if name.isupper() else PromptFormat, name, value)
     assert stale(Run(settings)) == expected
 
 

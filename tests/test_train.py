@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM,
 from titlegen.data import Example
 from titlegen.environment import prepare_training_environment
 from titlegen.errors import MissingDependencyError, TrainError
-from titlegen.prompt import render_completion
+from titlegen.families.gemma3 import PROMPT
 from titlegen.settings import TrainSettings
 from titlegen.train import backends, fit, memory
 from titlegen.train.encode import IGNORED, encode_examples
@@ -72,8 +72,8 @@ def changed(**fields: Any) -> TrainSettings:
 
 def test_only_the_title_and_its_end_of_turn_are_learned(examples: list[Example], tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    for example, row in zip(examples, encode_examples(examples, tokenizer, 192), strict=True):
-        title = tokenizer(render_completion(example.title), add_special_tokens=False)["input_ids"]
+    for example, row in zip(examples, encode_examples(examples, tokenizer, PROMPT, 192), strict=True):
+        title = tokenizer(PROMPT.render_completion(example.title), add_special_tokens=False)["input_ids"]
         start = len(row["input_ids"]) - len(title)
         assert row["labels"][:start] == [IGNORED] * start
         assert row["labels"][start:] == row["input_ids"][start:] == title
@@ -86,8 +86,8 @@ def test_only_the_title_and_its_end_of_turn_are_learned(examples: list[Example],
 def test_an_overlong_article_loses_content_and_never_its_title(articles: list[dict[str, str]], tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     example = Example("long", articles[0]["content"] * 5, articles[0]["title"], "test", None)
-    (row,) = encode_examples([example], tokenizer, 160)
-    title = tokenizer(render_completion(example.title), add_special_tokens=False)["input_ids"]
+    (row,) = encode_examples([example], tokenizer, PROMPT, 160)
+    title = tokenizer(PROMPT.render_completion(example.title), add_special_tokens=False)["input_ids"]
     assert row["shortened"]
     kept = example.content[: len(example.content) - row["left_out_chars"]]
     prompt = tokenizer.decode(row["input_ids"])
@@ -96,7 +96,7 @@ def test_an_overlong_article_loses_content_and_never_its_title(articles: list[di
     assert len(row["input_ids"]) <= 160
     assert row["input_ids"][-len(title) :] == title
     with pytest.raises(TrainError, match=r"article 'long': a title of \d+ tokens leaves no room"):
-        encode_examples([example], tokenizer, 70)
+        encode_examples([example], tokenizer, PROMPT, 70)
 
 
 def test_training_learns_and_keeps_stdout_clean(
@@ -311,7 +311,7 @@ def test_the_best_adapter_is_kept_and_a_rising_loss_stops_early(
     assert results["validation"][results["steps"]] > results["val_loss"]
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), tmp_path / "adapter").eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    rows = encode_examples(examples[:2], tokenizer, SETTINGS.max_length)
+    rows = encode_examples(examples[:2], tokenizer, PROMPT, SETTINGS.max_length)
     batch = collator(tokenizer)([as_record(row, i) for i, row in enumerate(rows)])
     with torch.no_grad():
         assert completion_loss(model, batch).item() == pytest.approx(results["val_loss"], rel=1e-5)

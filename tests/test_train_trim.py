@@ -25,7 +25,8 @@ from training_models import (
 )
 
 from titlegen.errors import TrainError
-from titlegen.train import layers
+from titlegen.families.gemma3n_decoder import Gemma3nDecoder
+from titlegen.families.gemma4_decoder import Gemma4Decoder
 from titlegen.train.loss import completion_loss
 from titlegen.train.packed import Packed, pack
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim, text_model
@@ -200,9 +201,19 @@ def test_other_architectures_are_left_alone() -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("fault", ["window", "scale", "position", "stream", "threshold", "shared"])
-def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    model = model_of("gemma3n", torch.float32)
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        *product(("gemma3n", "gemma4"), ("window", "scale", "position", "shared")),
+        ("gemma3n", "stream"),
+        ("gemma3n", "threshold"),
+        ("gemma4", "layer scalar"),
+        ("gemma4", "per-layer inputs"),
+        ("gemma4", "whose keys"),
+    ],
+)
+def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, kind: str, fault: str) -> None:
+    model = model_of(kind, torch.float32)
     trim = CompletionTrim(model)
     attend = __import__("titlegen.train.packed", fromlist=["attend"]).attend
     if fault == "window":
@@ -217,10 +228,22 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, f
             trim, "angles", lambda *rest: {k: (c.roll(1, 0), s.roll(1, 0)) for k, (c, s) in original(*rest).items()}
         )
     elif fault == "stream":
-        write = layers.Gemma3n.write
-        monkeypatch.setattr(layers.Gemma3n, "write", staticmethod(lambda *rest: write(*rest)[::-1]))
+        write = Gemma3nDecoder.write
+        monkeypatch.setattr(Gemma3nDecoder, "write", staticmethod(lambda *rest: write(*rest)[::-1]))
     elif fault == "threshold":
         monkeypatch.setattr(trim, "thresholds", [None] * 10)
+    elif fault == "layer scalar":
+        plain = Gemma4Decoder.write
+        scaled = lambda layer, *rest: tuple(part / layer.layer_scalar for part in plain(layer, *rest))  # noqa: E731
+        monkeypatch.setattr(Gemma4Decoder, "write", staticmethod(scaled))
+    elif fault == "per-layer inputs":
+        enter = Gemma4Decoder.enter
+        monkeypatch.setattr(
+            Gemma4Decoder, "enter", staticmethod(lambda *rest: (enter(*rest)[0], enter(*rest)[1].roll(1, 1)))
+        )
+    elif fault == "whose keys":
+        # The first layer that has no keys of its own takes those of another kind of layer, or of an earlier one.
+        monkeypatch.setattr(trim, "boundary", trim.boundary - 1)
     else:
         monkeypatch.setattr(Packed, "complete", lambda packed, part: part[packed.places.roll(4)])
     with pytest.raises(TrainError, match="differs from the full model's"):

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from titlegen import prompt
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, ExportError, VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
+from titlegen.families.gemma3 import PROMPT
 from titlegen.generation import load_tokenizer
+from titlegen.prompt import PromptFormat
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX
 from titlegen.verify import failures, require, verify
@@ -347,7 +348,7 @@ def test_a_missing_stop_token_is_caught(export: Path, tiny_base: Path, tiny_adap
 def test_a_missing_stop_in_the_modelfile_is_caught(
     tiny_merged: Path, articles: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("titlegen.verify.parity.STOP", ("<eos>",))
+    monkeypatch.setattr(PromptFormat, "stop", ("<eos>",))
     failure = check_prompt_bytes(tiny_merged, [articles[0]["content"]])
     assert "the Modelfile stops at ('<eos>',), training ends a title with <end_of_turn>" in failure.detail
 
@@ -358,7 +359,7 @@ def test_a_bos_in_the_served_template_is_caught(
 ) -> None:
     contents = [row["content"] for row in articles]
     assert check_prompt_bytes(tiny_merged, contents).passed
-    monkeypatch.setattr("titlegen.verify.parity.TEMPLATE", prompt.BOS + prompt.TEMPLATE)
+    monkeypatch.setattr(PromptFormat, "template", PROMPT.bos + PROMPT.template)
     failure = check_prompt_bytes(tiny_merged, contents)
     assert not failure.passed
     assert "Ollama template renders" in failure.detail

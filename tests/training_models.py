@@ -5,12 +5,19 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Gemma3ForCausalLM, Gemma3nForCausalLM, Gemma3nTextConfig, Gemma3TextConfig
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3nForCausalLM,
+    Gemma3nTextConfig,
+    Gemma3TextConfig,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
+)
 
 from titlegen.train.encode import IGNORED
 
 VOCABULARY = 300
-KINDS = ["gemma3n", "gemma3"]
+KINDS = ["gemma3n", "gemma3", "gemma4"]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -42,6 +49,22 @@ def tiny_model(kind: str, dtype: torch.dtype, dropout: float = 0.0, layers: int 
                 activation_sparsity_pattern=[0.95] * 3 + [0.0] * (layers - 3),
             )
         )
+    elif kind == "gemma4":
+        model = Gemma4ForCausalLM(
+            Gemma4TextConfig(
+                **common,
+                num_hidden_layers=layers,
+                layer_types=kinds,
+                # Full layers have wider heads.
+                global_head_dim=16,
+                vocab_size_per_layer_input=VOCABULARY,
+                hidden_size_per_layer_input=8,
+                num_kv_shared_layers=4,
+                final_logit_softcapping=30.0,
+            )
+        )
+        for index, layer in enumerate(model.model.layers):
+            layer.layer_scalar.fill_(0.8 + 0.05 * index)
     else:
         model = Gemma3ForCausalLM(
             Gemma3TextConfig(**common, num_hidden_layers=4, layer_types=kinds[:3] + kinds[-1:], query_pre_attn_scalar=8)
@@ -51,8 +74,8 @@ def tiny_model(kind: str, dtype: torch.dtype, dropout: float = 0.0, layers: int 
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.1 if "lora_B" in name else 0.08)
-        if kind == "gemma3n" and ("q_norm" in name or "k_norm" in name):
-            # Gemma 3n does not scale its dot products: undamped random ones blow rounding up.
+        if kind != "gemma3" and ("q_norm" in name or "k_norm" in name):
+            # These do not scale their dot products: undamped random ones blow rounding up.
             parameter.data.fill_(0.3)
     return model.to(dtype).train()
 

@@ -63,34 +63,36 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
 
 @app.command
 def verify(
+    directory: Path | None = None,
     *,
     settings: Options = None,
-    directory: Path | None = None,
     base: Path | None = None,
     adapter: Path | None = None,
+    modelfile: Path | None = None,
     as_json: AsJson = False,
 ) -> int:
     """Prove that the export is the trained model and that its prompt is served as it was trained.
 
     Args:
-        settings: all settings.
         directory: check this model directory, whoever made it, and the GGUF files in it, instead of the export.
+        settings: all settings.
         base: directory of its base model; without it, what only a comparison shows is left out.
         adapter: directory of the adapter that was merged into it.
+        modelfile: compare this Modelfile, whoever wrote it, with the directory's chat template, token by token.
         as_json: print every check as one JSON object.
     """
     from titlegen import stages, summary
     from titlegen.verify import require
     from titlegen.verify.directory import verify_directory
 
-    if directory is None and (base or adapter):
-        raise ConfigError("--base and --adapter belong to a directory; name it with --directory")
+    if directory is None and (base or adapter or modelfile):
+        raise ConfigError("--base, --adapter and --modelfile belong to a directory; name it with --directory")
     run = summary.open_run(settings or load_settings(), "verify")
     if directory is None:
         results = stages.bring_up_to_date(run, *stages.WAY).results
         emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
         return EXIT_DONE
-    checks = verify_directory(directory, base, adapter, greedy_articles=run.settings.export.verify_articles)
+    checks = verify_directory(directory, base, adapter, modelfile, greedy_articles=run.settings.export.verify_articles)
     found = [check._asdict() for check in checks]
     emit({"checks": found}, summary.describe_checks(found), as_json=as_json)
     require(checks)

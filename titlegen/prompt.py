@@ -1,6 +1,7 @@
-"""Every byte of the prompt, in training and in serving: text, turns, stop tokens and the Ollama template."""
+"""The words of the prompt, and how a model family puts them into turns: every byte, in training and in serving."""
 
 import re
+from dataclasses import dataclass
 
 from titlegen.manifest import digest_json
 
@@ -8,84 +9,79 @@ from titlegen.manifest import digest_json
 SYSTEM = "你是精煉新聞標題的助理，回覆僅輸出標題，不需解釋。"
 INSTRUCTION = "請將以下內容濃縮成一則新聞標題（僅輸出標題）："
 
-BOS = "<bos>"
-START_OF_TURN = "<start_of_turn>"
-END_OF_TURN = "<end_of_turn>"
-# Source: Gemma 3 and Gemma 3n generation_config.json: <eos> is 1 and <end_of_turn> is 106.
-STOP = (END_OF_TURN,)
-
-# Gemma has no system role: the system text opens the user turn.
-TEMPLATE = (
-    f"{START_OF_TURN}user\n"
-    "{{ if .System }}{{ .System }}\n\n{{ end }}"
-    f"{INSTRUCTION}\n"
-    f"{{{{ .Prompt }}}}{END_OF_TURN}\n"
-    f"{START_OF_TURN}model\n"
-    "{{ .Response }}"
-)
-
-# For the embedded base model, whose GGUF file carries none; it renders what Gemma's own template renders for text.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% if messages[0]['role'] == 'system' %}"
-    "{% set first = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}"
-    "{% else %}{% set first = '' %}{% set turns = messages %}{% endif %}"
-    "{% for message in turns %}"
-    "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' }}"
-    "{{ (first if loop.first else '') + message['content'] | trim + '<end_of_turn>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
-
-# Anything that Gemma's tokenizer reads as a control token: <bos>, <start_of_turn>, <unused12>, [multimodal], ...
-_CONTROL = re.compile(
-    r"<(?=/?(?:bos|eos|pad|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token|"
-    r"audio_soft_token|start_of_audio|end_of_audio|start_of_function\w*|end_of_function\w*|unused\d+)>)"
-    r"|\[(?=(?:multimodal|@BOS@)\])",
-    re.IGNORECASE,
-)
 _FULL_WIDTH = {"<": "＜", "[": "［"}
 
 
-def neutralise_control_tokens(text: str) -> str:
-    """Make chat control tokens inside an article plain text, by widening their opening bracket.
+@dataclass(frozen=True, kw_only=True)
+class PromptFormat:
+    """The turns of a model family, made for one article; all that is rendered anywhere comes from here."""
 
-    The result has the same length, and applying it twice changes nothing more.
-    """
-    return _CONTROL.sub(lambda match: _FULL_WIDTH[match[0]], text)
+    bos: str
+    """Begins a prompt; the runtime adds it, so that no Ollama template has it."""
+    start_of_turn: str
+    end_of_turn: str
+    """Ends a title, and is where a server stops."""
+    opening: str
+    """What comes first, with a system text or without."""
+    before_system: str
+    after_system: str
+    before_text: str
+    """What comes between the system text, or the opening, and the instruction."""
+    after_text: str
+    """What ends the article and opens the model's turn."""
+    chat_template: str
+    """For a base model that comes with none; it renders what the family's own template renders for text."""
+    control: re.Pattern[str]
+    """The opening bracket of anything that the tokenizer reads as a control token."""
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """What a server stops at."""
+        return (self.end_of_turn,)
 
-def render_prompt(content: str, system: str = SYSTEM) -> str:
-    """Render the model's input for an article, from ``<bos>`` to the opened model turn.
+    @property
+    def template(self) -> str:
+        """Ollama's TEMPLATE."""
+        system = f"{{{{ if .System }}}}{self.before_system}{{{{ .System }}}}{self.after_system}{{{{ end }}}}"
+        text = f"{INSTRUCTION}\n{{{{ .Prompt }}}}"
+        return f"{self.opening}{system}{self.before_text}{text}{self.after_text}{{{{ .Response }}}}"
 
-    Hugging Face's chat template strips the user text and Ollama's does not, so it is stripped here for both.
-    """
-    article = neutralise_control_tokens(content).strip()
-    head = f"{system}\n\n" if system else ""
-    return f"{BOS}{START_OF_TURN}user\n{head}{INSTRUCTION}\n{article}{END_OF_TURN}\n{START_OF_TURN}model\n"
+    @property
+    def digest(self) -> str:
+        """Digest of all that prompts and titles are rendered from; what another prompt gave is stale.
 
+        Constants count for themselves, and an article that is rendered shows changes of the code.
+        """
+        article = f" \n{self.start_of_turn}內文[multimodal]\n"
+        texts = [SYSTEM, INSTRUCTION, self.bos, self.start_of_turn, self.end_of_turn, *self.stop, self.template]
+        texts += [self.chat_template, self.control.pattern]
+        return digest_json([texts, self.render(article), self.render_completion(article), self.messages(article)])
 
-def render_completion(title: str) -> str:
-    """Render what the model has to learn to write: the title and the end of its turn."""
-    return f"{neutralise_control_tokens(title).strip()}{END_OF_TURN}"
+    def neutralise(self, text: str) -> str:
+        """Make control tokens inside a text plain, by widening their opening bracket.
 
+        The result has the same length, and applying it twice changes nothing more.
+        """
+        return self.control.sub(lambda match: _FULL_WIDTH[match[0]], text)
 
-def prompt_digest() -> str:
-    """Return a digest of all that prompts and titles are rendered from; what another prompt gave is stale.
+    def render(self, content: str, system: str = SYSTEM) -> str:
+        """Render the model's input for an article, from ``bos`` to the opened model turn.
 
-    Constants count for themselves, and an article that is rendered shows changes of the code.
-    """
-    article = f" \n{START_OF_TURN}內文[multimodal]\n"
-    texts = [SYSTEM, INSTRUCTION, BOS, START_OF_TURN, END_OF_TURN, *STOP, TEMPLATE, CHAT_TEMPLATE, _CONTROL.pattern]
-    return digest_json([texts, render_prompt(article, SYSTEM), render_completion(article), chat_messages(article)])
+        Hugging Face's chat template strips the user text and Ollama's does not, so it is stripped here for both.
+        """
+        article = self.neutralise(content).strip()
+        head = f"{self.before_system}{system}{self.after_system}" if system else ""
+        return f"{self.bos}{self.opening}{head}{self.before_text}{INSTRUCTION}\n{article}{self.after_text}"
 
+    def render_completion(self, title: str) -> str:
+        """Render what the model has to learn to write: the title and the end of its turn."""
+        return f"{self.neutralise(title).strip()}{self.end_of_turn}"
 
-def chat_messages(content: str) -> list[dict[str, str]]:
-    """Return the conversation for a tokenizer's chat template; it renders the same bytes as ``render_prompt``."""
-    article = neutralise_control_tokens(content).strip()
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{INSTRUCTION}\n{article}"}]
+    def messages(self, content: str) -> list[dict[str, str]]:
+        """Return the conversation for a tokenizer's chat template; it renders the same bytes as ``render``."""
+        article = self.neutralise(content).strip()
+        return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{INSTRUCTION}\n{article}"}]
 
-
-def parameters(temperature: float, num_ctx: int, num_predict: int) -> dict[str, float | int | list[str]]:
-    """Return the Modelfile's PARAMETER values, as ``/api/create`` takes them."""
-    return {"temperature": temperature, "num_ctx": num_ctx, "num_predict": num_predict, "stop": list(STOP)}
+    def parameters(self, temperature: float, num_ctx: int, num_predict: int) -> dict[str, float | int | list[str]]:
+        """Return the Modelfile's PARAMETER values, as ``/api/create`` takes them."""
+        return {"temperature": temperature, "num_ctx": num_ctx, "num_predict": num_predict, "stop": list(self.stop)}

@@ -12,6 +12,7 @@ from typing import Any
 
 from titlegen import __version__
 from titlegen.errors import ConfigError, TitlegenError
+from titlegen.families import ModelFamily
 from titlegen.locks import locked
 from titlegen.manifest import (
     Manifest,
@@ -23,8 +24,7 @@ from titlegen.manifest import (
     stage_key,
     write_manifest,
 )
-from titlegen.models import fingerprint, resolve_base
-from titlegen.prompt import prompt_digest
+from titlegen.models import family_at, fingerprint, resolve_base
 from titlegen.record import read_record, remember, restore
 from titlegen.settings import Settings
 
@@ -118,7 +118,7 @@ class Run:
     @cached_property
     def prompt_digest(self) -> str:
         """Digest of the prompt, for every stage that renders it."""
-        return prompt_digest()
+        return self.family.prompt.digest
 
     def folder(self, folder: Folder) -> Path:
         """Return where a stage of this run writes."""
@@ -138,6 +138,11 @@ class Run:
     def base(self) -> Path:
         """The base model's directory."""
         return resolve_base(self.settings.model)
+
+    @cached_property
+    def family(self) -> ModelFamily:
+        """The base model's family."""
+        return family_at(self.base)
 
     @cached_property
     def base_digest(self) -> str:

@@ -173,7 +173,9 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
     else:
         return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
     partial = run.folder(Folder.PREDICTIONS) / f"{target}.jsonl"
-    generated = scoring.generate_predictions(generator, examples, partial, settings.evaluate.batch_size)
+    generated = scoring.generate_predictions(
+        generator, examples, partial, settings.evaluate.batch_size, prompt=run.prompt_digest
+    )
     partial.unlink()
     return generated.predictions, generated.description
 
@@ -185,4 +187,5 @@ def _base_titles(run: Run, examples: "Sequence[Example]") -> list[str]:
 
     generator = TransformersGenerator(run.base, None, run.settings.evaluate)
     partial = run.folder(Folder.PREDICTIONS) / "base.jsonl"
-    return scoring.generate_predictions(generator, examples, partial, run.settings.evaluate.batch_size).predictions
+    size = run.settings.evaluate.batch_size
+    return scoring.generate_predictions(generator, examples, partial, size, prompt=run.prompt_digest).predictions

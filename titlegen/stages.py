@@ -112,7 +112,7 @@ def _merge(run: Run, directory: Path) -> dict[str, Any]:
     from titlegen.data.shorten import load_counter
     from titlegen.export import merge_adapter
 
-    around = load_counter(run.base / "tokenizer.json")(prompt.render_prompt(""))
+    around = load_counter(run.base / "tokenizer.json")(run.family.prompt.render(""))
     # What the client sends to the model that is served, too.
     budget = min(run.settings.data.max_content_tokens, run.settings.train.max_length - around)
     merged = merge_adapter(run.base, run.folder(Folder.ADAPTER), run.settings.export, directory)

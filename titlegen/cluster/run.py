@@ -12,10 +12,10 @@ from titlegen.cluster.vllm import check_vllm
 from titlegen.data.files import find_files
 from titlegen.data.sources import open_source, source_digest
 from titlegen.errors import DataError, MissingDependencyError, ServeError
+from titlegen.families.gemma3n import FAMILY as MISSION
 from titlegen.manifest import digest_json
-from titlegen.models import fingerprint
+from titlegen.models import family_at, fingerprint
 from titlegen.plural import count
-from titlegen.prompt import prompt_digest
 from titlegen.runs import Folder, say
 from titlegen.serve.deployment import served_digest
 from titlegen.serve.server import server_url
@@ -84,7 +84,8 @@ def generate_directory(
         make_titler=make_titler,
     )
     say(f"generate: {count(len(files), 'file')} of articles")
-    inputs = {"articles": source_digest(data), "model": model, "prompt": prompt_digest()}
+    family = family_at(export) if export.is_dir() else MISSION
+    inputs = {"articles": source_digest(data), "model": model, "prompt": family.prompt.digest}
     finished = generate(job, _output_settings(job), inputs, ordered=ordered, say=say, observe=observe)
     return _summary(job, finished)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from titlegen.cluster.job import Job, Titler
 from titlegen.errors import DataError, TitlegenError
+from titlegen.models import family_at
 from titlegen.serve.answer import Answer, content_budget, make_answer, only_titles, rank_answers, trained_content_tokens
 from titlegen.serve.article import Article, read_article, token_counter
 from titlegen.serve.client import Client, in_order
@@ -122,7 +123,9 @@ class LocalModel:
         self._generator = TransformersGenerator(job.export, None, decoding)
         self._lock = threading.Lock()
         self._job, self._count = job, token_counter(job.export)
-        self._budget = content_budget(job.serve, self._count, trained_content_tokens(job.export))
+        self._budget = content_budget(
+            job.serve, family_at(job.export).prompt, self._count, trained_content_tokens(job.export)
+        )
 
     def __call__(self, articles: Sequence[str]) -> list[list[Answer] | TitlegenError]:
         """Return the titles of each article, or the error that it met.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError, MissingDependencyError
-from titlegen.prompt import STOP
+from titlegen.prompt import PromptFormat
 from titlegen.settings import RaySettings, ServeSettings
 
 # Source: the requirements of ray 2.60.0's extra `llm`.
@@ -70,10 +70,16 @@ def processor_config(export: Path, serve: ServeSettings, ray: RaySettings) -> An
     )
 
 
-def request(prompt: Sequence[int], serve: ServeSettings) -> dict[str, Any]:
+def request(prompt: Sequence[int], form: PromptFormat, serve: ServeSettings) -> dict[str, Any]:
     """Return what vLLM is asked for an article: the tokens of its rendered prompt, greedily.
 
     Ray's own stage for tokens would put a second <bos> in front of it.
     """
-    sampling = {"temperature": 0.0, "max_tokens": serve.num_predict, "stop": list(STOP), "seed": 0, "detokenize": True}
+    sampling = {
+        "temperature": 0.0,
+        "max_tokens": serve.num_predict,
+        "stop": list(form.stop),
+        "seed": 0,
+        "detokenize": True,
+    }
     return {"tokenized_prompt": list(prompt), "sampling_params": sampling}

@@ -15,7 +15,6 @@ from titlegen.data import Example
 from titlegen.errors import TitlegenError
 from titlegen.generation import Advance, unwatched
 from titlegen.manifest import digest_json, writable, write_atomically
-from titlegen.prompt import prompt_digest
 
 
 class Generator(Protocol):
@@ -43,18 +42,25 @@ class Generation(NamedTuple):
 
 
 def generate_predictions(
-    generator: Generator, examples: Sequence[Example], partial: Path, batch_size: int = 8
+    generator: Generator, examples: Sequence[Example], partial: Path, batch_size: int = 8, *, prompt: str
 ) -> Generation:
     """Generate a title for every example and remember each batch in ``partial`` (JSONL, keyed by example id).
 
     A later call with the same generator, prompt and examples takes from that file what it holds; the file of another
     run is started anew. Batches go from long articles to short ones: little padding, and a lack of memory shows early.
 
+    Args:
+        generator: what writes the titles.
+        examples: the articles.
+        partial: file for what is done.
+        batch_size: articles at a time.
+        prompt: digest of the prompt that is put around them.
+
     Raises:
         TitlegenError: the generator returned another number of titles than it was asked for, or the disk is full.
     """
     articles = [[example.id, example.content] for example in examples]
-    key = digest_json({"generator": generator.describe(), "prompt": prompt_digest(), "examples": articles})
+    key = digest_json({"generator": generator.describe(), "prompt": prompt, "examples": articles})
     done = _read_partial(partial, key, {example.id for example in examples})
     pending = sorted((example for example in examples if example.id not in done), key=lambda e: (-len(e.content), e.id))
     with writable(partial):

@@ -30,7 +30,7 @@ class TitleDecoder:
     """
 
     def __init__(self, model: Any) -> None:
-        """Take a Gemma 3 or Gemma 3n causal LM, or a PEFT model around one, in evaluation mode."""
+        """Take a causal LM for which ``can_trim`` holds, or a PEFT model around one, in evaluation mode."""
         self._trim = CompletionTrim(model, clamp=False)
 
     def generate(
@@ -104,23 +104,23 @@ class TitleDecoder:
         """Return the token that each row writes behind ``token``; both (rows,)."""
         trim = self._trim
         config = trim.model.config
-        streams, per_layer = trim.architecture.enter(trim.model, token)
+        streams, per_layer = trim.decoder.enter(trim.model, token)
         angles = trim.angles(cache.lengths + cache.step, streams[0])
         masks = cache.masks()
         newest: dict[str, int] = {}
         for index, layer in enumerate(trim.model.layers):
             kind, attention = config.layer_types[index], layer.self_attn
             if index <= trim.boundary:
-                state, query, key, value = trim.architecture.read(layer, streams, *angles[kind])
+                state, query, key, value = trim.decoder.read(layer, streams, *angles[kind])
                 cache.add(index, key, value)
                 newest[kind] = index
             else:
-                state, query = trim.architecture.read_query(layer, streams, *angles[kind])
+                state, query = trim.decoder.read_query(layer, streams, *angles[kind])
             attended = cache.attend(newest[kind], query, masks[attention.sliding_window], attention.scaling)
             own = None if per_layer is None else per_layer[:, index]
-            streams = trim.architecture.write(layer, state, attended, own, trim.thresholds[index])
+            streams = trim.decoder.write(layer, state, attended, own, trim.thresholds[index])
         cache.step += 1
-        return choose(trim.logits(trim.architecture.leave(trim.model, streams)))
+        return choose(trim.logits(trim.decoder.leave(trim.model, streams)))
 
 
 class _Cache:

@@ -9,9 +9,9 @@ from titlegen.errors import ConfigError, ExportError
 from titlegen.generation.decoder import TitleDecoder
 from titlegen.generation.transformers import load_model, load_tokenizer, write_tokens
 from titlegen.metrics.ranking import candidate_temperature, describe_candidates, rank_titles
-from titlegen.models import fingerprint
+from titlegen.models import family_at, fingerprint
 from titlegen.plural import count
-from titlegen.prompt import STOP, render_prompt
+from titlegen.prompt import PromptFormat
 from titlegen.settings import EvaluateSettings
 from titlegen.train.trim import can_trim
 
@@ -58,6 +58,11 @@ class TransformersGenerator:
         self.dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
 
     @cached_property
+    def prompt(self) -> PromptFormat:
+        """The turns of the model's family."""
+        return family_at(self.model_directory).prompt
+
+    @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return load_tokenizer(self.model_directory)
@@ -75,7 +80,7 @@ class TransformersGenerator:
     @property
     def stop(self) -> list[int]:
         """The ids that end a title."""
-        return [self.tokenizer.eos_token_id, *self.tokenizer.convert_tokens_to_ids(list(STOP))]
+        return [self.tokenizer.eos_token_id, *self.tokenizer.convert_tokens_to_ids(list(self.prompt.stop))]
 
     def describe(self) -> dict[str, Any]:
         """Return model, adapter, device and decoding."""
@@ -109,7 +114,7 @@ class TransformersGenerator:
         """
         import torch
 
-        prompts = [render_prompt(content) for content in contents]
+        prompts = [self.prompt.render(content) for content in contents]
         # Batches hold articles of like length.
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         drafts: dict[int, tuple[Draft, ...]] = {}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from titlegen.prompt import render_prompt
+from titlegen.models import family_at
 from titlegen.tensors import Tensors
 
 MAX_NEW_TOKENS = 48
@@ -110,6 +110,6 @@ def write_tokens(
 def greedy_title(directory: Path, article: str) -> str:
     """Return the greedy title of an article as whoever loads a directory gets it: its own element type and stops."""
     tokenizer, model = load_tokenizer(directory), load_model(directory)
-    prompt = tokenizer(render_prompt(article), add_special_tokens=False)["input_ids"]
+    prompt = tokenizer(family_at(directory).prompt.render(article), add_special_tokens=False)["input_ids"]
     (written,) = write_tokens(model, [prompt], padding=tokenizer.pad_token_id).rows
     return str(tokenizer.decode(written, skip_special_tokens=True)).strip()

@@ -11,6 +11,7 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints,
 from titlegen import prompt
 from titlegen.errors import HubError
 from titlegen.evaluate.words import Words
+from titlegen.families import ModelFamily
 from titlegen.metrics.records import METRICS
 from titlegen.settings import EMBEDDED, Settings
 
@@ -90,6 +91,7 @@ class Facts:
 
     repo_id: str
     settings: Settings
+    family: ModelFamily
     training: Mapping[str, Any]
     """Settings with which the adapter was trained; empty when they are not known."""
     report: EvaluationReport | None
@@ -231,7 +233,7 @@ def _metadata(facts: Facts) -> "ModelCardData":
     ]
     return ModelCardData(
         language="zh",
-        license="gemma",
+        license=facts.family.licence.hub_id,
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=facts.base,

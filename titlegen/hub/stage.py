@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from titlegen import prompt
 from titlegen.errors import GateError, HubError
 from titlegen.evaluate.words import Words
 from titlegen.hub.card import DATA_CARD, REPORT, DataCard, Facts, read_report, render_card
@@ -22,6 +21,8 @@ from titlegen.manifest import (
     stage_key,
     write_atomically,
 )
+from titlegen.models import family_at
+from titlegen.prompt import SYSTEM, PromptFormat
 from titlegen.settings import ServeSettings, Settings
 
 CARD = "README.md"
@@ -100,10 +101,12 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
         if report is not None:
             _link(artefacts.report, (REPORT,), folder)
         data = _write_data_card(artefacts.data, folder)
-        for name, text in ollama_files(settings.serve, [name for name in files if name.endswith(".gguf")]).items():
+        family = family_at(artefacts.export)
+        ggufs = [name for name in files if name.endswith(".gguf")]
+        for name, text in ollama_files(settings.serve, ggufs, family.prompt).items():
             write_atomically(folder / name, text)
         training = _settings_of(artefacts.adapter)
-        facts = Facts(repo_id, settings, training, report, data, export.results, tuple(sorted(files)))
+        facts = Facts(repo_id, settings, family, training, report, data, export.results, tuple(sorted(files)))
         write_atomically(folder / CARD, render_card(facts))
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
@@ -188,7 +191,7 @@ def _link(source: Path, names: Mapping[str, FileRecord] | tuple[str, ...], folde
         (folder / name).symlink_to((source / name).resolve())
 
 
-def ollama_files(settings: ServeSettings, ggufs: list[str]) -> dict[str, str]:
+def ollama_files(settings: ServeSettings, ggufs: list[str], prompt: PromptFormat) -> dict[str, str]:
     """Return the files from which Ollama takes prompt and parameters, by name.
 
     ``ollama run hf.co/ORG/REPO`` reads ``template``, ``system`` and ``params``; ``ollama create -f Modelfile`` in a
@@ -198,12 +201,12 @@ def ollama_files(settings: ServeSettings, ggufs: list[str]) -> dict[str, str]:
     """
     parameters = prompt.parameters(settings.temperature, settings.num_ctx, settings.num_predict)
     files = {
-        "template": prompt.TEMPLATE,
-        "system": prompt.SYSTEM,
+        "template": prompt.template,
+        "system": SYSTEM,
         "params": json.dumps(parameters, ensure_ascii=False, indent=2) + "\n",
     }
     if ggufs:
-        lines = [f"FROM ./{ggufs[0]}", f'TEMPLATE """{prompt.TEMPLATE}"""', f'SYSTEM """{prompt.SYSTEM}"""']
+        lines = [f"FROM ./{ggufs[0]}", f'TEMPLATE """{prompt.template}"""', f'SYSTEM """{SYSTEM}"""']
         for name, value in parameters.items():
             values = value if isinstance(value, list) else [value]
             lines += [f"PARAMETER {name} {json.dumps(item, ensure_ascii=False)}" for item in values]

@@ -45,7 +45,7 @@ _MARKDOWN = regex.compile(
 _JSON = regex.compile(r"^\s*(?:\{.*\}|\[\s*[\"{\[].*\])\s*$", regex.DOTALL)
 _CHAT_TOKEN = regex.compile(
     r"</?(?:bos|eos|pad|unk|mask|s|start_of_turn|end_of_turn|start_of_image|end_of_image|think|unused\d+)>"
-    r"|<\|[a-z_0-9]+\|>|\[/?INST\]|<<SYS>>|\[multimodal\]",
+    r"|<\|[a-z_0-9\"]+\|?>|<[a-z_]+\|>|\[/?INST\]|<<SYS>>|\[multimodal\]",
     regex.IGNORECASE,
 )
 _TAG = regex.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?>", regex.IGNORECASE)

@@ -1,13 +1,13 @@
 """Size and shape of what a run starts from: the base model and the articles."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from titlegen.data.files import is_local
 from titlegen.data.sources import open_source
 from titlegen.errors import ConfigError
-from titlegen.models import read_json, text_config
+from titlegen.families import ModelSize, all_families
+from titlegen.models import family_at, read_json, text_config
 from titlegen.settings import EMBEDDED, DataSettings, ModelSettings
 
 # Source: counted with Gemma's tokenizer; 0.79 on 2,767 press releases, 0.85 on the embedded corpus.
@@ -18,81 +18,24 @@ _AROUND_TOKENS = 50 + 21
 _PTS, _PTS_ROWS, _PTS_TOKENS = "AWeirdDev/zh-tw-pts-articles-sm", 1400, 551.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class BaseModel:
-    """Size and shape of a base model."""
-
-    parameters: float
-    """All that are stored, towers for pictures and sound included."""
-    text_parameters: float
-    """Those that a GGUF file holds."""
-    stored_bytes: int
-    """Bytes for one weight in the base model's files."""
-    largest_tensor: float
-    """Elements of the largest tensor."""
-    linear: dict[str, int]
-    """Rows plus columns of all matrices of a name: what each rank of an adapter adds."""
-    cache_bytes: int
-    """Keys and values of one token, in 16 bits."""
-    on_gpu: bool
-    """Whether its figures were measured on a GPU, else on two CPU cores."""
-
-    @property
-    def gib(self) -> float:
-        """Size of the base model's files."""
-        return self.parameters * self.stored_bytes / 2**30
-
-    def adapter_gib(self, rank: int, targets: tuple[str, ...]) -> float:
-        """Return the size of an adapter in float32."""
-        return 4 * rank * sum(self.linear.get(name, 0) for name in targets) / 2**30
-
-
-def _linear(*, layers: int, own_kv: int, hidden: int, attention: int, kv: int, feed_forward: int) -> dict[str, int]:
-    outer, inner, mlp = layers * (hidden + attention), own_kv * (hidden + kv), layers * (hidden + feed_forward)
-    names = ("gate_proj", "up_proj", "down_proj")
-    return {"q_proj": outer, "o_proj": outer, "k_proj": inner, "v_proj": inner} | dict.fromkeys(names, mlp)
-
-
-# Source: the models' config.json; all parameters of E4B as its page on the Hub counts them.
-_E4B = BaseModel(
-    parameters=7.85e9,
-    text_parameters=6.87e9,
-    stored_bytes=2,
-    largest_tensor=262_144 * 35 * 256,
-    linear=_linear(layers=35, own_kv=20, hidden=2048, attention=2048, kv=512, feed_forward=16_384),
-    cache_bytes=20 * 2 * 512 * 2,
-    on_gpu=True,
-)
-_270M = BaseModel(
-    parameters=268.1e6,
-    text_parameters=268.1e6,
-    stored_bytes=4,
-    largest_tensor=262_144 * 640,
-    linear=_linear(layers=18, own_kv=18, hidden=640, attention=1024, kv=256, feed_forward=2048),
-    cache_bytes=18 * 2 * 256 * 2,
-    on_gpu=False,
-)
-_MODELS = {EMBEDDED: _270M, "unsloth/gemma-3n-E4B-it": _E4B, "google/gemma-3n-E4B-it": _E4B}
-# What tells them apart in a local directory.
-_BY_LAYERS = {35: _E4B, 18: _270M}
-
-
-def find_model(settings: ModelSettings) -> BaseModel:
+def find_model(settings: ModelSettings) -> ModelSize:
     """Return size and shape of the base model, without asking the Hub.
 
     Raises:
         ConfigError: it is none of the models whose figures are known.
     """
-    if settings.base in _MODELS:
-        return _MODELS[settings.base]
-    path = Path(settings.base) / "config.json"
-    if path.is_file():
-        config = read_json(path)
-        layers = text_config(config).get("num_hidden_layers")
-        if layers in _BY_LAYERS:
-            return _BY_LAYERS[layers]
+    sizes = [size for family in all_families() for size in family.sizes]
+    names = {name: size for size in sizes for name in size.names}
+    if settings.base in names:
+        return names[settings.base]
+    path = Path(settings.base)
+    if (path / "config.json").is_file():
+        layers = text_config(read_json(path / "config.json")).get("num_hidden_layers")
+        found = [size for size in family_at(path).sizes if size.layers == layers]
+        if found:
+            return found[0]
     raise ConfigError(
-        f"no plan for model.base {settings.base!r}: nothing was measured with it; known are {', '.join(_MODELS)} and "
+        f"no plan for model.base {settings.base!r}: nothing was measured with it; known are {', '.join(names)} and "
         "local copies of them"
     )
 

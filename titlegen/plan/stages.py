@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from titlegen.environment import cache_directory
+from titlegen.families import ModelSize
 from titlegen.plan.figures import (
     BESIDE_MODEL_GIB,
     COMPILE_TOKENS,
@@ -18,7 +19,7 @@ from titlegen.plan.figures import (
     disk_minutes,
     network_minutes,
 )
-from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles, BaseModel
+from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles
 from titlegen.plural import count
 from titlegen.runs import Folder
 from titlegen.settings import EMBEDDED, Settings
@@ -60,7 +61,7 @@ class Stage(NamedTuple):
 class Estimator:
     """Estimates each stage for some settings, a base model and a number of articles."""
 
-    def __init__(self, settings: Settings, model: BaseModel, articles: Articles) -> None:
+    def __init__(self, settings: Settings, model: ModelSize, articles: Articles) -> None:
         self.settings, self.model, self.articles = settings, model, articles
         data, export = settings.data, settings.export
         self.train_rows = articles.rows * (1 - data.val_share - data.test_share)
@@ -116,6 +117,7 @@ class Estimator:
         ]
         if self.model.on_gpu:
             speed, gpu, start, origin = self._pace(tokens)
+            sources += [f"assumed: as {self.model.measured_as}"] if self.model.measured_as else []
             least = MEASURED[_LEAST] if train.auto_batch and train.completion_trim and not train.low_memory else None
             host = self.model.gib
             sources += [origin, "host: the base model passes through it"]

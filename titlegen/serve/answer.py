@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from titlegen.errors import ServeError
+from titlegen.families import neutralise_control_tokens
 from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.metrics.title_warnings import Facts, TitleWarning, find_warnings
-from titlegen.prompt import neutralise_control_tokens, render_prompt
+from titlegen.prompt import PromptFormat
 from titlegen.serve.article import Article
 from titlegen.settings import ServeSettings
 from titlegen.text import first_line, to_traditional
@@ -45,18 +46,21 @@ def trained_content_tokens(model_directory: Path | None) -> int | None:
     return budget if isinstance(budget, int) and budget > 0 else None
 
 
-def content_budget(settings: ServeSettings, count: Callable[[str], int], trained: int | None) -> int:
+def content_budget(
+    settings: ServeSettings, prompt: PromptFormat, count: Callable[[str], int], trained: int | None
+) -> int:
     """Return how many tokens of an article are sent, at most: what the context window leaves, and training read.
 
     Args:
         settings: context window and longest title.
+        prompt: what stands around the article.
         count: returns the tokens of a text.
         trained: budget of the articles that the model was trained on, None where that is not known.
 
     Raises:
         ServeError: the context window has no room for an article.
     """
-    around = count(render_prompt(""))
+    around = count(prompt.render(""))
     budget = settings.num_ctx - settings.num_predict - around
     if budget < 1:
         raise ServeError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from titlegen.errors import DataError, ServeError
-from titlegen.prompt import neutralise_control_tokens
+from titlegen.families import neutralise_control_tokens
 from titlegen.text import Converted, clean_content, to_traditional, trim_to_tokens
 
 # A book; what is longer is cut before cleaning, whose time grows with the text.

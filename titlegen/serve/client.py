@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from titlegen.errors import ServeError, TitlegenError
+from titlegen.families.gemma3n import FAMILY as MISSION
 from titlegen.metrics.title_warnings import Facts
-from titlegen.prompt import render_prompt
+from titlegen.models import family_at
+from titlegen.prompt import PromptFormat
 from titlegen.serve.answer import (
     ABORTED,
     Answer,
@@ -39,6 +41,7 @@ class Client:
         self,
         settings: ServeSettings,
         model_directory: Path | None = None,
+        prompt: PromptFormat | None = None,
         *,
         model_name: str | None = None,
         max_content_tokens: int | None = None,
@@ -52,6 +55,7 @@ class Client:
             settings: where the server is, and the model's context window.
             model_directory: the exported model, for its tokenizer.json; without it, tokens are counted as bytes, of
                 which there are never fewer, so that articles are trimmed earlier than they need be.
+            prompt: the turns that the model reads; None: those of the exported model's family, the mission's without.
             model_name: another model than ``settings.model_name``.
             max_content_tokens: token budget of the article, where it is smaller than the context window's; None: that
                 of the articles that the model was trained on, where its manifest says so.
@@ -68,8 +72,11 @@ class Client:
         self.temperature, self.convert = temperature, convert
         self._has_tokenizer = model_directory is not None
         self._count = token_counter(model_directory)
+        if prompt is None:
+            prompt = (MISSION if model_directory is None else family_at(model_directory)).prompt
+        self.prompt = prompt
         trained = max_content_tokens or trained_content_tokens(model_directory)
-        self.content_tokens = content_budget(settings, self._count, trained)
+        self.content_tokens = content_budget(settings, prompt, self._count, trained)
         self._endpoint = Endpoint(self.url, settings, self.model_name, say)
         # Whoever forgets to close leaves no open connection behind.
         self._finalizer = weakref.finalize(self, self._endpoint.close)
@@ -155,7 +162,7 @@ class Client:
         return self._ask(self.read(article), dict(options or {}))
 
     def _ask(self, article: Article, options: dict[str, Any], on_text: Callable[[str], None] | None = None) -> Answer:
-        tokens = self._count(render_prompt(article.sent)) + self.settings.num_predict
+        tokens = self._count(self.prompt.render(article.sent)) + self.settings.num_predict
         options = {"temperature": self.temperature, "seed": 0} | options
         answer = self._endpoint.send(article.sent, options, tokens, on_text)
         self._check_count(article.sent, answer.prompt_eval_count or 0)
@@ -198,7 +205,7 @@ class Client:
 
     def expected_tokens(self, content: str) -> int | None:
         """Return how many tokens the server should count for a prepared article; None without a tokenizer."""
-        return self._count(render_prompt(content)) if self._has_tokenizer else None
+        return self._count(self.prompt.render(content)) if self._has_tokenizer else None
 
     def _check_count(self, content: str, found: int) -> None:
         expected = self.expected_tokens(content)

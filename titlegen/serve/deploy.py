@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ServeError
-from titlegen.prompt import BOS, SYSTEM, TEMPLATE, parameters, render_prompt
+from titlegen.models import family_at
+from titlegen.prompt import SYSTEM
 from titlegen.serve.answer import Answer
 from titlegen.serve.client import Client
 from titlegen.serve.connection import Connection, Say, connect
@@ -35,7 +36,7 @@ def deploy(
     The model that it replaces stays as ``NAME:previous``. A model that is there already is only loaded.
 
     Args:
-        export_directory: ``final-hf``, for its tokenizer.
+        export_directory: ``final-hf``, for its tokenizer, and the family of a source that does not say its own.
         gguf_directory: the exported GGUF files.
         settings: the stage's settings.
         state_directory: where the server's record and log are, should one be started.
@@ -51,7 +52,7 @@ def deploy(
         ServeError: the server cannot be used, or the model failed the smoke test; what was served before still is.
     """
     names = Names.of(settings.model_name)
-    source = resolve_source(settings, gguf_directory)
+    source = resolve_source(settings, gguf_directory, family_at(export_directory))
     for notice in source.notices:
         say(f"deploy: {notice}")
     request = request_digest(source, settings)
@@ -110,6 +111,7 @@ def create_model(
     """
     import ollama
 
+    prompt = source.family.prompt
     fields: dict[str, Any] = {"from_": source.text}
     if source.files:
         fields = {
@@ -122,9 +124,9 @@ def create_model(
         for step in client.create(
             model=name,
             **fields,
-            template=TEMPLATE,
+            template=prompt.template,
             system=SYSTEM,
-            parameters=parameters(settings.temperature, settings.num_ctx, settings.num_predict),
+            parameters=prompt.parameters(settings.temperature, settings.num_ctx, settings.num_predict),
             quantize=settings.quantize,
             stream=True,
         ):
@@ -192,7 +194,7 @@ def _candidate_client(
     names: Names, source: Source, export_directory: Path, settings: ServeSettings
 ) -> contextlib.closing[Client]:
     directory = export_directory if (export_directory / "tokenizer.json").is_file() and source.is_tuned else None
-    return contextlib.closing(Client(settings, directory, model_name=names.candidate))
+    return contextlib.closing(Client(settings, directory, source.family.prompt, model_name=names.candidate))
 
 
 def _smoke_test(client: Client, source: Source, connection: Connection) -> list[Answer]:
@@ -204,7 +206,7 @@ def _smoke_test(client: Client, source: Source, connection: Connection) -> list[
     answers, problems = [], []
     for article in smoke_articles():
         content, _ = client.prepare(article)
-        _check_rendering(connection, client.model_name, content)
+        _check_rendering(connection, client, content)
         answer = client.ask(article)
         expected = client.expected_tokens(content)
         # A server that broke the answer off tells no counts.
@@ -223,12 +225,12 @@ def _smoke_test(client: Client, source: Source, connection: Connection) -> list[
     return answers
 
 
-def _check_rendering(connection: Connection, name: str, content: str) -> None:
+def _check_rendering(connection: Connection, client: Client, content: str) -> None:
     """Compare the rendered prompt with the one of training, on a server that tells it."""
-    body = {"model": name, "prompt": content, "stream": False, "_debug_render_only": True}
+    body = {"model": client.model_name, "prompt": content, "stream": False, "_debug_render_only": True}
     response = connection.http.post("/api/generate", json=body)
     rendered = response.json().get("_debug_info", {}).get("rendered_template") if response.is_success else None
-    if rendered is not None and rendered != render_prompt(content).removeprefix(BOS):
+    if rendered is not None and rendered != client.prompt.render(content).removeprefix(client.prompt.bos):
         raise ServeError(
             f"the server renders another prompt than the model was trained on: {rendered[:80]!r}...; deploy again"
         )

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from titlegen.manifest import digest_json, write_atomically
-from titlegen.prompt import SYSTEM, TEMPLATE, parameters
+from titlegen.prompt import SYSTEM
 from titlegen.serve.modelfile import Source
 from titlegen.settings import ServeSettings
 
@@ -18,8 +18,9 @@ def request_digest(source: Source, settings: ServeSettings) -> str | None:
     """Return the digest of everything that a model is made of; None where the server fetches it, which may change."""
     if not source.files:
         return None
-    values = parameters(settings.temperature, settings.num_ctx, settings.num_predict)
-    return digest_json([source.digests, TEMPLATE, SYSTEM, values, settings.quantize])
+    prompt = source.family.prompt
+    values = prompt.parameters(settings.temperature, settings.num_ctx, settings.num_predict)
+    return digest_json([source.digests, prompt.template, SYSTEM, values, settings.quantize])
 
 
 def recall(state_directory: Path, url: str, name: str, request: str | None) -> str | None:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from titlegen.errors import ConfigError, ServeError, VerifyError
 from titlegen.export import gguf_name
+from titlegen.families import ModelFamily, all_families, family_of_gguf
+from titlegen.families.gemma3n import FAMILY as MISSION
+from titlegen.gguf_reader import GgufError, read_header
 from titlegen.manifest import digest_file, read_manifest
-from titlegen.prompt import SYSTEM, TEMPLATE, parameters
+from titlegen.models import family_at
+from titlegen.prompt import SYSTEM, PromptFormat
 from titlegen.settings import ServeSettings
 
 # For envsubst, which replaces these two and would replace every other dollar sign that begins a name.
@@ -22,8 +26,6 @@ _NAME = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[\w][\w.-]*(?::[\w][\w.-]
 _HUB = re.compile(r"(?:hf://|(?:https?://)?(?:hf\.co|huggingface\.co)/)([\w.-]+/[\w.-]+(?::[\w.-]+)?)/?", re.ASCII)
 # What Ollama's importer reads of a model directory.
 IMPORTED_FILES = ("*.safetensors", "*.json", "tokenizer.model")
-# The specification's name for the base model, and the one that the library has.
-_RENAMED = {"gemma3n:4b": "gemma3n:e4b"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Source:
     """What FROM names: files of this machine, or a model that the server has or fetches."""
 
     text: str
+    family: ModelFamily
+    """Whose turns the model reads."""
     files: tuple[Path, ...] = ()
     digests: tuple[str, ...] = ()
     """SHA-256 of each file, hexadecimal."""
@@ -41,7 +45,7 @@ class Source:
     notices: tuple[str, ...] = ()
 
 
-def render_modelfile(source: str, settings: ServeSettings, system: str = SYSTEM, template: str = TEMPLATE) -> str:
+def render_modelfile(source: str, settings: ServeSettings, prompt: PromptFormat, system: str = SYSTEM) -> str:
     """Return the Modelfile for a source, with the prompt that the model was trained on.
 
     Raises:
@@ -51,39 +55,44 @@ def render_modelfile(source: str, settings: ServeSettings, system: str = SYSTEM,
         raise ConfigError(f"FROM cannot name {source!r}; give a path or a model name without control characters")
     lines = [
         f"FROM {source}",
-        f"TEMPLATE {_quote('the template', template)}",
+        f"TEMPLATE {_quote('the template', prompt.template)}",
         f"SYSTEM {_quote('the system text', system)}",
     ]
-    for name, value in parameters(settings.temperature, settings.num_ctx, settings.num_predict).items():
+    for name, value in prompt.parameters(settings.temperature, settings.num_ctx, settings.num_predict).items():
         lines += [f"PARAMETER {name} {_plain(item)}" for item in (value if isinstance(value, list) else [value])]
     return "\n".join(lines) + "\n"
 
 
 def render_template(settings: ServeSettings | None = None) -> str:
     """Return the text of serving/ollama/Modelfile.template."""
-    return _HEADER + render_modelfile(HUB_SOURCE, settings or ServeSettings())
+    return _HEADER + render_modelfile(HUB_SOURCE, settings or ServeSettings(), MISSION.prompt)
 
 
-def resolve_source(settings: ServeSettings, gguf_directory: Path) -> Source:
+def resolve_source(settings: ServeSettings, gguf_directory: Path, family: ModelFamily) -> Source:
     """Return what ``settings.source`` means.
 
+    Args:
+        settings: the stage's settings.
+        gguf_directory: the exported GGUF files.
+        family: of the exported model, for a source that does not say its own.
+
     Raises:
-        ConfigError: it is neither a file, a directory, a Hub repository nor a model name.
+        ConfigError: it is neither a file, a directory, a Hub repository nor a model name, or of an unknown family.
         ServeError: the directory holds no model.
         VerifyError: the exported GGUF files are missing.
     """
     text = settings.source.strip()
     if text == "gguf":
-        return _exported(gguf_directory)
+        return _exported(gguf_directory, family)
     if match := _HUB.fullmatch(text):
         hub = f"hf.co/{match[1]}"
         notice = f"{text} is not a source that Ollama knows; using {hub}"
-        return Source(hub, notices=() if text == hub else (notice,))
+        return Source(hub, family, notices=() if text == hub else (notice,))
     path = Path(text).expanduser()
     if path.is_dir():
         return _safetensors(path)
     if path.is_file():
-        return _local_file(path)
+        return _local_file(path, family)
     if path.is_absolute() or text.startswith((".", "~")) or text.endswith((".gguf", ".safetensors")):
         raise ConfigError(f"serve.source = {text!r} does not exist; give the path of a GGUF file or a model directory")
     if not _NAME.fullmatch(text):
@@ -91,24 +100,48 @@ def resolve_source(settings: ServeSettings, gguf_directory: Path) -> Source:
             f"serve.source = {text!r} is no source; use gguf, a path, hf.co/ORG/REPO[:QUANT], or a model name such as "
             "gemma3n:e4b"
         )
-    name = _RENAMED.get(text, text)
+    renamed = {old: new for known in all_families() for old, new in known.renamed_in_ollama.items()}
+    name = renamed.get(text, text)
     notices = [f"{text} does not exist in Ollama's library; using {name}"] if name != text else []
     notices.append(f"{name} is not fine-tuned: its answers are not the trained model's")
-    return Source(name, is_tuned=False, notices=tuple(notices))
+    # Ollama's library names a model by its family: gemma3n:e4b.
+    of_library = family_of_gguf(name.partition(":")[0])
+    return Source(name, of_library or family, is_tuned=False, notices=tuple(notices))
 
 
-def _exported(directory: Path) -> Source:
+def _family_of_file(path: Path, otherwise: ModelFamily) -> ModelFamily:
+    """Return the family that a GGUF file names.
+
+    Raises:
+        ConfigError: it is none that titlegen knows.
+    """
+    try:
+        architecture = read_header(path).architecture
+    except GgufError:
+        # The server says what is wrong with it.
+        return otherwise
+    family = family_of_gguf(architecture)
+    if family is None:
+        known = ", ".join(known.name for known in all_families())
+        raise ConfigError(
+            f"{path} has the architecture {architecture!r}, whose prompt is not known here; give a model of {known}"
+        )
+    return family
+
+
+def _exported(directory: Path, family: ModelFamily) -> Source:
     manifest = read_manifest(directory)
     name = gguf_name(manifest.results["types"][0])
     if name not in manifest.files:
         raise VerifyError(f"{directory / name} is not in the manifest; run `titlegen export` again")
-    return Source(str(directory / name), (directory / name,), (manifest.files[name].sha256,), is_exported=True)
+    path, digest = directory / name, manifest.files[name].sha256
+    return Source(str(path), family, (path,), (digest,), is_exported=True)
 
 
-def _local_file(path: Path) -> Source:
+def _local_file(path: Path, family: ModelFamily) -> Source:
     if path.suffix.lower() != ".gguf":
         raise ConfigError(f"serve.source = {str(path)!r} is no GGUF file; give one, or a directory with safetensors")
-    return Source(str(path), (path,), (digest_file(path),))
+    return Source(str(path), _family_of_file(path, family), (path,), (digest_file(path),))
 
 
 def _safetensors(directory: Path) -> Source:
@@ -120,9 +153,10 @@ def _safetensors(directory: Path) -> Source:
         "importing safetensors: the server builds its own vocabulary, which may read an article into other tokens than "
         "the model was trained on; the exported GGUF file is exact"
     )
-    if "tokenizer.model" not in names:
-        notice += f". {directory} has no tokenizer.model, so that the vocabulary will certainly be wrong"
-    return Source(str(directory), files, tuple(map(digest_file, files)), notices=(notice,))
+    family = family_at(directory)
+    if missing := [name for name in family.tokenizer_files if name not in names]:
+        notice += f". {directory} has no {missing[0]}, so that the vocabulary will certainly be wrong"
+    return Source(str(directory), family, files, tuple(map(digest_file, files)), notices=(notice,))
 
 
 def _quote(what: str, text: str) -> str:

@@ -54,7 +54,7 @@ class TrainSettings(Stage):
     auto_batch: bool = False
     """Find the batch size that is fastest on the GPU; the effective batch stays."""
     completion_trim: bool = True
-    """Leave out all work that the loss on titles does not need (Gemma 3 and Gemma 3n); exact, and checked at start."""
+    """Leave out all work that the loss on titles does not need (Gemma 3, 3n and 4); exact, and checked at start."""
     compile: bool | Literal["auto"] = "auto"
     """Compile each kind of layer for the GPU; `auto` does so when the run is long enough to win the time back."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"

@@ -3,7 +3,7 @@
 import html
 import re
 
-from titlegen.prompt import neutralise_control_tokens
+from titlegen.families import neutralise_control_tokens
 from titlegen.text.rule import AnyRule, FunctionRule, Rule
 
 # Only names that HTML knows: <Avengers> in an article is a title, not a tag.

@@ -14,10 +14,10 @@ from titlegen.adapter import CONFIG, sign_adapter
 from titlegen.data import Example
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
-from titlegen.models import name_of_base
+from titlegen.models import family_at, name_of_base
 from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
-from titlegen.train.encode import encode_examples
+from titlegen.train.encode import check_tokenizer, encode_examples
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import smooth_loss, write_loss_curve
@@ -97,8 +97,10 @@ def _fit(
         # Without a checkpoint nothing binds a new run to what an old one found: the card may have more room now.
         for name in (LOG, PLAN):
             (work / name).unlink(missing_ok=True)
-    rows = encode_examples(train, tokenizer, settings.max_length)
-    val_rows = encode_examples(val, tokenizer, settings.max_length)
+    family = family_at(base)
+    check_tokenizer(tokenizer, family)
+    rows = encode_examples(train, tokenizer, family.prompt, settings.max_length)
+    val_rows = encode_examples(val, tokenizer, family.prompt, settings.max_length)
     tokens = sum(len(row["input_ids"]) for row in rows)
     make_batch = partial(_batch, model, tokenizer)
     trim, facts = _trim(model, make_batch, rows, settings, tokens)

@@ -7,6 +7,7 @@ from typing import Any
 
 from titlegen.environment import prepare_training_environment
 from titlegen.errors import TrainError
+from titlegen.models import family_at
 from titlegen.settings import TrainSettings
 from titlegen.train.init_adapter import load_init_adapter, resolve_init_adapter
 from titlegen.train.memory import gpu_memory
@@ -17,11 +18,6 @@ _MIN_CAPABILITY = (7, 0)
 MIN_GIB = 8
 # The versions of these decide whether a training is the tested one.
 _CHECKED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "unsloth")
-# Kept out of the 4 bits, as patterns: the head is tied to the embeddings, and Gemma 3n's mixing of its streams has too
-# few weights to gain anything.
-_NOT_QUANTISED = ["lm_head", r".*\.altup\."]
-
-_TOWERS = r".*(audio|vision)_tower\..*"
 
 
 def check_backend(settings: TrainSettings) -> list[str]:
@@ -60,7 +56,7 @@ def _check_gpu() -> None:
     gib = gpu_memory()[1] / 2**30
     if gib < MIN_GIB:
         raise TrainError(
-            f"training Gemma 3n E4B needs {MIN_GIB} GiB of GPU memory, and {torch.cuda.get_device_name()} has "
+            f"training an E4B needs {MIN_GIB} GiB of GPU memory, and {torch.cuda.get_device_name()} has "
             f"{gib:.1f}; use a larger card, or --profile quickstart"
         )
 
@@ -145,6 +141,8 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 
+    family = family_at(base)
+    towers = rf".*{family.towers}\..*"
     # Gemma overflows in float16; bfloat16 is slow on most CPUs.
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -154,7 +152,7 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=_NOT_QUANTISED,
+        llm_int8_skip_modules=list(family.not_quantised),
     )
     model = AutoModelForCausalLM.from_pretrained(
         base,
@@ -171,8 +169,8 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=list(settings.target_modules),
-        # Gemma 3n's tower for sound has layers of the same names.
-        exclude_modules=_TOWERS if any(re.fullmatch(_TOWERS, name) for name, _ in model.named_modules()) else None,
+        # A tower for sound has layers of the same names.
+        exclude_modules=towers if any(re.fullmatch(towers, name) for name, _ in model.named_modules()) else None,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora), tokenizer

@@ -1,17 +1,51 @@
 """Token ids and labels of the training rows: the prompt masked, the title and its end of turn learned."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from titlegen.data import Example
 from titlegen.errors import TrainError
-from titlegen.prompt import render_completion, render_prompt
+from titlegen.families import ModelFamily
+from titlegen.prompt import PromptFormat
 from titlegen.text import trim_to_tokens
 
 IGNORED = -100  # Source: torch.nn.CrossEntropyLoss, ignore_index
 
 
-def encode_examples(examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
+def check_tokenizer(tokenizer: Any, family: ModelFamily) -> None:
+    """Refuse a base model whose tokenizer or chat template is not its family's: it would learn another prompt.
+
+    Raises:
+        TrainError: a control token stands elsewhere, or the chat template renders other bytes, as with thinking on.
+    """
+    import jinja2
+
+    prompt, tokens = family.prompt, family.tokens
+    for token, expected in ((prompt.bos, tokens.bos), (prompt.end_of_turn, tokens.end_of_turn)):
+        if (found := tokenizer.convert_tokens_to_ids(token)) != expected:
+            raise TrainError(
+                f"the base model's tokenizer has {token!r} as {found}, and {family.title}'s is {expected}: it is of "
+                "another family; fetch the model again, with its own tokenizer"
+            )
+    if not tokenizer.chat_template:
+        return
+    article, rendered = "內文", ""
+    with contextlib.suppress(jinja2.TemplateError):
+        messages = prompt.messages(article)
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if rendered != (trained := prompt.render(article)):
+        at = next((i for i, (a, b) in enumerate(zip(trained, rendered, strict=False)) if a != b), len(rendered))
+        raise TrainError(
+            f"the base model's chat template renders {rendered[at : at + 30]!r} where {family.title}'s own has "
+            f"{trained[at : at + 30]!r} (it may have thinking on, or be another tool's); fetch the model again, or put "
+            "the published chat_template.jinja into its directory"
+        )
+
+
+def encode_examples(
+    examples: Sequence[Example], tokenizer: Any, prompt: PromptFormat, max_length: int
+) -> list[dict[str, Any]]:
     """Encode each example as one row of prompt and title.
 
     The content of a row over ``max_length`` is shortened at a sentence end; the title is never cut.
@@ -23,16 +57,16 @@ def encode_examples(examples: Sequence[Example], tokenizer: Any, max_length: int
     Raises:
         TrainError: a title leaves no room for any content.
     """
-    return [_encode(example, tokenizer, max_length) for example in examples]
+    return [_encode(example, tokenizer, prompt, max_length) for example in examples]
 
 
-def _encode(example: Example, tokenizer: Any, max_length: int) -> dict[str, Any]:
+def _encode(example: Example, tokenizer: Any, prompt_format: PromptFormat, max_length: int) -> dict[str, Any]:
     def count(text: str) -> int:
         return len(_ids(tokenizer, text))
 
     content = example.content
-    prompt = _ids(tokenizer, render_prompt(content))
-    completion = _ids(tokenizer, render_completion(example.title))
+    prompt = _ids(tokenizer, prompt_format.render(content))
+    completion = _ids(tokenizer, prompt_format.render_completion(example.title))
     excess = len(prompt) + len(completion) - max_length
     shortened = excess > 0
     while excess > 0:
@@ -43,7 +77,7 @@ def _encode(example: Example, tokenizer: Any, max_length: int) -> dict[str, Any]
                 f"{max_length} tokens; raise --train.max-length"
             )
         content = trim_to_tokens(content, budget, count)
-        prompt = _ids(tokenizer, render_prompt(content))
+        prompt = _ids(tokenizer, prompt_format.render(content))
         excess = len(prompt) + len(completion) - max_length
     return {
         "id": example.id,

@@ -11,6 +11,7 @@ from titlegen.train.encode import IGNORED
 # Source: torch.nn.functional.scaled_dot_product_attention; its flash kernels have a backward pass for a head
 # dimension of 256 on these compute capabilities only.
 _FLASH_CAPABILITIES = frozenset({(8, 0), (9, 0), (10, 0)})
+_FLASH_HEAD_DIM = 256
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,11 @@ def attend(query: Any, key: Any, value: Any, queries: Spans, keys: Spans, *, win
     Returns:
         (Tq, heads * head_dim).
     """
-    kernel = _attend_flash if _has_flash(query) else _attend_rows
+    kernel = _attend_rows
+    if _has_flash(query):
+        kernel = _attend_flash
+    elif query.is_cuda and window is None:
+        kernel = _attend_efficient
     return kernel(query, key, value, queries, keys, window, scale).flatten(1)
 
 
@@ -150,6 +155,7 @@ def _has_flash(query: Any) -> bool:
     return (
         query.is_cuda
         and query.dtype in {torch.bfloat16, torch.float16}
+        and query.shape[-1] <= _FLASH_HEAD_DIM
         and torch.cuda.get_device_capability(query.device) in _FLASH_CAPABILITIES
     )
 
@@ -176,6 +182,35 @@ def _attend_flash(  # noqa: PLR0917 - an attention kernel's own arguments
         window_size_left=window - 1 if window is not None and window < longest else None,
         window_size_right=0,
     )[0]
+
+
+def _attend_efficient(  # noqa: PLR0917 - an attention kernel's own arguments
+    query: Any,
+    key: Any,
+    value: Any,
+    queries: Spans,
+    keys: Spans,
+    window: int | None,  # noqa: ARG001 - this kernel has no backward pass for one
+    scale: float,
+) -> Any:
+    """Attend with heads that are too wide for the flash kernel, without a window."""
+    import torch
+
+    groups = query.shape[1] // key.shape[1]
+    wide = [part.repeat_interleave(groups, 1)[None] for part in (key, value)]
+    return torch.ops.aten._efficient_attention_forward(  # noqa: SLF001 - the only other variable-length kernel
+        query[None],
+        *wide,
+        None,
+        queries.bounds,
+        keys.bounds,
+        max(queries.lengths),
+        max(keys.lengths),
+        0.0,
+        2,  # causal, where the last query of a row stands at its last key
+        torch.is_grad_enabled(),
+        scale=scale,
+    )[0][0]
 
 
 def _attend_rows(  # noqa: PLR0917 - an attention kernel's own arguments

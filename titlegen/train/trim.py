@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from titlegen.errors import TrainError
-from titlegen.train.layers import Gemma3, Gemma3n, threshold_of
+from titlegen.families import all_families
+from titlegen.families.blocks import Decoder
 from titlegen.train.loss import completion_loss
 from titlegen.train.packed import Packed, attend, pack
 
@@ -24,7 +25,6 @@ _TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-
 # Padding of products would make a graph of its own for few tokens. Matched patterns would let a product add to a
 # summand that is copied for it first, 260 times a pass; without, the sum is part of the operation that follows.
 _COMPILE_OPTIONS: dict[str, Any] = {"shape_padding": False, "pattern_matcher": False}
-_ARCHITECTURES: dict[str, Any] = {"gemma3_text": Gemma3, "gemma3n_text": Gemma3n}
 
 
 def _compile_errors() -> tuple[type[Exception], ...]:
@@ -42,7 +42,13 @@ def text_model(model: Any) -> Any:
 def can_trim(model: Any) -> bool:
     """Return whether the trimmed computation exists for this architecture."""
     config = text_model(model).config
-    return config.model_type in _ARCHITECTURES and not getattr(config, "use_bidirectional_attention", None)
+    # Pictures alone see both ways with "vision".
+    causal = getattr(config, "use_bidirectional_attention", None) in {None, False, "vision"}
+    return _decoder_of(config) is not None and causal
+
+
+def _decoder_of(config: Any) -> type[Decoder] | None:
+    return next((family.decoder for family in all_families() if config.model_type in family.model_types), None)
 
 
 class CompletionTrim:
@@ -59,22 +65,27 @@ class CompletionTrim:
         """Prepare the computation.
 
         Args:
-            model: a Gemma 3 or Gemma 3n causal LM, or a PEFT model around one with the adapter ``default``.
+            model: a causal LM for which ``can_trim`` holds, or a PEFT model around one with the adapter ``default``.
             kept_share: given a batch's number of tokens, the share of the layers that keep their activations for the
                 backward pass, 0 to 1; the others recompute them.
             compiled: compile each kind of layer once, for any number of tokens; used while gradients are on.
-            clamp: limit AltUp's weights, as transformers does in training and not otherwise.
+            clamp: limit weights, as transformers does in training and not otherwise.
         """
         self._causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = text_model(model)
         self._config = self.model.config
-        self.architecture = _ARCHITECTURES[self._config.model_type]
+        decoder = _decoder_of(self._config)
+        if decoder is None:
+            raise TrainError(
+                f"no trimmed computation is known for {self._config.model_type!r}; set --train.no-completion-trim"
+            )
+        self.decoder: type[Decoder] = decoder
         self.boundary = len(self.model.layers) - (getattr(self._config, "num_kv_shared_layers", 0) or 0) - 1
         self.kept_share, self.compiled = kept_share, compiled
         self._compiled: dict[str, Callable[..., Any]] = {}
-        self.thresholds = [threshold_of(layer, self.model.embed_tokens.weight) for layer in self.model.layers]
+        self.thresholds = [decoder.threshold(layer, self.model.embed_tokens.weight) for layer in self.model.layers]
         if clamp:
-            self._clamp()
+            decoder.clamp(self.model)
 
     def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
         """Return the loss of a padded batch, a scalar; arguments as for :func:`completion_loss`.
@@ -112,7 +123,7 @@ class CompletionTrim:
         layers, boundary = self.model.layers, self.boundary
         with torch.no_grad():
             # Nothing below the first layer is trained.
-            streams, per_layer = self.architecture.enter(self.model, packed.ids)
+            streams, per_layer = self.decoder.enter(self.model, packed.ids)
             angles = self.angles(packed.positions, streams[0])
             kept_angles = {kind: tuple(part[packed.kept] for part in pair) for kind, pair in angles.items()}
         if self.compiled and torch.is_grad_enabled():
@@ -140,7 +151,7 @@ class CompletionTrim:
             streams = self._step(
                 recomputed > boundary, self._kept, index, streams, own, kept_angles[kind], shared[kind], packed
             )
-        return self.architecture.leave(self.model, streams)
+        return self.decoder.leave(self.model, streams)
 
     def _full(self, index: int, streams: Any, own: Any, angles: Any, packed: Packed) -> tuple[Any, tuple[Any, Any]]:
         """Run a layer for every token; return the streams, and keys and values of the complete rows."""
@@ -195,7 +206,7 @@ class CompletionTrim:
         """Call one half of a layer, compiled when that is on and gradients are."""
         import torch
 
-        function = getattr(self.architecture, name)
+        function = getattr(self.decoder, name)
         if not (self.compiled and torch.is_grad_enabled()):
             return function(layer, *arguments)
         if name not in self._compiled:
@@ -235,19 +246,6 @@ class CompletionTrim:
             cos, sin = self.model.rotary_emb(like[None], positions[None], kind)
             angles[kind] = (cos[0], sin[0])
         return angles
-
-    def _clamp(self) -> None:
-        """Limit AltUp's prediction weights once, as transformers does in each training step."""
-        import torch
-
-        limit = getattr(self._config, "altup_coef_clip", None)
-        if limit is None:
-            return
-        with torch.no_grad():
-            for layer in self.model.layers:
-                weight = getattr(layer.altup.prediction_coefs, "weight", None)
-                if weight is not None and weight.is_floating_point():
-                    weight.clamp_(-limit, limit)
 
 
 def _mark_tokens(arguments: Any) -> None:

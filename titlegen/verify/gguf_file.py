@@ -5,18 +5,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from titlegen.families import ModelFamily
 from titlegen.gguf_reader import GgufError, GgufHeader, read_header
-from titlegen.models import BOS_ID, END_OF_TURN_ID, EOS_ID, read_json, text_config
-from titlegen.prompt import BOS, END_OF_TURN, START_OF_TURN
+from titlegen.models import family_at, read_json, text_config
+from titlegen.prompt import PromptFormat
 from titlegen.tensors import Tensors
 from titlegen.verify.check import Check, none_wrong
 from titlegen.verify.integrity import load_vocabulary
 
 _CONTROL = 3  # Source: gguf.TokenType.CONTROL
-# Gemma 3's converter stores norms as 1 + weight; Gemma 3n's does not.
-_NORM_SHIFT = {"gemma3": 1.0, "gemma3n": 0.0}
-# Source: llama.cpp's gemma3 and gemma3n, where the file states none.
-_ROPE_LOCAL = 10_000.0
 _F16_SMALLEST = 2.0**-24
 # Half a step of each type: a share of the value's size, and what is lost near zero. Source: ggml's quantisation: F16
 # and BF16 round once; a Q8_0 block of 32 has steps of max / 127, kept in float16.
@@ -44,40 +41,26 @@ def check_gguf(path: Path, export: Path) -> list[Check]:
         header = read_header(path)
     except (GgufError, OSError) as error:
         return [none_wrong("gguf.readable", path.name, [f"{path.name} is cut off or not GGUF ({error})"])]
-    return [_check_metadata(path.name, header, export), _check_tensors(path.name, header, export)]
+    family = family_at(export)
+    return [_check_metadata(path.name, header, export, family), _check_tensors(path.name, header, export, family)]
 
 
-def _expected_fields(text: dict[str, Any]) -> dict[str, Any]:
-    """Return what a text configuration says about the fields of its GGUF file."""
-    architecture = "gemma3n" if "3n" in str(text.get("model_type")) else "gemma3"
-    expected = {
-        "block_count": text.get("num_hidden_layers"),
-        "embedding_length": text.get("hidden_size"),
-        "attention.head_count": text.get("num_attention_heads"),
-        "attention.head_count_kv": text.get("num_key_value_heads"),
-        "attention.key_length": text.get("head_dim"),
-        "attention.sliding_window": text.get("sliding_window"),
-        "rope.freq_base": text.get("rope_theta"),
-    }
-    if architecture == "gemma3n":
-        expected["attention.shared_kv_layers"] = text.get("num_kv_shared_layers")
-    return {"general.architecture": architecture} | {f"{architecture}.{key}": value for key, value in expected.items()}
-
-
-def _check_metadata(name: str, header: GgufHeader, export: Path) -> Check:
+def _check_metadata(name: str, header: GgufHeader, export: Path, family: ModelFamily) -> Check:
     config = read_json(export / "config.json")
     text = text_config(config)
-    expected = _expected_fields(text) | {
-        "tokenizer.ggml.model": "llama",
+    # Optional in the file: llama.cpp has the same values in its code, and finds the end of a turn by its text.
+    defaults = {"tokenizer.ggml.eot_token_id": family.tokens.end_of_turn}
+    defaults |= {f"{family.name}.{key}": value for key, value in family.gguf_defaults.items()}
+    fields = defaults | header.fields
+    expected = {"general.architecture": family.name} | {
+        **{f"{family.name}.{key}": value for key, value in family.gguf_fields(text).items()},
+        "tokenizer.ggml.model": family.gguf_tokenizer,
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_space_prefix": False,
-        "tokenizer.ggml.bos_token_id": BOS_ID,
-        "tokenizer.ggml.eos_token_id": EOS_ID,
+        "tokenizer.ggml.bos_token_id": family.tokens.bos,
+        "tokenizer.ggml.eos_token_id": family.tokens.eos,
+        "tokenizer.ggml.eot_token_id": family.tokens.end_of_turn,
     }
-    # Optional in the file: llama.cpp has the same values in its code, and finds <end_of_turn> by its text.
-    local = f"{header.architecture}.rope.freq_base_swa"
-    fields = {local: _ROPE_LOCAL, "tokenizer.ggml.eot_token_id": END_OF_TURN_ID} | header.fields
-    expected |= {local: text.get("rope_local_base_freq"), "tokenizer.ggml.eot_token_id": END_OF_TURN_ID}
     template = export / "chat_template.jinja"
     if template.is_file():
         expected["tokenizer.chat_template"] = template.read_text(encoding="utf-8")
@@ -87,19 +70,22 @@ def _check_metadata(name: str, header: GgufHeader, export: Path) -> Check:
         if fields.get(key) != value
     ]
     tokens = header.strings("tokenizer.ggml.tokens")
-    wrong += _token_faults(tokens, header.numbers("tokenizer.ggml.token_type"), text.get("vocab_size"), export)
+    kinds = header.numbers("tokenizer.ggml.token_type")
+    wrong += _token_faults(tokens, kinds, text.get("vocab_size"), export, family.prompt)
     return none_wrong(
         "gguf.metadata", f"{name}: {len(expected)} fields and {len(tokens)} tokens against the export", wrong
     )
 
 
-def _token_faults(tokens: list[str], kinds: list[int], vocab_size: Any, export: Path) -> list[str]:
+def _token_faults(
+    tokens: list[str], kinds: list[int], vocab_size: Any, export: Path, prompt: PromptFormat
+) -> list[str]:
     wrong = []
     if len(kinds) != len(tokens):
         return [f"the file has {len(tokens)} tokens and {len(kinds)} token types"]
     marks = [
         token
-        for token in (BOS, START_OF_TURN, END_OF_TURN)
+        for token in (prompt.bos, prompt.start_of_turn, prompt.end_of_turn)
         if token in tokens and kinds[tokens.index(token)] != _CONTROL
     ]
     if marks:
@@ -118,29 +104,28 @@ def _token_faults(tokens: list[str], kinds: list[int], vocab_size: Any, export: 
     return wrong
 
 
-def _check_tensors(name: str, header: GgufHeader, export: Path) -> Check:
+def _check_tensors(name: str, header: GgufHeader, export: Path, family: ModelFamily) -> Check:
     import gguf
 
-    architecture = header.architecture
-    if architecture not in _NORM_SHIFT:
-        return none_wrong("gguf.tensors", name, [f"architecture {architecture!r} is not known here"])
-    kinds = {"gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma3n": gguf.MODEL_ARCH.GEMMA3N}
-    names = gguf.get_tensor_name_map(kinds[architecture], header.number("block_count"))
+    if header.architecture != family.name:
+        wrong_family = f"architecture {header.architecture!r} is not {family.title}'s, {family.name!r}"
+        return none_wrong("gguf.tensors", name, [wrong_family])
+    (kind_of_model,) = (kind for kind, text in gguf.MODEL_ARCH_NAMES.items() if text == family.name)
+    names = gguf.get_tensor_name_map(kind_of_model, header.number("block_count"))
     shapes = {tensor["name"]: tensor["shape"] for tensor in header.tensors}
     tensors = Tensors(export)
     wrong, named, unbounded, worst = [], set(), 0, 0.0
     for key in tensors:
-        target, index = _gguf_name(key, names)
+        target, index = _gguf_name(key, names, family.gguf_stacked)
         if target is None or target not in shapes:
-            # Towers of a multimodal checkpoint have no place in a text GGUF.
-            if not re.search(r"_tower|embed_vision|embed_audio|^lm_head\.weight$", key):
+            if not family.is_left_out(key):
                 wrong.append(f"{key} is not in the file")
             continue
         named.add(target)
         if not _is_shape_of(shapes[target], tensors.shape(key), index, key):
             wrong.append(f"{target} has shape {shapes[target][::-1]}, the export {list(tensors.shape(key))}")
             continue
-        shift = _NORM_SHIFT[architecture] if "norm" in key else 0.0
+        shift = family.gguf_norm_shift if "norm" in key else 0.0
         kind, excess = _excess(header, target, tensors, key, index or 0, shift)
         if excess is None:
             unbounded += 1
@@ -216,11 +201,10 @@ def _dequantise(data: Any, kind: Any) -> Any:
     return torch.from_numpy(gguf.dequantize(np.array(data).reshape(1, -1), kind))
 
 
-def _gguf_name(key: str, names: Any) -> tuple[str | None, int | None]:
+def _gguf_name(key: str, names: Any, stacks: str | None) -> tuple[str | None, int | None]:
     """Return a tensor's name in the GGUF file, and its index when the converter stacks it with others."""
     plain = key.replace("model.language_model.", "model.").replace("language_model.model.", "model.")
-    stacked = re.fullmatch(r"(model\.altup_(?:unembed_)?projections)\.(\d+)\.weight", plain)
-    if stacked:
+    if stacks and (stacked := re.fullmatch(stacks, plain)):
         stem = names.get_name(stacked[1])
         return (None if stem is None else f"{stem}.weight"), int(stacked[2])
     stem = names.get_name(plain.removesuffix(".weight"))

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titlegen.errors import VerifyError
+from titlegen.families import TokenIds
 from titlegen.generation import least_rounding, load_model, write_tokens
 from titlegen.generation.transformers import MAX_NEW_TOKENS
-from titlegen.models import END_OF_TURN_ID, EOS_ID, PAD_ID
+from titlegen.models import family_at
 from titlegen.plural import count
-from titlegen.prompt import STOP, render_prompt
 from titlegen.tensors import Tensors
 from titlegen.verify.check import Check
 from titlegen.verify.llama_cpp import ask, llama_server
 
-_STOP_IDS = (EOS_ID, END_OF_TURN_ID)
 # The likeliest tokens at each position whose probabilities are compared; the others count together.
 _CHOICES = 256
 _SMALLEST_SHARE = 1e-6
@@ -94,16 +93,18 @@ def check_outputs(
     """
     if not articles:
         return [], []
+    family = family_at(export)
+    prompt, tokens = family.prompt, family.tokens
     # As ids: llama.cpp's server would put a second <bos> in front of a text.
-    rows = tokenizer([render_prompt(article) for article in articles], add_special_tokens=False)["input_ids"]
+    rows = tokenizer([prompt.render(article) for article in articles], add_special_tokens=False)["input_ids"]
     model = load_model(export, dtype=least_rounding(export))
-    reference = [title for batch in _batches(rows) for title in _write(model, batch, tokenizer)]
+    reference = [title for batch in _batches(rows) for title in _write(model, batch, tokenizer, tokens)]
     dtype = str(next(model.parameters()).dtype)
     del model
     checks = []
     if base and adapter:
         model = load_model(base, adapter, dtype=least_rounding(base))
-        followed = [_follow(model, ids, title, tokenizer) for ids, title in zip(rows, reference, strict=True)]
+        followed = [_follow(model, ids, title, tokenizer, tokens) for ids, title in zip(rows, reference, strict=True)]
         del model
         stored = Tensors(export)
         rounded = dtype != "torch.float32" or any(stored.dtype(key) != "F32" for key in stored)
@@ -112,7 +113,7 @@ def check_outputs(
     for path in ggufs:
         kind = path.stem.rpartition("-")[2]
         with llama_server(path) as url:
-            served = [_serve(url, ids, path) for ids in rows]
+            served = [_serve(url, ids, path, prompt.stop) for ids in rows]
         checks.append(_compare(kind, f"{path.name} in llama.cpp against the merged model", reference, served, kind))
     return checks, [title.text for title in reference]
 
@@ -122,20 +123,20 @@ def _batches(rows: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:
         yield rows[start : start + _BATCH]
 
 
-def _write(model: Any, rows: Sequence[list[int]], tokenizer: Any) -> list[Continuation]:
+def _write(model: Any, rows: Sequence[list[int]], tokenizer: Any, tokens: TokenIds) -> list[Continuation]:
     """Return the model's greedy titles."""
-    written = write_tokens(model, rows, padding=PAD_ID, stop=_STOP_IDS, with_logits=True)
+    written = write_tokens(model, rows, padding=tokens.pad, stop=tokens.stop, with_logits=True)
     choices = [_choices(step) for step in written.logits]
     titles = []
-    for number, tokens in enumerate(written.rows):
-        end = next((i + 1 for i, token in enumerate(tokens) if token in _STOP_IDS), len(tokens))
+    for number, ids in enumerate(written.rows):
+        end = next((i + 1 for i, token in enumerate(ids) if token in tokens.stop), len(ids))
         titles.append(
-            Continuation(_text(tokens[:end], tokenizer), tokens[:end], [step[number] for step in choices[:end]])
+            Continuation(_text(ids[:end], tokenizer, tokens), ids[:end], [step[number] for step in choices[:end]])
         )
     return titles
 
 
-def _follow(model: Any, prompt: list[int], title: Continuation, tokenizer: Any) -> Continuation:
+def _follow(model: Any, prompt: list[int], title: Continuation, tokenizer: Any, tokens: TokenIds) -> Continuation:
     """Return what a model would choose at every token of a title; one pass, instead of one for each token."""
     import torch
 
@@ -143,7 +144,7 @@ def _follow(model: Any, prompt: list[int], title: Continuation, tokenizer: Any) 
     with torch.inference_mode():
         logits = model(input_ids=ids, logits_to_keep=len(title.ids)).logits[0]
     chosen = logits.argmax(dim=-1).tolist()
-    return Continuation(_text(chosen, tokenizer), chosen, _choices(logits))
+    return Continuation(_text(chosen, tokenizer, tokens), chosen, _choices(logits))
 
 
 def _choices(logits: Any) -> list[dict[int, float]]:
@@ -157,12 +158,12 @@ def _choices(logits: Any) -> list[dict[int, float]]:
     ]
 
 
-def _text(ids: Sequence[int], tokenizer: Any) -> str:
+def _text(ids: Sequence[int], tokenizer: Any, tokens: TokenIds) -> str:
     """Return the text of tokens; servers leave control tokens out of theirs."""
-    return str(tokenizer.decode([token for token in ids if token not in _STOP_IDS], skip_special_tokens=True))
+    return str(tokenizer.decode([token for token in ids if token not in tokens.stop], skip_special_tokens=True))
 
 
-def _serve(url: str, prompt: Sequence[int], path: Path) -> Continuation:
+def _serve(url: str, prompt: Sequence[int], path: Path, stop: Sequence[str]) -> Continuation:
     """Return llama.cpp's greedy title."""
     request = {
         "prompt": list(prompt),
@@ -170,7 +171,7 @@ def _serve(url: str, prompt: Sequence[int], path: Path) -> Continuation:
         "cache_prompt": False,
         "n_predict": MAX_NEW_TOKENS,
         "n_probs": _CHOICES,
-        "stop": list(STOP),
+        "stop": list(stop),
     }
     answer = ask(url, "/completion", request)
     # A token that ends within a character comes without probabilities.

@@ -5,19 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.generation import load_tokenizer
+from titlegen.models import family_at
 from titlegen.plural import count
-from titlegen.prompt import (
-    BOS,
-    END_OF_TURN,
-    STOP,
-    SYSTEM,
-    TEMPLATE,
-    chat_messages,
-    neutralise_control_tokens,
-    render_completion,
-    render_prompt,
-)
-from titlegen.template import Template
+from titlegen.prompt import SYSTEM
+from titlegen.template import Template, values_of
 from titlegen.verify.check import Check, none_wrong
 from titlegen.verify.llama_cpp import ask, llama_server
 
@@ -25,26 +16,31 @@ from titlegen.verify.llama_cpp import ask, llama_server
 def check_prompt_bytes(export: Path, articles: Sequence[str], tokenizer: Any = None) -> Check:
     """The chat template and the Ollama template render the very bytes that the model was trained on."""
     tokenizer = tokenizer or load_tokenizer(export)
-    template = Template(TEMPLATE)
+    prompt_format = family_at(export).prompt
+    template = Template(prompt_format.template)
     wrong = []
     for number, article in enumerate(articles):
-        trained = render_prompt(article)
-        chat = tokenizer.apply_chat_template(chat_messages(article), tokenize=False, add_generation_prompt=True)
-        prompt = neutralise_control_tokens(article).strip()
-        served = BOS + template.render({"System": SYSTEM, "Prompt": prompt})
+        trained = prompt_format.render(article)
+        chat = tokenizer.apply_chat_template(
+            prompt_format.messages(article), tokenize=False, add_generation_prompt=True
+        )
+        prompt = prompt_format.neutralise(article).strip()
+        served = prompt_format.bos + template.render(values_of(SYSTEM, prompt))
         if chat != trained:
             wrong.append(f"article {number}: the chat template renders {_difference(trained, chat)}")
         if served != trained:
             wrong.append(f"article {number}: the Ollama template renders {_difference(trained, served)}")
-    if not render_completion("").endswith(tuple(STOP)):
-        wrong.append(f"the Modelfile stops at {STOP}, training ends a title with {END_OF_TURN}")
+    stop, end = prompt_format.stop, prompt_format.render_completion("")
+    if not end.endswith(stop):
+        wrong.append(f"the Modelfile stops at {stop}, training ends a title with {end}")
     return none_wrong("parity.prompt", f"{count(len(articles), 'article')}, chat template and Ollama template", wrong)
 
 
 def check_token_ids(export: Path, ggufs: Sequence[Path], texts: Sequence[str], tokenizer: Any = None) -> list[Check]:
     """The Hugging Face tokenizer and llama.cpp's read every text as the same tokens."""
     tokenizer = tokenizer or load_tokenizer(export)
-    prompts = [render_prompt(text) for text in texts]
+    prompt_format = family_at(export).prompt
+    prompts = [prompt_format.render(text) for text in texts]
     rows = tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []
     checks = []
     for path in ggufs:

@@ -11,7 +11,7 @@ from titlegen.standins.ollama.engine import Engine
 from titlegen.standins.ollama.pool import EnginePool
 from titlegen.standins.ollama.requests import ApiError, check_options
 from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, BadNameError, ModelName, Store, StoredModel
-from titlegen.template import Template
+from titlegen.template import Template, TemplateError, values_of
 
 # Source: Ollama's api.DefaultOptions, where the repetition penalty is 1.1 in some versions; 1.0 changes nothing.
 _SAMPLING = {
@@ -88,7 +88,10 @@ class Answer:
         # An empty system text is none: the model's own holds.
         system = self._body.get("system") or self._model.text("system")
         template = Template(self._model.text("template") or DEFAULT_TEMPLATE)
-        return template.render({"System": system, "Prompt": prompt})
+        try:
+            return template.render(values_of(system, prompt))
+        except TemplateError as error:
+            raise ApiError(500, str(error)) from error
 
     def _without_bos(self, text: str) -> str:
         bos = self._model.config.get("bos", "")
