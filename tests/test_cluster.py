@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,19 @@ class Mortal(Echo):
         return super().__call__(articles)
 
 
+class Meeting(Echo):
+    """Waits until two processes are at work."""
+
+    def __call__(self, articles: Sequence[str]) -> list[list[Answer] | TitlegenError]:
+        (self.job.directory.parent / f"met-{os.getpid()}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(self.job.directory.parent.glob("met-*"))) < 2:
+            if time.monotonic() > deadline:
+                raise TitlegenError("one process does all blocks of a file")
+            time.sleep(0.05)
+        return super().__call__(articles)
+
+
 class Stops(Echo):
     """Stops in the middle, as when the last server goes."""
 
@@ -201,10 +215,18 @@ def test_any_mixture_of_files_becomes_parquet(outputs: Path, tmp_path: Path) -> 
     assert (result["repeated_ids"], result["repeated_id"]) == (2, "a3")
     assert "ids that repeat  2, such as 'a3'" in result["message"]
     assert sum(receipt.rows for receipt in seen) == 14
-    assert len({receipt.worker for receipt in seen}) == 2, "one process has done all blocks of a file"
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert manifest["results"]["finished"]
     assert len(manifest["files"]) == 9
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_the_blocks_of_one_file_are_spread(outputs: Path, tmp_path: Path) -> None:
+    source = write_articles(tmp_path / "in.jsonl", range(40))
+    seen: list[Receipt] = []
+    settings = settings_of(outputs, block_rows=2, workers=2)
+    generate_directory(settings, str(source), tmp_path / "out", make_titler=Meeting, observe=seen.append)
+    assert len({receipt.worker for receipt in seen}) == 2
 
 
 # What breaks
