@@ -97,19 +97,48 @@ def test_packing_leaks_nothing_between_rows(kind: str) -> None:
 
 
 @pytest.mark.parametrize("shared", [1, 7, 10])
-def test_what_all_prompts_begin_with_is_computed_once(shared: int) -> None:
-    # The last token of the shortest prompt predicts its title, so it is the row's own even if all have it.
+def test_what_prompts_begin_with_is_computed_once(shared: int) -> None:
+    # The last token of a prompt predicts its title, so it is the row's own even if the first row has it.
     rows = [(20, 4), (10, 9), (11, 2)]
     batch = random_batch(rows, 3, shared=shared)
     packed = pack(batch)
-    computed = min(shared, 9)
     assert packed.rows.lengths == (23, 18, 12)
-    assert packed.own_rows.lengths == (23, 18 - computed, 12 - computed)
+    assert packed.own_rows.lengths == (23, 18 - min(shared, 9), 12 - min(shared, 10))
     assert len(packed.ids) == sum(packed.own_rows.lengths)
     whole = [row[: sum(length) - 1] for row, length in zip(batch["input_ids"], rows, strict=True)]
     assert torch.equal(packed.complete(packed.ids), torch.cat(whole))
     assert pack(random_batch(rows, 3)).places is None
     assert pack(random_batch(rows, 3, left=True, shared=shared)).places is None, "padded on the left"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(derandomize=True, max_examples=6, deadline=None)
+@given(
+    articles=st.lists(st.integers(1, 16), min_size=1, max_size=3),
+    titles=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 6)), min_size=1, max_size=5),
+    seed=st.integers(0, 2**31),
+    shared=st.integers(0, 18),
+)
+def test_titles_of_one_article_share_its_reading(
+    kind: str, articles: list[int], titles: list[tuple[int, int]], seed: int, shared: int
+) -> None:
+    model = model_of(kind, torch.float64)
+    chosen = [(which % len(articles), length) for which, length in titles]
+    batch = random_batch([(articles[which], length) for which, length in chosen], seed, shared=shared)
+    firsts = [next(i for i, other in enumerate(chosen) if other[0] == which) for which, _ in chosen]
+    for row, first in enumerate(firsts):
+        prompt = articles[chosen[row][0]]
+        batch["input_ids"][row, :prompt] = batch["input_ids"][first, :prompt]
+    packed = pack(batch, firsts)
+    for row, first in enumerate(firsts):
+        if row != first:
+            assert packed.own_rows.lengths[row] == chosen[row][1], "the title, and the token that predicts its first"
+    trim = CompletionTrim(model)
+    with pytest.MonkeyPatch.context() as patch:
+        keep_double(patch)
+        full, trimmed = completion_loss(model, batch), trim({"packed": packed})
+        assert trimmed.item() == pytest.approx(full.item(), abs=1e-6)
+        assert relative(gradients(model, trimmed), gradients(model, full)) < 1e-5
 
 
 @pytest.mark.parametrize("shared", [0, 7])

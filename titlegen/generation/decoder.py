@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from titlegen.train.encode import IGNORED
-from titlegen.train.packed import Packed, pack
+from titlegen.train.packed import Packed, pack, rows_alike
 from titlegen.train.trim import CompletionTrim
 
 
@@ -24,9 +24,9 @@ class Reading:
 class TitleDecoder:
     """Writes a model's titles, many at a time; greedy ones as ``generate`` of transformers does, up to rounding.
 
-    Prompts are read as one sequence without padding, their common beginning once. Of their tokens only the last enters
-    the layers that share others' keys, and the head (:mod:`titlegen.train.trim`); those layers keep no keys of their
-    own either.
+    Prompts are read as one sequence without padding, common beginnings once, so that a prompt may stand there often. Of
+    their tokens only the last enters the layers that share others' keys, and the head (:mod:`titlegen.train.trim`);
+    those layers keep no keys of their own either.
     """
 
     def __init__(self, model: Any) -> None:
@@ -224,10 +224,9 @@ def _pack_prompts(prompts: Sequence[Sequence[int]], device: Any) -> Packed:
     def padded(rows: Sequence[list[int]], filling: int) -> Any:
         return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filling).to(device)
 
-    return pack(
-        {
-            "input_ids": padded([[*prompt, 0] for prompt in prompts], 0),
-            "attention_mask": padded([[1] * (len(prompt) + 1) for prompt in prompts], 0),
-            "labels": padded([[*[IGNORED] * len(prompt), 0] for prompt in prompts], IGNORED),
-        }
-    )
+    inputs = {
+        "input_ids": padded([[*prompt, 0] for prompt in prompts], 0),
+        "attention_mask": padded([[1] * (len(prompt) + 1) for prompt in prompts], 0),
+        "labels": padded([[*[IGNORED] * len(prompt), 0] for prompt in prompts], IGNORED),
+    }
+    return pack(inputs, rows_alike(prompts))

@@ -142,11 +142,14 @@ class TransformersGenerator:
             candidates.append([self._decode(title) for title in write(temperature)])
         return list(zip(*candidates, strict=True))
 
-    def _writer(self, prompts: Sequence[str], advance: Advance) -> Callable[[float], Sequence[Sequence[int]]]:
-        """Return what writes the tokens of a title for each prompt, given a temperature."""
+    def _writer(
+        self, prompts: Sequence[str], advance: Advance, copies: int = 1
+    ) -> Callable[[float], Sequence[Sequence[int]]]:
+        """Return what writes the tokens of so many titles for each prompt, one after another, given a temperature."""
         settings = self.settings
         # The prompt has its <bos>.
         rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        rows = [row for row in rows for _ in range(copies)]
         if self.decoder is not None:
             reading = self.decoder.read(rows)
             advance(_READING_SHARE * len(prompts))

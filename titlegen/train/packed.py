@@ -1,6 +1,6 @@
-"""Rows of a batch without their padding and with their common beginning once, and attention over them."""
+"""Rows of a batch without their padding and with common beginnings once, and attention over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import sub
 from typing import Any
@@ -27,8 +27,8 @@ class Spans:
 class Packed:
     """A batch as one sequence of T tokens; the last token of a row predicts nothing and is left out.
 
-    Tokens that all rows begin with are there once, in the first row: what comes before a token decides what a layer
-    makes of it, so they are the same in every row.
+    Tokens that a row begins with as an earlier one does are there once, in that one: what comes before a token decides
+    what a layer makes of it, so they are the same in both.
     """
 
     ids: Any
@@ -71,11 +71,13 @@ class Packed:
         return Packed(**changed)
 
 
-def pack(inputs: dict[str, Any]) -> Packed:
+def pack(inputs: dict[str, Any], alike: Sequence[int] = ()) -> Packed:
     """Concatenate the rows of a padded batch.
 
     Args:
         inputs: ``input_ids``, ``attention_mask`` and ``labels``: (batch, seq) int64; padding on either side.
+        alike: for each row the number of an earlier one with which it may share its beginning, such as one about the
+            same article; without it, that is the first row for all.
 
     Raises:
         TrainError: a row has labels elsewhere than at its end.
@@ -91,10 +93,13 @@ def pack(inputs: dict[str, Any]) -> Packed:
     positions = present.long().cumsum(1) - 1
     lengths, titles = stays.sum(1), labelled.sum(1)
     at_end = positions >= (lengths - titles)[:, None]
-    # Rows begin in one column where they are padded on the right; each but the first leaves out what they share.
-    same = (inputs["input_ids"] == inputs["input_ids"][:1]).all(0) & (stays & ~labelled).all(0)
-    shared = torch.zeros_like(lengths)
-    shared[1:] = same.long().cumprod(0).sum()
+    # Rows begin in one column where they are padded on the right.
+    sources = torch.tensor(alike or [0] * len(lengths), device=lengths.device)
+    unlabelled = stays & ~labelled
+    same = (inputs["input_ids"] == inputs["input_ids"][sources]) & unlabelled & unlabelled[sources]
+    shared = same.long().cumprod(1).sum(1)
+    # The first row has all of its own.
+    shared[0] = 0
     counts = torch.stack([lengths, titles, (labelled & ~at_end).sum(1), shared]).tolist()
     if any(counts[2]):
         raise TrainError(
@@ -102,9 +107,16 @@ def pack(inputs: dict[str, Any]) -> Packed:
             "completion must be the end of a row, or set --train.no-completion-trim"
         )
     own, places = stays, None
-    if counts[3][-1]:
+    if any(counts[3]):
         own = stays & (positions >= shared[:, None])
-        places = torch.where(own, own.flatten().long().cumsum(0).view_as(positions) - 1, positions)[stays]
+        found, further = own.flatten().long().cumsum(0).view_as(positions) - 1, sources
+        # What a row shares may be shared by the other one, too.
+        while True:
+            found = torch.where(own, found, found[sources])
+            if not further.any():
+                break
+            further = sources[further]
+        places = found[stays]
     labels = following[own]
     kept = (labels != IGNORED).nonzero()[:, 0]
     return Packed(
@@ -117,6 +129,16 @@ def pack(inputs: dict[str, Any]) -> Packed:
         own_rows=Spans(tuple(map(sub, counts[0], counts[3])), _bounds(lengths - shared)),
         kept_rows=Spans(tuple(counts[1]), _bounds(titles)),
     )
+
+
+def rows_alike(prompts: Iterable[Sequence[int]]) -> list[int]:
+    """Return for each prompt the first row that has the same one, or the first row of all."""
+    seen: dict[tuple[int, ...], int] = {}
+    alike = []
+    for row, prompt in enumerate(map(tuple, prompts)):
+        alike.append(seen.get(prompt, 0))
+        seen.setdefault(prompt, row)
+    return alike
 
 
 def _bounds(lengths: Any) -> Any:

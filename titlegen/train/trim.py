@@ -97,20 +97,22 @@ class CompletionTrim:
         packed = inputs["packed"] if "packed" in inputs else pack(inputs)
         # Weights and activations have one element type, and adapters are cast to it: autocast would only add casts.
         with torch.autocast(packed.ids.device.type, enabled=False):
-            hidden = None
-            try:
-                hidden = self.hidden(packed)
-            except _compile_errors() as error:
-                # Unsloth puts functions into Gemma 3 that are closed to the compiler, and a machine may have no C
-                # compiler. The whole pass begins anew: a layer that ran compiled and is recomputed otherwise would not
-                # match what it kept.
-                _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
-                self.compiled = False
-            if hidden is None:
-                # Not while the error is handled: its traceback holds what the broken pass had computed.
-                hidden = self.hidden(packed)
+            hidden = self.states(packed)
             total = self._cross_entropy(hidden, packed.targets)
         return total / (packed.targets.numel() if num_items is None else num_items)
+
+    def states(self, packed: Packed) -> Any:
+        """Return what :meth:`hidden` does, without compiling where that fails."""
+        try:
+            return self.hidden(packed)
+        except _compile_errors() as error:
+            # Unsloth puts functions into Gemma 3 that are closed to the compiler, and a machine may have no C
+            # compiler. The whole pass begins anew: a layer that ran compiled and is recomputed otherwise would not
+            # match what it kept.
+            _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
+            self.compiled = False
+        # Not while the error is handled: its traceback holds what the broken pass had computed.
+        return self.hidden(packed)
 
     def hidden(self, packed: Packed, keys: list[tuple[Any, Any]] | None = None) -> Any:
         """Return the final hidden states of the predicting tokens, (N, hidden).
