@@ -113,9 +113,36 @@ def test_candidates(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFi
     assert [candidate["title"] for candidate in found["candidates"]] == [TITLE, WRONG_NUMBER]
 
 
+def test_a_title_is_drawn_again_until_it_is_as_asked_for(
+    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "article.txt"
+    path.write_text(ARTICLE, encoding="utf-8")
+    for title in (TITLE, WRONG_NUMBER):
+        # One of both is the greedy title, which is asked for first.
+        assert generate(str(path), "--include", title[:2], model="titles") == EXIT_DONE
+        captured = capsys.readouterr()
+        assert captured.out.splitlines() == [title]
+        assert "was trained without --train.control-share" in captured.err
+
+
+def test_what_no_title_has_is_said(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "article.txt"
+    path.write_text(ARTICLE, encoding="utf-8")
+    assert generate(str(path), "--include", "月球", "--chars", "28", "--json", model="titles") == EXIT_DONE
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["title"] in {TITLE, WRONG_NUMBER}
+    assert found["unmet"] == ["chars", "月球"]
+    assert "no title has 24 to 28 characters and the word 月球, however often it was asked for" in captured.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        (["article.txt", "--chars", "12"], "a title of 12 characters cannot be asked for; choose 13, 18, 23 or 28"),
+        (["article.txt", "--include", "字" * 13], "give a word of 1 to 12 characters"),
+        (["articles.jsonl", "--out", "titles.jsonl", "--chars", "13"], "--chars and --include are for one article"),
         (["no.txt"], "cannot read"),
         (["articles.jsonl"], "file or folder of many articles; say with --out"),
         (["no.jsonl", "--out", "titles.jsonl"], "'no.jsonl' does not exist"),

@@ -38,7 +38,7 @@ from titlegen.hub import (
     scan_files,
     verify_remote,
 )
-from titlegen.hub.card import Facts, read_report, render_card
+from titlegen.hub.card import Facts, read_preference, read_report, render_card
 from titlegen.hub.stage import stage_files
 from titlegen.hub.target import connect
 from titlegen.manifest import MANIFEST, check_files, read_manifest, write_manifest
@@ -726,6 +726,23 @@ def test_the_card_says_that_titles_were_chosen(tmp_path: Path) -> None:
         (tmp_path / "report.json").write_text(json.dumps(content | {"generation": {"decoding": decoding}}))
         text = render_card(Facts("club/x", SETTINGS, GEMMA3, {}, read_report(tmp_path), None, {}, ()))
         assert ("the best of 16 that the model wrote" in text) is said
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_card_says_how_a_preferred_model_was_made(settings: Settings, tmp_path: Path, *, accepted: bool) -> None:
+    score = {"value": 0.02, "low": 0.004, "high": 0.036}
+    decision = {"accepted": accepted, "rows": 100, "sft": {"rougeL": 0.348}, "preferred": {"rougeL": 0.371}}
+    results = {"pairs": 6000, "choices": 12, "decision": decision | {"differences": {"rougeL": score}}}
+    write_manifest(tmp_path, "prefer", {"objective": "dpo"}, {}, results)
+    preference = read_preference(tmp_path)
+    assert preference is not None
+    facts = Facts("club/x", settings, {**TRAIN, "control_share": 0.3}, None, None, {}, (), preference)
+    text = render_card(facts)
+    assert "30% of the rows asked for their title's length" in text
+    made = "on 6000 pairs of titles: the model's own best over worse ones, and 12 that editors chose or edited" in text
+    assert made is accepted
+    assert ("ROUGE-L went from 0.348 to 0.371 (difference +0.004 to +0.036)" in text) is accepted
+    assert ("was not taken over: on 100 validation articles it was no better" in text) is not accepted
 
 
 def test_staging_the_same_twice_gives_the_same_bytes(artefacts: Artefacts, settings: Settings) -> None:

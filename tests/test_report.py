@@ -10,8 +10,9 @@ import pytest
 from corpus import corpus_rows
 
 from titlegen import specification
+from titlegen.control import Control
 from titlegen.data import Example
-from titlegen.evaluate import Report, evaluate, write_report
+from titlegen.evaluate import Report, Variant, evaluate, write_report
 from titlegen.evaluate.gates import stand
 from titlegen.evaluate.words import Words, read_table
 from titlegen.metrics import baselines
@@ -184,3 +185,24 @@ def test_the_users_locale_chooses_the_language(
     assert ReportSettings().chosen_language == language
     assert ReportSettings(language="en").chosen_language == "en"
     assert ReportSettings(language="zh-TW").chosen_language == "zh-TW"
+
+
+def test_other_titles_for_the_same_articles_stand_beside(tmp_path: Path) -> None:
+    ours = [example.title for example in EXAMPLES]
+    controls = [Control(13) if number % 2 else Control(None, ("臺",)) for number in range(len(ours))]
+    variants = [
+        Variant("sft", ["無關" * 5] * len(ours)),
+        Variant("best_of", ours, 8),
+        Variant("controlled", ["臺" + "字" * 11] * len(ours), 1, controls),
+    ]
+    report = evaluate(EXAMPLES, ours, SETTINGS, variants=variants)
+    sft, best, controlled = report.content["variants"]
+    assert sft["differences"]["rougeL"]["high"] < 0
+    assert best["differences"]["rougeL"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert (controlled["in_slot_share"], controlled["with_word_share"]) == (1.0, 1.0)
+    assert sft["in_slot_share"] is None
+    expected: dict[Language, str] = {"en": "before preference training", "zh-TW": "偏好訓練之前"}
+    for language, text in expected.items():
+        for page in pages(report, tmp_path / language, language):
+            assert text in page
+            assert "100%" in page

@@ -33,6 +33,14 @@ def train(*, settings: Options = None, as_json: AsJson = False) -> int:
 
 
 @app.command
+def prefer(*, settings: Options = None, as_json: AsJson = False) -> int:
+    """Train the adapter further on its own best titles (trains first when needed); later commands know it."""
+    given = settings or load_settings()
+    enabled = {**dict(given.given.get("prefer", {})), "enabled": True}
+    return bring_up_to_date(load_settings(**{**given.given, "prefer": enabled}), "prefer", as_json=as_json)
+
+
+@app.command
 def export(*, settings: Options = None, as_json: AsJson = False) -> int:
     """Merge the adapter into the base model, convert it to GGUF and verify both (trains first when needed)."""
     from titlegen import stages, summary
@@ -150,7 +158,7 @@ def deploy(
 
 
 @app.command
-def generate(
+def generate(  # noqa: PLR0913 - one for each option
     # A single hyphen is no option.
     article: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)],
     /,
@@ -161,6 +169,8 @@ def generate(
     concurrency: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=256))] = 4,
     engine: Literal["direct", "ray"] = "direct",
     ordered: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    chars: int | None = None,
+    include: Annotated[tuple[str, ...], cyclopts.Parameter(negative="")] = (),
     as_json: AsJson = False,
 ) -> int:
     """Print a title for an article, or write one for every row of a file or folder, from the deployed model.
@@ -176,18 +186,24 @@ def generate(
         concurrency: articles of a file that are worked on at a time; with Ray, on each server.
         engine: with ray, --out is a folder, and any number of servers, GPUs and machines works on it (docs/cluster.md).
         ordered: with --engine ray, also write all titles into one file, in the order of the articles.
+        chars: most characters of the title, 13, 18, 23 or 28; at most four fewer. For a model with train.control-share.
+        include: a word that the title has to have, as often as there are words.
         as_json: print titles, timings and token counts as one JSON object.
     """
     from titlegen import service
+    from titlegen.control import Control
     from titlegen.record import serve_as_trained
 
     resolved = serve_as_trained(settings or load_settings())
+    control = Control(chars, include)
     if out is not None or engine == "ray" or ordered:
+        if control:
+            raise ConfigError("--chars and --include are for one article; leave them out with --out")
         options: dict[str, Any] = {"number": number, "concurrency": concurrency}
         result = service.generate_many(resolved, article, out, engine=engine, ordered=ordered, **options)
         emit(result, result["message"], as_json=as_json)
         return EXIT_GATE if result["failed"] else EXIT_DONE
-    answers = service.generate(resolved, article, number)
+    answers = service.generate(resolved, article, number, control)
     value = answers[0] if number == 1 else {**answers[0], "candidates": answers}
     emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)
     return EXIT_DONE

@@ -16,11 +16,11 @@ from titlegen.settings import EMBEDDED, Settings, load_settings, read_profile
 RECORD = "settings.json"
 # How a model was made. The other sections say what one command does with it, and are never remembered: what is scored,
 # where it is published and served, how long users may wait.
-MADE_BY = ("data", "model", "train", "export")
+MADE_BY = ("data", "model", "train", "prefer", "export")
 # Changes the speed and nothing else, on this machine.
 _OF_THE_MACHINE = frozenset({"data.workers"})
 # Settings that may be a path, which means the same from another working directory.
-_PATHS = ("data.source", "model.base", "train.init_adapter")
+_PATHS = ("data.source", "model.base", "train.init_adapter", "prefer.source", "prefer.choices")
 
 Values = dict[str, Any]
 """Values in JSON's types by the dotted name of their setting."""
@@ -42,7 +42,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     profile: str
-    sections: dict[Literal["data", "model", "train", "export"], Section]
+    sections: dict[Literal["data", "model", "train", "prefer", "export"], Section]
 
     @cached_property
     def settings(self) -> Values:

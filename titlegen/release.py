@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from titlegen.manifest import write_atomically
 from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings
-from titlegen.stages import VERIFY, bring_up_to_date, parity_examples, way_to
+from titlegen.stages import PREFER, VERIFY, adapter_stage, bring_up_to_date, parity_examples, way_to
 
 if TYPE_CHECKING:
     from titlegen import hub
@@ -53,10 +53,11 @@ def artefacts(run: Run) -> "hub.Artefacts":
         export=run.folder(Folder.EXPORT),
         gguf=run.folder(Folder.GGUF),
         report=run.folder(Folder.REPORT),
-        adapter=run.folder(Folder.ADAPTER),
+        adapter=run.folder(adapter_stage(run).folder),
         data=run.folder(Folder.DATA),
         verification=run.folder(Folder.VERIFICATION),
         card=run.card,
+        trained=run.folder(Folder.ADAPTER) if PREFER.applies(run) else None,
         checked=run.checked_directories,
     )
 

@@ -37,6 +37,9 @@ _EXTERNAL = {
     "base": "the base model",
     "init_adapter": "the adapter of train.init_adapter",
     "instruction": "the instruction of the prompt",
+    "choices": "the editors' choices of prefer.choices",
+    "further": "the articles of prefer.source",
+    "preferred": "whether the model is preferred (prefer.enabled)",
     "prompt": "the prompt",
 }
 
@@ -46,6 +49,7 @@ class Folder(StrEnum):
 
     DATA = "data"
     ADAPTER = "lora"
+    PREFERRED = "preferred"
     EXPORT = "final-hf"
     GGUF = "gguf"
     VERIFICATION = "verify"
@@ -89,6 +93,8 @@ class Stage:
     revision: int = 1
     """Raised when the code comes to another result from the same settings and inputs, so that the stage runs again; a
     release makes every stage run again."""
+    applies: "Callable[[Run], bool]" = lambda _: True
+    """Whether the settings ask for this stage at all."""
     check: "Callable[[Run], None]" = lambda _: None
     """Raises what can be known to fail before the first stage of the way runs."""
 

@@ -1,18 +1,23 @@
 """The last stage: titles for a split, from whatever generates them, scored beside the baselines."""
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titlegen.control import draw_control, with_control
 from titlegen.errors import DataError, TitlegenError
 from titlegen.manifest import check_files, digest_file, read_manifest
 from titlegen.runs import Folder, Run, Stage, StageRun, say
-from titlegen.stages import CONVERT, PREPARE, bring_up_to_date, way_to
+from titlegen.stages import CONVERT, PREFER, PREPARE, adapter_stage, bring_up_to_date, way_to
 
 if TYPE_CHECKING:
+    from titlegen import evaluate as scoring
     from titlegen.data import Example
 
+# Titles of which the best stands beside the first.
+_BEST_OF = 8
 # What changes how a report is written and not one title in it.
 _WRITING = frozenset({"language", "gates", "resamples", "base_model"})
 _FOLDERS = {"server": Folder.SERVED_REPORT, "merged": Folder.REPORT, "adapter": Folder.REPORT}
@@ -96,6 +101,7 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
             base_predictions=base_titles,
             generation=generation,
             dataset=settings.data.source,
+            variants=_variants(run, target, examples),
         )
         scoring.write_report(report, directory, against=against, language=language)
         return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
@@ -169,7 +175,7 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
     elif target == "merged":
         generator = TransformersGenerator(export, None, settings.evaluate)
     elif target == "adapter":
-        generator = TransformersGenerator(run.base, run.folder(Folder.ADAPTER), settings.evaluate)
+        generator = TransformersGenerator(run.base, run.folder(adapter_stage(run).folder), settings.evaluate)
     else:
         return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
     partial = run.folder(Folder.PREDICTIONS) / f"{target}.jsonl"
@@ -178,6 +184,43 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
     )
     partial.unlink()
     return generated.predictions, generated.description
+
+
+def _variants(run: Run, target: str, examples: "Sequence[Example]") -> "list[scoring.Variant]":
+    """Return what stands beside the titles of a model that was preferred, or taught to be asked for length and words.
+
+    They are kept like the untuned model's, and written anew when a model changes.
+    """
+    from titlegen import evaluate as scoring
+    from titlegen.generation import TransformersGenerator
+
+    settings = run.settings.evaluate
+    folders = {
+        "merged": (run.folder(Folder.EXPORT), None),
+        "adapter": (run.base, run.folder(adapter_stage(run).folder)),
+    }
+    if target not in folders:
+        return []
+
+    def write(name: str, model: tuple[Path, Path | None], given: "Sequence[Example]", candidates: int) -> list[str]:
+        generator = TransformersGenerator(*model, settings.model_copy(update={"candidates": candidates}))
+        partial = run.folder(Folder.PREDICTIONS) / f"{name}.jsonl"
+        size = settings.batch_size
+        return scoring.generate_predictions(generator, given, partial, size, prompt=run.prompt_digest).predictions
+
+    found = []
+    if PREFER.applies(run):
+        titles = write("sft", (run.base, run.folder(Folder.ADAPTER)), examples, settings.candidates)
+        found.append(scoring.Variant("sft", titles, settings.candidates))
+        if settings.candidates < _BEST_OF:
+            titles = write("best_of", folders[target], examples, _BEST_OF)
+            found.append(scoring.Variant("best_of", titles, _BEST_OF))
+    if run.settings.train.control_share:
+        controls = [draw_control(example, random.Random(example.id)) for example in examples]  # noqa: S311 - a sample
+        asked = [with_control(example, control) for example, control in zip(examples, controls, strict=True)]
+        titles = write("controlled", folders[target], asked, settings.candidates)
+        found.append(scoring.Variant("controlled", titles, settings.candidates, controls))
+    return found
 
 
 def _base_titles(run: Run, examples: "Sequence[Example]") -> list[str]:

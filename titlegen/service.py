@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titlegen.control import NO_CONTROL, Control
 from titlegen.daemon import stop_daemon
 from titlegen.data.files import is_table
 from titlegen.encodings import decode_text
 from titlegen.errors import ConfigError, DataError
 from titlegen.plural import count
+from titlegen.record import recall
 from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings
 
@@ -26,7 +28,7 @@ _SHOWN_ERRORS = 20
 _SHOWN_CHARS = 60
 
 
-def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str, Any]]:
+def generate(settings: Settings, article: str, number: int = 1, control: Control = NO_CONTROL) -> list[dict[str, Any]]:
     """Return the deployed model's titles for an article in a file, or on standard input for ``-``, the best first.
 
     Each comes with its evidence in the article, the reasons for its place, and the rules that it keeps or breaks.
@@ -35,6 +37,7 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
         settings: all settings.
         article: path of a text file, or ``-``.
         number: titles at most.
+        control: length and words that the titles should have.
 
     Raises:
         ConfigError: it is a file or folder of many articles.
@@ -52,9 +55,14 @@ def generate(settings: Settings, article: str, number: int = 1) -> list[dict[str
     text = decode_text(raw, repr(article), settings.data.encoding)
     from titlegen.metrics.assessment import assess_titles
 
+    if control and not recall(settings).train.control_share:
+        say("this model was trained without --train.control-share, so it may not know --chars and --include")
     with _client(settings) as client:
-        answers = client.generate_candidates(text, number)
+        answers = client.generate_candidates(text, number, control)
         facts = client.facts(text)
+    if control and answers[0].unmet:
+        asked = [control.describe_length() if name == "chars" else f"the word {name}" for name in answers[0].unmet]
+        say(f"no title has {' and '.join(asked)}, however often it was asked for; edit one by hand")
     for place, answer in enumerate(answers, 1):
         for warning in answer.warnings:
             say(f"{f'title {place}: ' if number > 1 else ''}{warning.message}{_quoted(warning.evidence)}")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titlegen import prompt
+from titlegen.errors import ConfigError
 from titlegen.manifest import digest_file, digest_json, write_atomically
+from titlegen.plural import count
 from titlegen.runs import Folder, Run, Stage, StageRun, say
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ _PARITY_ARTICLES = 1000
 
 def bring_up_to_date(run: Run, *way: Stage) -> StageRun:
     """Bring each stage of a way up to date, in order, and return the last one's result."""
-    pending = [stage for stage in way if stage.name not in run.done]
+    pending = [stage for stage in way if stage.name not in run.done and stage.applies(run)]
     for stage in pending:
         stage.check(run)
     for number, stage in enumerate(pending, start=1):
@@ -105,7 +107,87 @@ TRAIN = Stage(
 )
 
 
-# 3. Merge the adapter into the base model.
+# 3. When asked for, learn from the adapter's own best titles, and from editors.
+
+
+def _check_preference(run: Run) -> None:
+    from titlegen.prefer import read_choices
+
+    if run.settings.data.val_share == 0:
+        raise ConfigError("prefer needs validation articles, which decide; data.val_share is 0: raise it to 0.1")
+    if (choices := run.settings.prefer.choices) is not None:
+        read_choices(Path(choices))
+
+
+def _prefer(run: Run, directory: Path) -> dict[str, Any]:
+    from titlegen import data
+    from titlegen.prefer import Articles, describe_decision, prefer, read_choices, without
+
+    settings = run.settings
+    train, val, test = (data.load_split(run.folder(Folder.DATA), split) for split in ("train", "val", "test"))
+    choices = () if settings.prefer.choices is None else read_choices(Path(settings.prefer.choices))
+    results = without("unsloth", prefer)(
+        Articles(train, val, test, _further_articles(run), choices),
+        run.base,
+        run.folder(Folder.ADAPTER),
+        settings.prefer,
+        train=settings.train,
+        evaluation=settings.evaluate,
+        work=run.folder(Folder.CHECKPOINTS) / f"prefer-{PREFER.key(run)[:16]}",
+        directory=directory,
+    )
+    if choices:
+        used = results["choices"] // settings.prefer.choices_weight
+        said = f"{used} of {count(len(choices), 'choice')} of editors used"
+        say(f"prefer: {said}; the others have no article, or one that is held out")
+    say(f"prefer: {describe_decision(results['decision'])}")
+    return results
+
+
+def _further_articles(run: Run) -> "list[Example]":
+    """Return the articles of prefer.source, cleaned and cut as those for training; none of a split."""
+    from titlegen import data
+
+    source = run.settings.prefer.source
+    if source is None:
+        return []
+    splits = [data.load_split(run.folder(Folder.DATA), split) for split in data.SPLITS]
+    known = {example.content for split in splits for example in split}
+    found = data.load_untitled(run.settings.data.model_copy(update={"source": source}), run.base / "tokenizer.json")
+    return [example for example in found if example.content not in known]
+
+
+def _prefer_inputs(run: Run) -> dict[str, str]:
+    from titlegen import data
+
+    settings = run.settings.prefer
+    inputs = {"adapter": run.digest("train"), "data": run.digest("prepare"), "base": run.base_digest}
+    inputs |= {"prompt": run.prompt_digest}
+    if settings.choices is not None:
+        inputs["choices"] = digest_file(Path(settings.choices))
+    if settings.source is not None:
+        inputs["further"] = data.source_digest(run.settings.data.model_copy(update={"source": settings.source}))
+    return inputs
+
+
+PREFER = Stage(
+    "prefer",
+    Folder.PREFERRED,
+    settings=lambda run: run.settings.prefer.model_dump(mode="json", exclude={"enabled"}),
+    inputs=_prefer_inputs,
+    build=_prefer,
+    sections=("prefer",),
+    applies=lambda run: run.settings.prefer.enabled,
+    check=_check_preference,
+)
+
+
+def adapter_stage(run: Run) -> Stage:
+    """Return the stage whose adapter is exported."""
+    return PREFER if PREFER.applies(run) else TRAIN
+
+
+# 4. Merge the adapter into the base model.
 
 
 def _merge(run: Run, directory: Path) -> dict[str, Any]:
@@ -115,7 +197,7 @@ def _merge(run: Run, directory: Path) -> dict[str, Any]:
     around = load_counter(run.base / "tokenizer.json")(run.family.prompt.render(""))
     # What the client sends to the model that is served, too.
     budget = min(run.settings.data.max_content_tokens, run.settings.train.max_length - around)
-    merged = merge_adapter(run.base, run.folder(Folder.ADAPTER), run.settings.export, directory)
+    merged = merge_adapter(run.base, run.folder(adapter_stage(run).folder), run.settings.export, directory)
     return merged | {"content_tokens": budget}
 
 
@@ -124,18 +206,20 @@ MERGE = Stage(
     Folder.EXPORT,
     settings=lambda run: run.settings.export.model_dump(mode="json", exclude={"gguf_types", "verify_articles"}),
     inputs=lambda run: {
-        "adapter": run.digest("train"),
+        "adapter": run.digest(adapter_stage(run).name),
+        "preferred": digest_json(PREFER.applies(run)),
         "base": run.base_digest,
         "prompt": run.prompt_digest,
         "budget": digest_json([run.settings.data.max_content_tokens, run.settings.train.max_length]),
     },
     build=_merge,
-    sections=("export",),
+    # Whether the stage before is left out is remembered here: it does not run then.
+    sections=("export", "prefer"),
     revision=2,
 )
 
 
-# 4. Convert the merged model.
+# 5. Convert the merged model.
 
 
 def _convert(run: Run, directory: Path) -> dict[str, Any]:
@@ -158,7 +242,7 @@ CONVERT = Stage(
 )
 
 
-# 5. Prove that the export is base + adapter and that its prompt is served as it was trained.
+# 6. Prove that the export is base + adapter and that its prompt is served as it was trained.
 
 
 def _verify(run: Run, directory: Path) -> dict[str, Any]:
@@ -168,7 +252,7 @@ def _verify(run: Run, directory: Path) -> dict[str, Any]:
     found = verify(
         run.folder(Folder.EXPORT),
         run.base,
-        run.folder(Folder.ADAPTER),
+        run.folder(adapter_stage(run).folder),
         sorted(run.folder(Folder.GGUF).glob("*.gguf")),
         [example.content for example in examples],
         [example.title for example in examples],
@@ -194,7 +278,7 @@ VERIFY = Stage(
     settings=lambda run: run.settings.export.model_dump(mode="json", include={"verify_articles"}),
     inputs=lambda run: {
         # The merge is compared with it: a changed adapter would prove itself.
-        "adapter": run.checked("train"),
+        "adapter": run.checked(adapter_stage(run).name),
         "merged": run.checked("merge"),
         "gguf": run.checked("gguf"),
         "prompt": run.prompt_digest,
@@ -204,7 +288,7 @@ VERIFY = Stage(
     revision=4,
 )
 
-WAY = (PREPARE, TRAIN, MERGE, CONVERT, VERIFY)
+WAY = (PREPARE, TRAIN, PREFER, MERGE, CONVERT, VERIFY)
 
 
 def way_to(last: Stage) -> Sequence[Stage]:

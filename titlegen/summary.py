@@ -1,6 +1,6 @@
 """What a person sees of a run: a line on each stage, the table of stages and scores, the checks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from titlegen.errors import ConfigError
@@ -84,13 +84,21 @@ def _facts(name: str, results: Mapping[str, Any]) -> str:
         return ", ".join([*(f"{count} {split}" for split, count in results["splits"].items()), *left_out])
     if name == "train":
         return ", ".join([*_describe_training(results), *left_out])
-    if name == "merge":
-        return f"{results['merged_tensors']} of {results['tensors']} tensors changed"
-    if name == "gguf":
-        return ", ".join(results["types"])
-    if name == "verify":
-        return f"{count(len(results['checks']), 'check')} passed"
+    if name in _BRIEFLY:
+        return _BRIEFLY[name](results)
     return count(results["report"]["rows"], "article")
+
+
+_BRIEFLY: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "prefer": lambda found: f"{count(found['pairs'], 'pair')}, {_taken(found['decision'])}",
+    "merge": lambda found: f"{found['merged_tensors']} of {found['tensors']} tensors changed",
+    "gguf": lambda found: ", ".join(found["types"]),
+    "verify": lambda found: f"{count(len(found['checks']), 'check')} passed",
+}
+
+
+def _taken(decision: Mapping[str, Any]) -> str:
+    return "the preferred model is kept" if decision["accepted"] else "the SFT model stays"
 
 
 def _describe_training(results: Mapping[str, Any]) -> list[str]:

@@ -5,12 +5,14 @@ from titlegen.evaluate.generate import Generation, Generator, generate_predictio
 from titlegen.evaluate.predictions import read_predictions
 from titlegen.evaluate.render import write_report
 from titlegen.evaluate.report import Report, evaluate
+from titlegen.evaluate.variants import Variant
 
 __all__ = [
     "Comparison",
     "Generation",
     "Generator",
     "Report",
+    "Variant",
     "compare",
     "evaluate",
     "generate_predictions",

@@ -9,6 +9,7 @@ from titlegen import specification
 from titlegen.data import Example
 from titlegen.errors import DataError
 from titlegen.evaluate.gates import check_gates, rows_to_decide
+from titlegen.evaluate.variants import Variant, score_variant
 from titlegen.manifest import digest_json, package_versions
 from titlegen.metrics import baselines
 from titlegen.metrics.contract import style_violations, title_violations
@@ -61,6 +62,7 @@ def evaluate(
     base_predictions: Sequence[str] | None = None,
     generation: Mapping[str, Any] | None = None,
     dataset: str | None = None,
+    variants: Sequence[Variant] = (),
 ) -> Report:
     """Score raw outputs against the titles of the examples, beside baselines on the same articles.
 
@@ -71,6 +73,7 @@ def evaluate(
         base_predictions: raw outputs of the untuned base model, likewise.
         generation: how the predictions came to be, for the report.
         dataset: ``data.source`` of the examples, for the report.
+        variants: other titles for the same articles, to stand beside.
 
     Raises:
         DataError: there is nothing to score, or not one prediction for each example.
@@ -88,6 +91,9 @@ def evaluate(
         "scores": {name: score._asdict() for name, score in scores.items()},
         "baselines": _score_baselines(examples, texts, settings, base_predictions),
         "references": {name: references[name] for name in REFERENCE_SCORES},
+        "variants": [
+            score_variant(variant, texts, statistics, settings.resamples, settings.seed) for variant in variants
+        ],
         "words": score_overlap(predictions, [example.title for example in examples], segment),
         "gates": gates,
         # Also of gates that the profile relaxes or turns off.

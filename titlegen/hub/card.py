@@ -12,6 +12,7 @@ from titlegen import prompt
 from titlegen.errors import HubError
 from titlegen.evaluate.words import Words
 from titlegen.families import ModelFamily
+from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.metrics.records import METRICS
 from titlegen.settings import EMBEDDED, Settings
 
@@ -85,6 +86,24 @@ class DataCard(_Part):
     splits: dict[_Name, int] = {}
 
 
+class Decision(_Part):
+    """What the validation articles said of a preferred model."""
+
+    accepted: bool
+    rows: Annotated[int, Field(ge=0)]
+    sft: dict[_Name, float]
+    preferred: dict[_Name, float]
+    differences: dict[_Name, Score]
+
+
+class Preference(_Part):
+    """The part of a preference training's results that the card shows."""
+
+    pairs: Annotated[int, Field(ge=0)]
+    choices: Annotated[int, Field(ge=0)] = 0
+    decision: Decision
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything that the card states."""
@@ -99,6 +118,8 @@ class Facts:
     export: Mapping[str, Any]
     """Results of the merge."""
     files: tuple[str, ...]
+    preference: Preference | None = None
+    """What preference training came to, where there was one."""
 
     @property
     def base(self) -> str | None:
@@ -141,6 +162,22 @@ def read_report(directory: Path) -> EvaluationReport | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
         raise HubError(f"{path} is not a report ({where}: {first['msg']}); run `titlegen evaluate` again") from error
+
+
+def read_preference(directory: Path) -> Preference | None:
+    """Return what the manifest beside an adapter says of its preference training; None without a manifest.
+
+    Raises:
+        HubError: the manifest holds something else.
+    """
+    if not (directory / MANIFEST).is_file():
+        return None
+    try:
+        return Preference.model_validate(read_manifest(directory).results)
+    except ValidationError as error:
+        raise HubError(
+            f"{directory / MANIFEST} is not of a preference training; run `titlegen prefer` again"
+        ) from error
 
 
 def render_card(facts: Facts) -> str:

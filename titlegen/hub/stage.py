@@ -10,7 +10,7 @@ from typing import Any
 
 from titlegen.errors import GateError, HubError
 from titlegen.evaluate.words import Words
-from titlegen.hub.card import DATA_CARD, REPORT, DataCard, Facts, read_report, render_card
+from titlegen.hub.card import DATA_CARD, REPORT, DataCard, Facts, read_preference, read_report, render_card
 from titlegen.manifest import (
     MANIFEST,
     FileRecord,
@@ -43,6 +43,8 @@ class Artefacts:
     """Directory of the verify stage; when given, it must have passed for this very export."""
     card: Path | None = None
     """Where a push leaves the model card for people to read."""
+    trained: Path | None = None
+    """Directory of the adapter that preference training started from, where there was such training."""
     checked: frozenset[Path] = frozenset()
     """Directories whose files the caller compared with their manifests: hashing gigabytes takes its time."""
 
@@ -105,8 +107,10 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
         ggufs = [name for name in files if name.endswith(".gguf")]
         for name, text in ollama_files(settings.serve, ggufs, family.prompt).items():
             write_atomically(folder / name, text)
-        training = _settings_of(artefacts.adapter)
-        facts = Facts(repo_id, settings, family, training, report, data, export.results, tuple(sorted(files)))
+        training = _settings_of(artefacts.trained or artefacts.adapter)
+        preference = None if artefacts.trained is None else read_preference(artefacts.adapter)
+        names = tuple(sorted(files))
+        facts = Facts(repo_id, settings, family, training, report, data, export.results, names, preference)
         write_atomically(folder / CARD, render_card(facts))
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()

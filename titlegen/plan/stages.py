@@ -76,7 +76,9 @@ class Estimator:
 
     def stages(self) -> list[Stage]:
         """Return all stages in the order of `nox -s train push deploy`."""
-        first = [self.fetch(), self.prepare(), self.train(), self.merge(), self.gguf(), self.evaluate()]
+        first = [self.fetch(), self.prepare(), self.train()]
+        first += [self.prefer()] if self.settings.prefer.enabled else []
+        first += [self.merge(), self.gguf(), self.evaluate()]
         return [*first, self.verify(), self.push(), self.deploy(), self.evaluate_served()]
 
     def fetch(self) -> Stage:
@@ -130,6 +132,31 @@ class Estimator:
             "train", self._folder(Folder.DATA), self._folder(Folder.ADAPTER), disk, host, gpu, minutes, tuple(sources)
         )
         return stage._replace(gpu_least_gib=least)
+
+    def prefer(self) -> Stage:
+        """Return preference training: candidates for each train article, then passes over their pairs."""
+        prefer, evaluation, trained = self.settings.prefer, self.settings.evaluate, self.train()
+        articles = min(self.train_rows, prefer.limit or self.train_rows)
+        tokens = min(self.articles.tokens, self.settings.train.max_length) * articles
+        # An article is read once for all of its titles; the reference is a pass without its way back, a third.
+        passes = prefer.num_train_epochs + 1 / 3
+        share = passes / self.settings.train.num_train_epochs * articles / self.train_rows
+        if self.model.on_gpu:
+            # All drawn titles of a batch are written together, beside the greedy ones.
+            steps = 2 * math.ceil(articles / evaluation.batch_size) * evaluation.max_new_tokens
+            drawing, source = steps / GPU_STEPS_S / 60, _STEPS
+        else:
+            names = ("quickstart.evaluate_s", "quickstart.evaluate_titles")
+            drawing = articles * prefer.candidates * MEASURED[names[0]] / MEASURED[names[1]] / 60
+            source = f"{cite(*names)}, which is more than titles take that share a reading"
+        sources = (
+            f"{count(round(articles), 'article')}, {prefer.candidates} titles each: {drawing:.0f} min",
+            f"{passes:.2f} passes over {tokens / 1e6:.2f} M tokens, at the pace of train",
+            source,
+        )
+        minutes = drawing + trained.minutes * share
+        folder = self._folder(Folder.PREFERRED)
+        return trained._replace(stage="prefer", reads=trained.writes, writes=folder, minutes=minutes, sources=sources)
 
     def _pace(self, tokens: float) -> tuple[float, float, float, str]:
         """Return tokens a second, GPU GiB, seconds before the first step, and where they come from."""

@@ -34,6 +34,8 @@ class Answer:
     load_s: float
     trimmed: bool
     """Whether the end of the article was left out, at a sentence end, to fit the context window."""
+    unmet: tuple[str, ...] = ()
+    """What was asked for and is missing: ``chars`` for the length, else the word."""
     warnings: tuple[TitleWarning, ...] = ()
     """What an editor should look at, the gravest first; of the cleaned article."""
 
@@ -112,8 +114,9 @@ def rank_answers(answers: Sequence[Answer], article: Article, *, convert: bool) 
     from titlegen.metrics.ranking import rank_titles
 
     order = rank_titles([_in_script(answer.raw, convert=convert) for answer in answers], facts_of(article).article)
-    # A title that was cut off comes after every whole one.
-    return sorted((answers[index] for index in order), key=lambda answer: answer.done_reason != "stop")
+    # A title that was cut off comes after every whole one, and one that is not as asked for after those that are.
+    ranked = [answers[index] for index in order]
+    return sorted(ranked, key=lambda answer: (answer.done_reason != "stop", len(answer.unmet)))
 
 
 def only_titles(answers: Sequence[Answer], model_name: str) -> list[Answer]:

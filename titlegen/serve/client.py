@@ -1,5 +1,6 @@
 """The client: an article of any size in, a title out; nothing is cut off without a word."""
 
+import dataclasses
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -7,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from titlegen.control import NO_CONTROL, Control, ask
 from titlegen.errors import ServeError, TitlegenError
 from titlegen.families.gemma3n import FAMILY as MISSION
 from titlegen.metrics.title_warnings import Facts
@@ -27,6 +29,8 @@ from titlegen.serve.endpoint import Endpoint
 from titlegen.serve.server import server_url
 from titlegen.settings import ServeSettings
 
+# Tries beyond those asked for, until titles are as asked.
+_FURTHER_TRIES = 8
 # Requests under way at a time for many articles.
 CONCURRENCY = 4
 
@@ -94,24 +98,34 @@ class Client:
         """
         return only_titles([self.ask(article)], self.model_name)[0]
 
-    def generate_candidates(self, article: str, number: int) -> list[Answer]:
+    def generate_candidates(self, article: str, number: int, control: Control = NO_CONTROL) -> list[Answer]:
         """Return up to ``number`` different titles, the best first (:func:`titlegen.metrics.ranking.rank_titles`).
+
+        Those that have all that was asked for come before the others; of these, ``unmet`` says what is missing.
 
         Raises:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server, the model or all of its answers cannot be used.
         """
-        return only_titles(self.ask_candidates(article, number), self.model_name)
+        return only_titles(self.ask_candidates(article, number, control), self.model_name)[:number]
 
-    def ask_candidates(self, article: str, number: int) -> list[Answer]:
+    def ask_candidates(self, article: str, number: int, control: Control = NO_CONTROL) -> list[Answer]:
         """Return whatever the model writes for an article in ``number`` tries, the best first, titles or not.
+
+        With a control it is asked up to eight times more, until ``number`` answers are what was asked for.
 
         Raises:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
-        read = self.read(article)
-        return rank_answers([self.write_candidate(read, seed) for seed in range(number)], read, convert=self.convert)
+        read = self.read(article, control)
+        answers: list[Answer] = []
+        for seed in range(number + (_FURTHER_TRIES if control else 0)):
+            if seed >= number and sum(not answer.unmet for answer in answers) >= number:
+                break
+            answer = self.write_candidate(read, seed)
+            answers.append(dataclasses.replace(answer, unmet=tuple(control.unmet(answer.title))))
+        return rank_answers(answers, read, convert=self.convert)
 
     def write_candidate(self, read: Article, seed: int, on_text: Callable[[str], None] | None = None) -> Answer:
         """Return whatever the model writes in one try for an article that :meth:`read` returned, a title or not.
@@ -178,13 +192,17 @@ class Client:
             load_s=(answer.load_duration or 0) / 1e9,
         )
 
-    def read(self, article: str) -> Article:
+    def read(self, article: str, control: Control = NO_CONTROL) -> Article:
         """Return the article as titles are checked against it, and as it is sent: cleaned, within the token budget.
+
+        What is sent begins with the line that asks for a control, where there is one.
 
         Raises:
             DataError: nothing is left of it.
         """
-        return read_article(article, self.content_tokens, self._count, convert=self.convert)
+        budget = self.content_tokens - (self._count(ask("", control)) if control else 0)
+        read = read_article(article, budget, self._count, convert=self.convert)
+        return read._replace(sent=ask(read.sent, control))
 
     def facts(self, article: str) -> Facts:
         """Return what titles for an article are checked against.

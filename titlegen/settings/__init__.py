@@ -1,5 +1,6 @@
 """Every setting of every stage, frozen, from profile, environment and command line (in rising precedence)."""
 
+from titlegen.settings.prefer import PreferSettings
 from titlegen.settings.profiles import profile_names, read_profile
 from titlegen.settings.ray import RaySettings, further_hosts
 from titlegen.settings.run import ENV_PREFIX, Settings, describe_invalid, load_settings
@@ -31,6 +32,7 @@ __all__ = [
     "Language",
     "LatencySettings",
     "ModelSettings",
+    "PreferSettings",
     "RaySettings",
     "ReportSettings",
     "ServeSettings",

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from titlegen import environment
 from titlegen.errors import ConfigError
+from titlegen.settings.prefer import PreferSettings
 from titlegen.settings.profiles import describe_unknown, read_profile
 from titlegen.settings.ray import RaySettings
 from titlegen.settings.stages import (
@@ -46,6 +47,7 @@ class Settings(BaseSettings):
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
+    prefer: PreferSettings = PreferSettings()
     export: ExportSettings = ExportSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
         "data",
         "model",
         "train",
+        "prefer",
         "export",
         "evaluate",
         "report",

@@ -51,6 +51,8 @@ class TrainSettings(Stage):
     """Linear layers that get an adapter."""
     init_adapter: str | None = None
     """Adapter to start from: a directory, `ORG/NAME` on the Hub, `embedded` for the one shipped (270M), or `none`."""
+    control_share: Share = 0.0
+    """Share of the rows that ask for their title's length, or a word of it, in a line before the article."""
     auto_batch: bool = False
     """Find the batch size that is fastest on the GPU; the effective batch stays."""
     completion_trim: bool = True

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.adapter import CONFIG, sign_adapter
+from titlegen.control import with_controls
 from titlegen.data import Example
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
@@ -92,30 +93,27 @@ def _fit(
 ) -> dict[str, Any]:
     model, tokenizer = load_for_training(base, settings)
     load_peak_gib = peak_gib()
-    checkpoint = _newest_checkpoint(work)
+    checkpoint = newest_checkpoint(work)
     if checkpoint is None:
         # Without a checkpoint nothing binds a new run to what an old one found: the card may have more room now.
         for name in (LOG, PLAN):
             (work / name).unlink(missing_ok=True)
+    train = with_controls(train, settings.control_share, settings.seed)
     family = family_at(base)
     check_tokenizer(tokenizer, family)
     rows = encode_examples(train, tokenizer, family.prompt, settings.max_length)
     val_rows = encode_examples(val, tokenizer, family.prompt, settings.max_length)
     tokens = sum(len(row["input_ids"]) for row in rows)
-    make_batch = partial(_batch, model, tokenizer)
-    trim, facts = _trim(model, make_batch, rows, settings, tokens)
+    make_batch = partial(padded_batch, model, tokenizer)
+    trim, facts = trimmed_loss(model, make_batch, rows, settings, tokens)
     plan = plan_batches(model, rows, settings, trim, make_batch, work)
     if trim is not None:
         trim.kept_share = plan.kept_share
     trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.stop_on_broken(wait=True)
-    trainer.model.save_pretrained(directory)
-    # PEFT writes an empty model card; the real one belongs to the published model.
-    (directory / "README.md").unlink(missing_ok=True)
-    _forget_local_path(directory / CONFIG, base)
-    sign_adapter(directory, base)
-    records = _read_log(work / LOG)
+    save_adapter(trainer.model, base, directory)
+    records = read_log(work / LOG)
     write_atomically(directory / LOG, "".join(json.dumps(record) + "\n" for record in records))
     write_loss_curve(records, directory / CURVE)
     if settings.tensorboard:
@@ -152,13 +150,14 @@ def _fit(
     }
 
 
-def _batch(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def padded_batch(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return encoded rows as a padded batch on a model's device."""
     device = next(parameter for parameter in model.parameters() if parameter.requires_grad).device
     batch = collator(tokenizer)([as_record(row, number) for number, row in enumerate(rows)])
     return {key: value.to(device) for key, value in batch.items() if key != "row"}
 
 
-def _trim(
+def trimmed_loss(
     model: Any, make_batch: MakeBatch, rows: Sequence[dict[str, Any]], settings: TrainSettings, tokens: int
 ) -> tuple[CompletionTrim | None, dict[str, Any]]:
     """Return the trimmed computation, checked against the full model, and what is to be known about it."""
@@ -178,17 +177,27 @@ def _trim(
     return trim, {"completion_trim": True, **facts}
 
 
-def _newest_checkpoint(work: Path) -> Path | None:
+def newest_checkpoint(work: Path) -> Path | None:
+    """Return the last complete checkpoint in a folder, from which training goes on."""
     # trainer_state.json is written last, so a checkpoint without it was cut off.
     complete = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
     return max(complete, key=_step, default=None)
+
+
+def save_adapter(model: Any, base: Path, directory: Path) -> None:
+    """Write a PEFT model's adapter as titlegen keeps one: signed with its base model, without paths of this machine."""
+    model.save_pretrained(directory)
+    # PEFT writes an empty model card; the real one belongs to the published model.
+    (directory / "README.md").unlink(missing_ok=True)
+    _forget_local_path(directory / CONFIG, base)
+    sign_adapter(directory, base)
 
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """Read the log, keeping the last record of a step that was repeated after a resume."""
     records: dict[tuple[int, bool], dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():

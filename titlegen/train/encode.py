@@ -60,35 +60,47 @@ def encode_examples(
     return [_encode(example, tokenizer, prompt, max_length) for example in examples]
 
 
-def _encode(example: Example, tokenizer: Any, prompt_format: PromptFormat, max_length: int) -> dict[str, Any]:
-    def count(text: str) -> int:
-        return len(_ids(tokenizer, text))
+def encode_prompt(
+    content: str, title: str, tokenizer: Any, prompt_format: PromptFormat, max_length: int, name: str
+) -> tuple[list[int], str]:
+    """Return the tokens of an article's prompt that leave room for a title, and as much of the content as they hold.
 
-    content = example.content
-    prompt = _ids(tokenizer, prompt_format.render(content))
-    completion = _ids(tokenizer, prompt_format.render_completion(example.title))
-    excess = len(prompt) + len(completion) - max_length
-    shortened = excess > 0
+    Raises:
+        TrainError: the title leaves no room for any content; ``name`` is the article's in the message.
+    """
+
+    def count(text: str) -> int:
+        return len(encode(tokenizer, text))
+
+    prompt = encode(tokenizer, prompt_format.render(content))
+    completion = count(prompt_format.render_completion(title))
+    excess = len(prompt) + completion - max_length
     while excess > 0:
         budget = count(content) - excess
         if budget < 1:
             raise TrainError(
-                f"article {example.id!r}: a title of {len(completion)} tokens leaves no room for content within "
+                f"article {name!r}: a title of {completion} tokens leaves no room for content within "
                 f"{max_length} tokens; raise --train.max-length"
             )
         content = trim_to_tokens(content, budget, count)
-        prompt = _ids(tokenizer, prompt_format.render(content))
-        excess = len(prompt) + len(completion) - max_length
+        prompt = encode(tokenizer, prompt_format.render(content))
+        excess = len(prompt) + completion - max_length
+    return prompt, content
+
+
+def _encode(example: Example, tokenizer: Any, prompt_format: PromptFormat, max_length: int) -> dict[str, Any]:
+    prompt, content = encode_prompt(example.content, example.title, tokenizer, prompt_format, max_length, example.id)
+    completion = encode(tokenizer, prompt_format.render_completion(example.title))
     return {
         "id": example.id,
         "input_ids": prompt + completion,
         "labels": [IGNORED] * len(prompt) + completion,
-        "shortened": shortened,
+        "shortened": len(content) < len(example.content),
         "left_out_chars": len(example.content) - len(content),
     }
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    # The prompt carries its own <bos>.
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a rendered text, which carries its own ``<bos>`` where it has one."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids

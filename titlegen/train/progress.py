@@ -11,7 +11,7 @@ from titlegen.errors import MissingDependencyError
 LOG = "train.jsonl"
 EVENTS = "tensorboard"
 _REDRAW_S = 0.5
-_LOGGED = {"loss", "eval_loss", "learning_rate", "grad_norm"}
+_LOGGED = {"loss", "eval_loss", "learning_rate", "grad_norm", "rewards/accuracies", "rewards/margins"}
 
 
 def peak_gib() -> float:

@@ -1,0 +1,187 @@
+"""Speed and memory of the preference pass at E4B's size, random weights, beside TRL's DPOTrainer on the same pairs.
+
+``python benchmarks/gpu_prefer_speed.py OUT [OPTIONS]`` writes OUT/prefer_e4b.json. Both train the same adapter of
+one model in bfloat16, one after the other: TRL as it ships, with its reference pass in each step, activations
+recomputed; then titlegen's pass, whose reference scores are computed before, and counted. Tokens are both titles of a
+pair, each with its article. With ``--model`` and ``--tokenizer`` a run in 4 bits with low memory follows, which may use
+``--limit-gib`` of the card.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gpu_train import copy_tokenizer, random_model
+from machine import describe_run
+
+from titlegen.errors import TitlegenError
+from titlegen.models import resolve_base
+from titlegen.prefer.trainer import Row, build_trainer, score_reference
+from titlegen.settings import ModelSettings, PreferSettings, TrainSettings
+from titlegen.train.backends import load_for_training
+from titlegen.train.memory import Plan
+from titlegen.train.trim import CompletionTrim
+from titlegen.train.weights import settle_weights
+
+_WARM = 2
+TITLE, INSTRUCTION = 20, 44
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=8, help="steps of 32 pairs")
+    parser.add_argument("--per-article", type=int, nargs="*", default=[1, 4], help="pairs of one article")
+    parser.add_argument("--config", type=json.loads, default={}, help="changes of the model's configuration, JSON")
+    parser.add_argument("--tokenizer", type=Path, help="directory with Gemma's tokenizer; the embedded model's else")
+    parser.add_argument("--model", type=Path, help="where the model is kept for the run with low memory")
+    parser.add_argument("--limit-gib", type=float)
+    parser.add_argument("--compiled", type=int, default=1)
+    arguments = parser.parse_args()
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoTokenizer, Gemma3nTextConfig
+
+    source = arguments.tokenizer or resolve_base(ModelSettings(base="embedded"))
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    train = TrainSettings(logging_steps=1, gradient_checkpointing=True)
+    plain = random_model(Gemma3nTextConfig(**arguments.config))
+    torch.set_default_dtype(torch.float32)
+    if arguments.model:
+        plain.save_pretrained(arguments.model)
+        copy_tokenizer(source, arguments.model)
+    lora = LoraConfig(
+        r=train.lora_r,
+        lora_alpha=train.lora_alpha,
+        target_modules=list(train.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(plain, lora).train()
+    metrics: dict[str, float] = {}
+    for number in arguments.per_article:
+        rows = make_rows(32 * (_WARM + arguments.steps), number, min(200_000, plain.config.vocab_size))
+        for name in ("trl", "titlegen"):
+            found = measure(model, tokenizer, rows, train, trimmed=name == "titlegen", compiled=arguments.compiled == 1)
+            metrics |= {f"{key}_{name}_{number}": value for key, value in found.items()}
+        ours, theirs = metrics[f"tok_s_with_reference_titlegen_{number}"], metrics[f"tok_s_trl_{number}"]
+        metrics[f"ratio_{number}"] = round(ours / theirs, 2)
+    del model, plain
+    if arguments.model:
+        metrics |= low_memory(arguments, tokenizer)
+    report = describe_run("prefer_e4b", "torch", "transformers", "peft", "trl") | {"metrics": metrics}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=1) + "\n"
+    (arguments.out / "prefer_e4b.json").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def make_rows(count: int, per_article: int, vocabulary: int = 200_000) -> list[Row]:
+    """Return pairs of random tokens: articles as long as the PTS data set's, whose prompts begin alike."""
+    source = random.Random(0)
+
+    def ids(length: int) -> list[int]:
+        return [source.randrange(200, vocabulary) for _ in range(length)]
+
+    instruction = ids(INSTRUCTION)
+    rows: list[Row] = []
+    while len(rows) < count:
+        article = instruction + ids(int(min(1400, max(80, source.lognormvariate(5.9, 0.45)))))
+        rows += [
+            {"prompt_ids": article, "chosen_ids": ids(TITLE), "rejected_ids": ids(TITLE)} for _ in range(per_article)
+        ]
+    return rows[:count]
+
+
+def measure(
+    model: Any, tokenizer: Any, rows: list[Row], train: TrainSettings, *, trimmed: bool, compiled: bool, batch: int = 4
+) -> dict[str, float]:
+    """Train on the pairs, and return tokens a second after warm-up, with and without the reference, and memory."""
+    import torch
+    from transformers import TrainerCallback
+
+    cuda = torch.cuda.is_available()
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            wait()
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            wait()
+            seconds.append(time.perf_counter() - self.started)
+
+    def wait() -> None:
+        if cuda:
+            torch.cuda.synchronize()
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    trim = CompletionTrim(model, compiled=compiled) if trimmed else None
+    plan = Plan(batch, 32 // batch, checkpointing=trim is None)
+    settings = PreferSettings(batch_size=32)
+    with tempfile.TemporaryDirectory() as work:
+        started = time.perf_counter()
+        trainer = build_trainer(
+            model,
+            tokenizer,
+            rows,
+            settings,
+            train.model_copy(update={"save_steps": 10_000}),
+            Path(work),
+            plan=plan,
+            trim=trim,
+        )
+        if trimmed:
+            score_reference(trainer, settings)
+        wait()
+        reference = time.perf_counter() - started
+        trainer.args.save_strategy = "no"
+        trainer.add_callback(Clock())
+        trainer.train()
+    if trimmed:
+        untrim(model)
+    tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"] + row["rejected_ids"]) for row in rows)
+    share = sum(seconds[_WARM:]) / len(seconds[_WARM:]) * len(seconds)
+    found = {
+        "tok_s": round(tokens / share, 1),
+        "first_step_s": round(seconds[0], 1),
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1],
+    }
+    if trimmed:
+        found |= {"tok_s_with_reference": round(tokens / (share + reference), 1), "reference_s": round(reference, 1)}
+    if cuda:
+        found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return found
+
+
+def untrim(model: Any) -> None:
+    """Give a model its own forward pass back."""
+    vars(model.get_base_model().base_model).pop("forward", None)
+
+
+def low_memory(arguments: argparse.Namespace, tokenizer: Any) -> dict[str, float]:
+    """Return speed and memory with 4-bit weights that stay packed, within the limit."""
+    import torch
+
+    torch.cuda.empty_cache()
+    if arguments.limit_gib:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(arguments.limit_gib * 2**30 / total)
+    train = TrainSettings(backend="peft", low_memory=True, logging_steps=1)
+    try:
+        model, _ = load_for_training(arguments.model, train)
+        settle_weights(model, low_memory=True)
+        found = measure(model, tokenizer, make_rows(32 * 4, 4), train, trimmed=True, compiled=False, batch=8)
+    except TitlegenError as error:
+        raise SystemExit(str(error)) from error
+    return {f"{key}_low_memory": value for key, value in found.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Whether a preferred model may take the SFT model's place: its titles for the validation articles, paired."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from titlegen.data import Example
+from titlegen.metrics.records import Text
+from titlegen.metrics.scores import Score, compare_scores, measure_titles, score_titles
+from titlegen.plural import count
+
+# What a reward can be bought with: none of them may fall by more, whatever the score.
+_GUARDED = ("title_only_rate", "length_rate", "clean_rate", "number_support")
+_MAX_LOSS = 0.02
+_SHOWN = ("rougeL", "bleu1", *_GUARDED, "repetition", "copy_coverage")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the validation articles say."""
+
+    accepted: bool
+    reasons: tuple[str, ...]
+    """Why not, one for each; empty when accepted."""
+    rows: int
+    sft: Mapping[str, float]
+    preferred: Mapping[str, float]
+    differences: Mapping[str, Score]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the decision as results hold it."""
+        return {
+            "accepted": self.accepted,
+            "reasons": list(self.reasons),
+            "rows": self.rows,
+            "sft": {name: round(self.sft[name], 4) for name in _SHOWN},
+            "preferred": {name: round(self.preferred[name], 4) for name in _SHOWN},
+            "differences": {name: self.differences[name]._asdict() for name in _SHOWN},
+        }
+
+
+def decide(
+    examples: Sequence[Example], sft: Sequence[str], preferred: Sequence[str], *, resamples: int, seed: int
+) -> Decision:
+    """Compare raw titles of both models for the same articles.
+
+    Accepted is a model whose paired difference in ROUGE-L has an interval that is not below zero, and whose rates of
+    titles that are a title only, of the right length, clean, and right in their numbers fall by 0.02 at most.
+    """
+    texts = [Text(example.title, example.content, example.date) for example in examples]
+    theirs, ours = measure_titles(sft, texts), measure_titles(preferred, texts)
+    differences = compare_scores(ours, theirs, resamples, seed)
+    score = differences["rougeL"]
+    reasons = []
+    if score.low < 0:
+        reasons.append(f"rougeL changes by {score.value:+.4f} ({score.low:+.4f} to {score.high:+.4f})")
+    reasons += [
+        f"{name} falls by {-differences[name].value:.3f}" for name in _GUARDED if differences[name].value < -_MAX_LOSS
+    ]
+    return Decision(not reasons, tuple(reasons), len(examples), score_titles(theirs), score_titles(ours), differences)
+
+
+def describe_decision(decision: Mapping[str, Any]) -> str:
+    """Return what a decision, as results hold it, says to a person."""
+    before, after, difference = (decision[key]["rougeL"] for key in ("sft", "preferred", "differences"))
+    rows = count(decision["rows"], "validation article")
+    found = f"ROUGE-L {before:.3f} before and {after:.3f} after on {rows} (difference {difference['low']:+.3f} to "
+    found += f"{difference['high']:+.3f})"
+    if decision["accepted"]:
+        return f"{found}; the preferred model is kept"
+    return f"{found}; the SFT model stays: {'; '.join(decision['reasons'])}"
