@@ -17,6 +17,7 @@ from titlegen.settings import load_settings
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
 ]
