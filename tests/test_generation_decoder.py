@@ -43,8 +43,8 @@ def test_titles_are_the_full_models_likeliest_tokens(kind: str, dtype: torch.dty
     model = model_of(kind, dtype)
     expected = [likeliest(model, prompt, TOKENS) for prompt in prompts]
     decoder = TitleDecoder(model)
-    assert decoder.generate(prompts, {1}, TOKENS) == expected
-    assert decoder.generate(prompts[:1], {1}, 1) == [expected[0][:1]]
+    assert decoder.generate(prompts, {-1}, TOKENS) == expected
+    assert decoder.generate(prompts[:1], {-1}, 1) == [expected[0][:1]]
     # Each row ends where its own stop comes; the others go on.
     stop = expected[0][4]
     ends = [row.index(stop) if stop in row else TOKENS for row in expected]
