@@ -130,7 +130,8 @@ def training() -> Iterator[None]:
     from titlegen.settings import load_settings
     from titlegen.train.backends import load_for_training
     from titlegen.train.encode import encode_examples
-    from titlegen.train.trainer import as_record, collator
+    from titlegen.train.shared import as_record
+    from titlegen.train.trainer import collator
     from titlegen.train.trim import CompletionTrim
 
     settings = load_settings(profile="quickstart")

@@ -199,7 +199,7 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from titlegen import train
-    from titlegen.train.trainer import steps_between_checkpoints
+    from titlegen.train.arguments import steps_between_checkpoints
 
     if arguments.limit_gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
@@ -219,7 +219,7 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     points = [(r["step"], r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
     every = steps_between_checkpoints(settings, results["steps"])
     return results | {
-        "tok_s": round(_without_checkpoints(points, every), 1),
+        "tok_s": round(without_checkpoints(points, every), 1),
         "first_step_s": points[0][1],
         "fit_s": round(whole, 1),
         # Loading, self-check, compiling and trial passes lie before the first step.
@@ -231,7 +231,7 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _without_checkpoints(points: list[tuple[int, float, float]], every: int) -> float:
+def without_checkpoints(points: list[tuple[int, float, float]], every: int) -> float:
     """Return tokens a second after warm-up, between records in which none is written: the others write none either.
 
     Args:
@@ -294,7 +294,8 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     from titlegen.settings import load_settings
     from titlegen.train import encode_examples
     from titlegen.train.backends import load_for_training
-    from titlegen.train.trainer import as_record, collator
+    from titlegen.train.shared import as_record
+    from titlegen.train.trainer import collator
     from titlegen.train.trim import CompletionTrim
 
     settings = load_settings(profile="gemma3n-e4b").train.model_copy(update={"backend": "peft"})

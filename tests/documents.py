@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Programs of others, which the project neither brings nor can check.
 EXTERNAL = {
     *("hf", "ollama", "curl", "sudo", "docker", "iconv", "pip", "chown", "nvidia-smi", "export", "mkdir", "."),
-    *("pre-commit", "tox", "envsubst", "ray", "sbatch"),
+    *("pre-commit", "tox", "envsubst", "ray", "sbatch", "srun", "bash", "scontrol", "head"),
 }
 # Files of a reader's own, in examples.
 EXAMPLES = {
@@ -232,6 +232,10 @@ def source_text() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in files if path.suffix in suffixes)
 
 
+# Source: the manuals of NCCL, and of Slurm's srun. titlegen leaves them to those.
+_OTHERS = frozenset({"NCCL_SOCKET_IFNAME", "SLURM_NNODES", "SLURM_NODEID", "SLURM_JOB_NODELIST"})
+
+
 def wrong_variables(text: str) -> list[str]:
     """Return environment variables that nothing reads."""
     code = [*spans(text), *(block.text for block in blocks(text) if block.language == "sh")]
@@ -242,7 +246,19 @@ def _is_variable(name: str) -> bool:
     stage, _, field = name.removeprefix(ENV_PREFIX).lower().partition("__")
     if name.startswith(ENV_PREFIX) and name not in SWITCHES and "__" in name:
         return bool(field) and _has_setting(stage, field.split("__"))
-    return re.search(rf"\b{name}\b", source_text()) is not None
+    if name.startswith("PET_"):
+        # torchrun reads every option of its own from such a variable.
+        option = name.removeprefix("PET_").lower().replace("_", "-")
+        return f'"--{option}"' in _torchrun()
+    return name in _OTHERS or re.search(rf"\b{name}\b", source_text()) is not None
+
+
+@cache
+def _torchrun() -> str:
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "distributed" / "run.py").read_text(encoding="utf-8")
 
 
 def _has_setting(stage: str, fields: list[str]) -> bool:

@@ -128,6 +128,31 @@ def test_doctor_shows_no_disk_as_missing_that_looks_enough(
     assert check.found.startswith(shown)
 
 
+@pytest.mark.parametrize(
+    ("gib", "nccl", "linked", "state", "shown"),
+    [
+        ((80,), True, True, "absent", "1 card; one process trains"),
+        ((80, 80), True, True, "ok", "card 0 80 GiB, card 1 80 GiB; training takes all 2 cards"),
+        ((80, 24), True, True, "ok", "the slowest sets the pace, and the smallest decides about memory"),
+        ((80, 80), True, False, "ok", "no direct access between 0 and 1: gradients take the way through host memory"),
+        ((80, 80), False, True, "missing", "torch has no NCCL"),
+    ],
+)
+def test_doctor_says_what_several_cards_need(
+    monkeypatch: pytest.MonkeyPatch, gib: tuple[int, ...], nccl: bool, linked: bool, state: str, shown: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(doctor, "find_cards", lambda: (len(gib), "/dev"))
+    cards = [SimpleNamespace(name=f"card {number}", total_memory=size * 2**30) for number, size in enumerate(gib)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: cards[number])
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda _, __: linked)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
+    check = doctor._cards(load_settings(profile="gemma3n-e4b"))
+    assert check.state == state
+    assert shown in check.found
+
+
 @pytest.mark.parametrize(("card_gib", "state"), [(15.6, "ok"), (14.7, "missing")])
 def test_doctor_takes_a_card_of_16_gib_for_one(monkeypatch: pytest.MonkeyPatch, card_gib: float, state: str) -> None:
     import torch

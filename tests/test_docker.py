@@ -42,10 +42,10 @@ def test_the_specifications_services_are_there() -> None:
         assert ROOT / build["dockerfile"] in DOCKERFILES
 
 
-@pytest.mark.parametrize("name", ["trainer", "ollama"])
-def test_a_gpu_is_reserved_in_the_form_that_compose_knows(name: str) -> None:
+@pytest.mark.parametrize(("name", "cards"), [("trainer", "all"), ("ollama", 1)])
+def test_gpus_are_reserved_in_the_form_that_compose_knows(name: str, cards: int | str) -> None:
     devices = services()[name]["deploy"]["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert devices == [{"driver": "nvidia", "count": cards, "capabilities": ["gpu"]}]
     assert "runtime" not in services()[name]
 
 

@@ -87,6 +87,15 @@ def test_training_on_the_gpu_takes_as_long_as_it_took() -> None:
     assert warm_s == pytest.approx(measured["seconds_1400x3"], rel=0.15)
 
 
+def test_the_cards_that_train_are_said_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = stage_of("train", train={"devices": 1})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,5")
+    several = stage_of("train")
+    assert "2 cards (2 of 3 cards, the most that a step's 32 rows can be divided among)" in "; ".join(several.sources)
+    assert several.minutes < one.minutes
+    assert several.gpu_gib == one.gpu_gib
+
+
 def test_the_conversion_takes_as_much_memory_as_it_took() -> None:
     measured = json.loads((RESULTS / "export_e4b.json").read_bytes())["steps"]["gguf"]["peak_host_gib"]["anonymous"]
     assert stage_of("gguf", export={"gguf_types": ("bf16",)}).host_gib == pytest.approx(measured, rel=0.1)

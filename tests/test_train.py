@@ -41,7 +41,8 @@ from titlegen.train.memory import (
 )
 from titlegen.train.planning import PLAN
 from titlegen.train.plot import smooth_loss, write_loss_curve
-from titlegen.train.trainer import as_record, collator
+from titlegen.train.shared import as_record
+from titlegen.train.trainer import collator
 from titlegen.train.trim import CompletionTrim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -339,6 +340,45 @@ def test_a_resumed_run_remembers_how_often_the_loss_has_risen(
     assert 0 < resumed["resumed_from_step"] < last
     assert resumed["steps"] == whole["steps"]
     assert resumed["val_loss"] == whole["val_loss"]
+
+
+@pytest.mark.fault
+def test_a_run_that_is_resumed_in_a_later_epoch_sees_the_rows_of_a_whole_one(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Five steps an epoch; the only checkpoint is in the second.
+    settings = changed(save_steps=7)
+    whole = run(examples, tiny_base, tmp_path / "whole", settings)
+    compute, passes = CompletionTrim.__call__, iter(range(100))
+
+    def stop(self: CompletionTrim, inputs: dict[str, Any], num_items: Any = None) -> Any:
+        if num_items is not None and next(passes) == 9:
+            raise KeyboardInterrupt
+        return compute(self, inputs, num_items)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CompletionTrim, "__call__", stop)
+        run(examples, tiny_base, tmp_path / "cut", settings)
+    (tmp_path / "cut" / "adapter").rmdir()
+    resumed = run(examples, tiny_base, tmp_path / "cut", settings)
+    assert resumed["resumed_from_step"] == 7
+    assert resumed["losses"] == whole["losses"]
+    assert all(torch.equal(weight, resumed["weights"][key]) for key, weight in whole["weights"].items())
+
+
+def test_the_validation_loss_depends_on_no_batch(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
+    # Titles of unequal lengths.
+    found = [
+        run(
+            examples,
+            tiny_base,
+            tmp_path / str(batch),
+            changed(per_device_train_batch_size=batch, gradient_accumulation_steps=4 // batch, lora_dropout=0.0),
+            val=5,
+        )
+        for batch in (1, 4)
+    ]
+    assert found[0]["validation"] == pytest.approx(found[1]["validation"], rel=1e-5)
 
 
 @pytest.mark.fault

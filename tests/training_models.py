@@ -1,6 +1,7 @@
 """Tiny random Gemma models with an adapter, and batches for them."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,12 @@ from transformers import (
     Gemma4TextConfig,
 )
 
+from titlegen.settings import TrainSettings
 from titlegen.train.encode import IGNORED
+from titlegen.train.memory import Plan
+from titlegen.train.ranks import Ranks
+from titlegen.train.trainer import build_trainer
+from titlegen.train.trim import CompletionTrim
 
 VOCABULARY = 300
 KINDS = ["gemma3n", "gemma3", "gemma4"]
@@ -121,3 +127,46 @@ def trace_instead_of_compiling(patch: Any) -> None:
     """Let the compiler stop before it generates code, which takes a C++ compiler."""
     traced = partial(torch.compile, backend="aot_eager")
     patch.setattr(torch, "compile", lambda function, **_: traced(function, fullgraph=True))
+
+
+def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Return encoded rows of unequal lengths that begin alike, as prompts do."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for number in range(count):
+        prompt, title = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((4, 40), (1, 9)))
+        ids = [7, 8, 9, *torch.randint(10, VOCABULARY, (prompt + title,), generator=generator).tolist()]
+        rows.append({"id": f"a{number}", "input_ids": ids, "labels": [IGNORED] * (3 + prompt) + ids[3 + prompt :]})
+    return rows
+
+
+def train_exactly(kind: str, accumulation: int, tokenizer: Any, work: Path, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Train a tiny model in float64 for ten steps of 18 rows; return loss by step and the adapter.
+
+    The last step of an epoch has one row: some rank has none.
+    """
+    settings = TrainSettings(
+        backend="peft",
+        load_in_4bit=False,
+        num_train_epochs=10 / 3,
+        learning_rate=2e-3,
+        lora_dropout=0.0,
+        save_steps=100,
+        logging_steps=1,
+    )
+    model = tiny_model(kind, torch.float64)
+    trim = CompletionTrim(model)
+    plan = Plan(18 // accumulation // ranks.count, accumulation, checkpointing=False)
+    work.mkdir(exist_ok=True)
+    trainer = build_trainer(model, tokenizer, random_rows(37, 1), [], settings, work, plan=plan, loss=trim, ranks=ranks)
+    share, losses = trainer.pass_loss, torch.zeros(10, dtype=torch.float64)
+
+    def recorded(*arguments: Any) -> Any:
+        loss = share(*arguments)
+        losses[trainer.state.global_step] += loss.detach() / ranks.count
+        return loss
+
+    trainer.pass_loss = recorded
+    trainer.train()
+    adapter = torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+    return {"losses": sum(ranks.gather(losses)), "adapter": adapter}

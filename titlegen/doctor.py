@@ -16,6 +16,7 @@ from titlegen.plural import count
 from titlegen.processor import describe_processor, missing_features
 from titlegen.settings import EMBEDDED, Settings
 from titlegen.train.backends import MIN_GIB
+from titlegen.train.devices import choose_devices, find_cards
 
 _PYTHON = (3, 11)
 # Measured: the quickstart writes about 2.5 GiB. Gemma 3n E4B: base 15 GiB, merged 15, GGUF 7, the bundled Hub's copy of
@@ -24,6 +25,7 @@ _DISK_GIB = {"peft": 5, "unsloth": 70}
 # Scoring holds the 16-bit model, 14.6 GiB.
 _GPU_GIB = 16
 _COMMAND_TIMEOUT_S = 20
+_SEVERAL = 2
 # A machine or card that is sold with so much says a little less: 15.6 to 16.0 GiB for 16.
 _MEMORY_SLACK = 0.95
 
@@ -46,6 +48,7 @@ def examine(settings: Settings) -> list[Check]:
         _disk,
         _torch,
         _gpu,
+        _cards,
         _compiler,
         _driver,
         _container_toolkit,
@@ -158,6 +161,30 @@ def _gpu(settings: Settings) -> Check:
         remedy = f"scoring an E4B needs {_GPU_GIB} GiB; training alone {MIN_GIB}, with --train.low-memory"
         return Check("GPU", "missing", f"{properties.name}, {gib:.1f} GiB", remedy)
     return Check("GPU", "ok", found)
+
+
+def _cards(settings: Settings) -> Check:
+    """Look at what several cards need to train together."""
+    import torch
+
+    name = "several cards"
+    cards, source = find_cards()
+    if cards < _SEVERAL:
+        return Check(name, "absent", f"{count(cards, 'card')}; one process trains")
+    found = [torch.cuda.get_device_properties(number) for number in range(cards)]
+    sizes = ", ".join(f"{card.name} {card.total_memory / 2**30:.0f} GiB" for card in found)
+    devices = choose_devices(settings.train, cards, source)
+    if not torch.distributed.is_nccl_available():
+        remedy = "install a CUDA build of torch, whose NCCL lets cards exchange gradients, or --train.devices 1"
+        return Check(name, "missing" if devices.count > 1 else "absent", f"{sizes}; torch has no NCCL", remedy)
+    pairs = [(a, b) for a in range(cards) for b in range(cards) if a != b]
+    apart = [f"{a} and {b}" for a, b in pairs if a < b and not torch.cuda.can_device_access_peer(a, b)]
+    remarks = [f"{sizes}; training takes {devices.why}"]
+    if len({(card.name, card.total_memory) for card in found}) > 1:
+        remarks.append("they are unequal: the slowest sets the pace, and the smallest decides about memory")
+    if apart:
+        remarks.append(f"no direct access between {'; '.join(apart)}: gradients take the way through host memory")
+    return Check(name, "ok", "; ".join(remarks))
 
 
 def _compiler(settings: Settings) -> Check:

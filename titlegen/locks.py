@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from titlegen import cards
+from titlegen.errors import ConfigError
 from titlegen.manifest import writable
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -17,6 +19,7 @@ def locked(path: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[
     """Hold a lock file until the block ends; waits, and says so, while another process holds it.
 
     Raises:
+        ConfigError: the other process trains together with this one, on another host.
         TitlegenError: its folder cannot be written to.
     """
     lock = FileLock(path)
@@ -25,6 +28,11 @@ def locked(path: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if cards.hosts() != "1":
+                # The host that holds it waits for this one.
+                raise ConfigError(
+                    f"another run writes to {path.parent}; give each host its own with --output"
+                ) from None
             say(f"waiting for another run that writes to {path.parent}")
             lock.acquire()
         except OSError as error:

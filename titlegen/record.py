@@ -18,7 +18,7 @@ RECORD = "settings.json"
 # where it is published and served, how long users may wait.
 MADE_BY = ("data", "model", "train", "prefer", "export")
 # Changes the speed and nothing else, on this machine.
-_OF_THE_MACHINE = frozenset({"data.workers"})
+_OF_THE_MACHINE = frozenset({"data.workers", "train.devices"})
 # Settings that may be a path, which means the same from another working directory.
 _PATHS = ("data.source", "model.base", "train.init_adapter", "prefer.source", "prefer.choices")
 

@@ -1,5 +1,6 @@
 """The last stage: titles for a split, from whatever generates them, scored beside the baselines."""
 
+import contextlib
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
     language = settings.report.chosen_language
     # A file's titles are not this model's: what is pushed is report/.
     folder = _FOLDERS.get(target, Folder.FILE_REPORT)
-    values = settings.evaluate.model_dump(mode="json") | {"target": target, "language": language}
+    values = settings.evaluate.model_dump(mode="json", exclude={"devices"}) | {"target": target, "language": language}
     if target == "server":
         values["serve"] = settings.serve.model_dump(mode="json")
 
@@ -158,30 +159,31 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
     """Return the titles that a target writes for the examples, and how it wrote them."""
     from titlegen import evaluate as scoring
     from titlegen import serve as serving
-    from titlegen.generation import TransformersGenerator
+    from titlegen.generation import open_generator
 
     settings = run.settings
-    export = run.folder(Folder.EXPORT)
-    generator: scoring.Generator
-    if target == "server":
-        digest = serving.served_digest(settings.serve)
-        generator = serving.ServedGenerator(
-            settings.serve,
-            export,
-            digest=digest,
-            candidates=settings.evaluate.candidates,
-            temperature=settings.evaluate.temperature,
-        )
-    elif target == "merged":
-        generator = TransformersGenerator(export, None, settings.evaluate)
-    elif target == "adapter":
-        generator = TransformersGenerator(run.base, run.folder(adapter_stage(run).folder), settings.evaluate)
-    else:
-        return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
     partial = run.folder(Folder.PREDICTIONS) / f"{target}.jsonl"
-    generated = scoring.generate_predictions(
-        generator, examples, partial, settings.evaluate.batch_size, prompt=run.prompt_digest
-    )
+    with contextlib.ExitStack() as stack:
+        generator: scoring.Generator
+        if target == "server":
+            generator = serving.ServedGenerator(
+                settings.serve,
+                run.folder(Folder.EXPORT),
+                digest=serving.served_digest(settings.serve),
+                candidates=settings.evaluate.candidates,
+                temperature=settings.evaluate.temperature,
+            )
+        elif target == "merged":
+            generator = stack.enter_context(open_generator(run.folder(Folder.EXPORT), None, settings.evaluate))
+        elif target == "adapter":
+            generator = stack.enter_context(
+                open_generator(run.base, run.folder(adapter_stage(run).folder), settings.evaluate)
+            )
+        else:
+            return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
+        generated = scoring.generate_predictions(
+            generator, examples, partial, settings.evaluate.batch_size, prompt=run.prompt_digest
+        )
     partial.unlink()
     return generated.predictions, generated.description
 
@@ -226,9 +228,9 @@ def _variants(run: Run, target: str, examples: "Sequence[Example]") -> "list[sco
 def _base_titles(run: Run, examples: "Sequence[Example]") -> list[str]:
     """Return the untuned model's titles; they are kept, since no later run changes them."""
     from titlegen import evaluate as scoring
-    from titlegen.generation import TransformersGenerator
+    from titlegen.generation import open_generator
 
-    generator = TransformersGenerator(run.base, None, run.settings.evaluate)
     partial = run.folder(Folder.PREDICTIONS) / "base.jsonl"
     size = run.settings.evaluate.batch_size
-    return scoring.generate_predictions(generator, examples, partial, size, prompt=run.prompt_digest).predictions
+    with open_generator(run.base, None, run.settings.evaluate) as generator:
+        return scoring.generate_predictions(generator, examples, partial, size, prompt=run.prompt_digest).predictions

@@ -69,21 +69,22 @@ PREPARE = Stage(
 
 
 def _check_backend(run: Run) -> None:
+    from titlegen.cards import visible_cards
     from titlegen.train import check_backend
+    from titlegen.train.devices import choose_devices
 
+    choose_devices(run.settings.train, *visible_cards())
     if unlocked := check_backend(run.settings.train):
         say(f"train: versions other than the tested ones of constraints.txt: {', '.join(unlocked)}")
 
 
 def _train(run: Run, directory: Path) -> dict[str, Any]:
-    from titlegen import data
-    from titlegen.train import fit
+    from titlegen.train import train_adapter
 
-    prepared = run.folder(Folder.DATA)
     # A checkpoint of other settings or data must not be resumed, so the folder carries the key.
-    work = run.folder(Folder.CHECKPOINTS) / TRAIN.key(run)[:16]
-    train, val = (data.load_split(prepared, split) for split in ("train", "val"))
-    return fit(train, val, run.base, run.settings.train, work, directory)
+    key = TRAIN.key(run)
+    work = run.folder(Folder.CHECKPOINTS) / key[:16]
+    return train_adapter(run.folder(Folder.DATA), run.base, run.settings.train, work, directory, key)
 
 
 def _train_inputs(run: Run) -> dict[str, str]:
@@ -98,7 +99,8 @@ def _train_inputs(run: Run) -> dict[str, str]:
 TRAIN = Stage(
     "train",
     Folder.ADAPTER,
-    settings=lambda run: run.settings.train.model_dump(mode="json"),
+    # The number of cards changes the speed and nothing else.
+    settings=lambda run: run.settings.train.model_dump(mode="json", exclude={"devices"}),
     inputs=_train_inputs,
     build=_train,
     sections=("train",),

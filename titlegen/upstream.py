@@ -22,6 +22,9 @@ _HARMLESS = (
     # Gemma ends a title with one of two tokens; transformers compares the list of them with the tokenizer's one. What
     # is aligned is the model in memory, of which the adapter alone is kept.
     _Harmless("transformers.trainer_utils", "The tokenizer has new PAD/BOS/EOS tokens"),
+    # Said when a run goes on with another number of cards, or of rows at a time. A step has the same rows with any, and
+    # checkpoints of other settings are never resumed.
+    _Harmless("transformers.trainer_utils", "Warning: The following arguments do not match the ones"),
 )
 
 

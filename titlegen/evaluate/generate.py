@@ -59,6 +59,8 @@ def generate_predictions(
     Raises:
         TitlegenError: the generator returned another number of titles than it was asked for, or the disk is full.
     """
+    # Several cards are given a batch each.
+    batch_size *= getattr(generator, "batches_at_once", 1)
     articles = [[example.id, example.content] for example in examples]
     key = digest_json({"generator": generator.describe(), "prompt": prompt, "examples": articles})
     done = _read_partial(partial, key, {example.id for example in examples})

@@ -115,11 +115,8 @@ class TransformersGenerator:
         import torch
 
         prompts = [self.prompt.render(content) for content in contents]
-        # Batches hold articles of like length.
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         drafts: dict[int, tuple[Draft, ...]] = {}
-        for start in range(0, len(order), self.settings.batch_size):
-            batch = order[start : start + self.settings.batch_size]
+        for batch in self.batches(contents):
             try:
                 drafts |= zip(batch, self._draft([prompts[index] for index in batch], advance), strict=True)
             except torch.OutOfMemoryError as error:
@@ -128,6 +125,12 @@ class TransformersGenerator:
                     "lower --evaluate.batch-size, or --ray.batch-size with --engine ray"
                 ) from error
         return [drafts[index] for index in range(len(contents))]
+
+    def batches(self, contents: Sequence[str]) -> list[list[int]]:
+        """Return which articles are written together: those of like length, the longest first."""
+        order = sorted(range(len(contents)), key=lambda index: -len(self.prompt.render(contents[index])))
+        size = self.settings.batch_size
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _draft(self, prompts: Sequence[str], advance: Advance) -> list[tuple[Draft, ...]]:
         """Return the candidates for each prompt."""

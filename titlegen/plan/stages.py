@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from titlegen.cards import visible_cards
 from titlegen.environment import cache_directory
 from titlegen.families import ModelSize
 from titlegen.plan.figures import (
@@ -23,6 +24,7 @@ from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles
 from titlegen.plural import count
 from titlegen.runs import Folder
 from titlegen.settings import EMBEDDED, Settings
+from titlegen.train.devices import choose_devices
 
 # Bytes for one weight in a GGUF file. Source: Q8_0 keeps 32 weights in 34 bytes; the last four are llama.cpp's mixtures
 # of blocks of 256 weights in 144 (Q4_K), 176 (Q5_K) and 210 bytes (Q6_K).
@@ -33,6 +35,7 @@ _STEPS = f"assumed: {GPU_STEPS_S:.0f} tokens a second and row"
 # With 4-bit weights, everything recomputed and 4 full rows at a time, which auto_batch found on a card of 13 GiB.
 _LEAST = "train_e4b_small.reserved_gib_13gib"
 _NETWORK = f"assumed: {NETWORK_MIB_S:.0f} MiB/s over the network"
+_SEVERAL = "train_e4b_two_gpus.ratio_train"
 # Of llama.cpp's own working memory beside weights and context.
 _RUNTIME_GIB = 0.5
 
@@ -127,6 +130,14 @@ class Estimator:
             names = ("quickstart.train_tok_s", "quickstart.train_start_s", "quickstart.train_peak_gib")
             (speed, start, host), gpu = (MEASURED[name] for name in names), 0.0
             sources.append(cite(*names))
+        devices = choose_devices(train, *visible_cards())
+        if devices.count > 1 or devices.hosts != "1":
+            hosts = "" if devices.hosts == "1" else f" on each of {devices.hosts} hosts"
+            sources.append(f"{count(devices.count, 'card')}{hosts} ({devices.why}); GPU memory is that of each card")
+        if self.model.on_gpu and devices.count > 1:
+            # Of what it does alone, each of more cards is taken to do what each of two does.
+            speed *= devices.count * MEASURED[_SEVERAL] / 2
+            sources.append(cite(_SEVERAL))
         minutes = (start + tokens / speed) / 60
         stage = Stage(
             "train", self._folder(Folder.DATA), self._folder(Folder.ADAPTER), disk, host, gpu, minutes, tuple(sources)

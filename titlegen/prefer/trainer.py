@@ -10,11 +10,11 @@ from titlegen.prefer.head import supply_head, trim_backbone
 from titlegen.prefer.pairs import Pair
 from titlegen.prompt import PromptFormat
 from titlegen.settings import PreferSettings, TrainSettings
+from titlegen.train.arguments import steps_between_checkpoints
 from titlegen.train.encode import IGNORED, encode, encode_prompt
 from titlegen.train.memory import Plan
 from titlegen.train.packed import pack, rows_alike
 from titlegen.train.progress import log_class
-from titlegen.train.trainer import steps_between_checkpoints
 from titlegen.train.trim import CompletionTrim
 
 Row = dict[str, Any]

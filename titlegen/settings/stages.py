@@ -111,7 +111,9 @@ class EvaluateSettings(Stage):
     limit: Annotated[int, Field(ge=0)] = 0
     """Score at most this many rows, 0 for all."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Articles generated at a time (merged and adapter)."""
+    """Articles generated at a time on each card (merged and adapter)."""
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Cards that write titles together (merged and adapter); `auto` takes all."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 48
     """Longest title, tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.0

@@ -55,6 +55,8 @@ class TrainSettings(Stage):
     """Share of the rows that ask for their title's length, or a word of it, in a line before the article."""
     auto_batch: bool = False
     """Find the batch size that is fastest on the GPU; the effective batch stays."""
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Cards of this host that train together (processes without a GPU); `auto` takes all that divide the batch."""
     completion_trim: bool = True
     """Leave out all work that the loss on titles does not need (Gemma 3, 3n and 4); exact, and checked at start."""
     compile: bool | Literal["auto"] = "auto"

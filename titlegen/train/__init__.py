@@ -12,20 +12,27 @@ from typing import Any
 
 from titlegen.adapter import CONFIG, sign_adapter
 from titlegen.control import with_controls
-from titlegen.data import Example
+from titlegen.data import Example, load_split
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
 from titlegen.models import family_at, name_of_base
+from titlegen.plural import count
+from titlegen.runs import say
 from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
+from titlegen.train.devices import choose_devices, find_cards
 from titlegen.train.encode import check_tokenizer, encode_examples
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
+from titlegen.train.launch import train_on
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import smooth_loss, write_loss_curve
 from titlegen.train.progress import EVENTS, LOG, peak_gib
-from titlegen.train.trainer import as_record, build_trainer, collator
+from titlegen.train.ranks import ALONE, TIMEOUT_S, Ranks
+from titlegen.train.shared import as_record
+from titlegen.train.trainer import build_trainer, collator
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
 from titlegen.train.weights import settle_weights
+from titlegen.train.work import Work
 
 __all__ = [
     "check_backend",
@@ -34,11 +41,47 @@ __all__ = [
     "encode_examples",
     "fit",
     "resolve_init_adapter",
+    "train_adapter",
 ]
 
 CURVE = "loss.svg"
 # Compiling wins its own time back from this many tokens on; see docs/performance.md.
 _COMPILE_TOKENS = 1_000_000
+
+
+def train_adapter(
+    prepared: Path, base: Path, settings: TrainSettings, work: Path, directory: Path, key: str
+) -> dict[str, Any]:
+    """Train on the cards that the settings ask for; arguments and results as for :func:`fit`.
+
+    Args:
+        prepared: folder of the prepared data.
+        base: directory of the base model.
+        settings: hyper-parameters.
+        work: folder for checkpoints.
+        directory: fresh folder for the adapter.
+        key: digest of everything that the result depends on.
+
+    Raises:
+        ConfigError: there are too few cards, or a step cannot be divided among them.
+        TrainError: the machine cannot train, or training stopped.
+    """
+    devices = choose_devices(settings, *find_cards())
+    if devices.alone:
+        train, val = (load_split(prepared, split) for split in ("train", "val"))
+        return fit(train, val, base, settings, work, directory)
+    check_backend(settings)
+    say(f"train: {count(devices.count, 'rank')} on this host ({devices.why})")
+    given = Work(
+        prepared=prepared.absolute(),
+        base=base.absolute(),
+        settings=settings,
+        work=work.absolute(),
+        directory=directory.absolute(),
+        key=key,
+        timeout_s=TIMEOUT_S,
+    )
+    return train_on(devices, given)
 
 
 def fit(
@@ -48,11 +91,14 @@ def fit(
     settings: TrainSettings,
     work: Path,
     directory: Path,
+    *,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train an adapter on the base model and write it to ``directory``.
 
     Checkpoints go to ``work``; when it already holds one, training resumes from it with optimizer, schedule, random
-    state and data position, so that the result equals that of an uninterrupted run. ``work`` is removed at the end.
+    state and data position, so that the result equals that of an uninterrupted run. A checkpoint of another number of
+    ranks will do; dropout alone is then another. ``work`` is removed at the end, unless other ranks still use it.
 
     Args:
         train: examples to learn from.
@@ -61,10 +107,12 @@ def fit(
         settings: hyper-parameters.
         work: folder for checkpoints, kept when training is interrupted.
         directory: fresh folder for the adapter, the log and the loss curve.
+        ranks: this process and those that it trains with; the first of each host writes.
 
     Returns:
         Losses, steps, tokens a second and peak memory; ``first_loss`` and ``last_loss`` are the training loss over the
         first and the last quarter of the steps, ``val_loss_at_start`` that of the adapter that training goes on from.
+        Nothing where this rank does not write.
 
     Raises:
         TrainError: the machine cannot train with this back end, or the loss is not finite.
@@ -72,7 +120,7 @@ def fit(
     check_backend(settings)
     work.mkdir(parents=True, exist_ok=True)
     try:
-        return _fit(train, val, base, settings, work, directory)
+        return _fit(train, val, base, settings, work, directory, ranks=ranks)
     except RuntimeError as error:
         text = str(error).lower()
         # CUDA's words and the CPU's.
@@ -89,12 +137,19 @@ def fit(
 
 
 def _fit(
-    train: Sequence[Example], val: Sequence[Example], base: Path, settings: TrainSettings, work: Path, directory: Path
+    train: Sequence[Example],
+    val: Sequence[Example],
+    base: Path,
+    settings: TrainSettings,
+    work: Path,
+    directory: Path,
+    *,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     model, tokenizer = load_for_training(base, settings)
     load_peak_gib = peak_gib()
-    checkpoint = newest_checkpoint(work)
-    if checkpoint is None:
+    checkpoint = newest_checkpoint(work, ranks)
+    if checkpoint is None and ranks.leads:
         # Without a checkpoint nothing binds a new run to what an old one found: the card may have more room now.
         for name in (LOG, PLAN):
             (work / name).unlink(missing_ok=True)
@@ -106,12 +161,15 @@ def _fit(
     tokens = sum(len(row["input_ids"]) for row in rows)
     make_batch = partial(padded_batch, model, tokenizer)
     trim, facts = trimmed_loss(model, make_batch, rows, settings, tokens)
-    plan = plan_batches(model, rows, settings, trim, make_batch, work)
+    plan = plan_batches(model, rows, settings, trim, make_batch, work, ranks=ranks)
     if trim is not None:
         trim.kept_share = plan.kept_share
-    trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim)
+    trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim, ranks=ranks)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.stop_on_broken(wait=True)
+    peaks = ranks.gather(peak_gib())
+    if not ranks.leads:
+        return {}
     save_adapter(trainer.model, base, directory)
     records = read_log(work / LOG)
     write_atomically(directory / LOG, "".join(json.dumps(record) + "\n" for record in records))
@@ -121,7 +179,8 @@ def _fit(
     losses = [loss for _, loss in smooth_loss(records)]
     evaluations = {record["step"]: record["eval_loss"] for record in records if "eval_loss" in record}
     before = evaluations.pop(0, None)
-    shutil.rmtree(work)
+    if ranks.count == 1:
+        shutil.rmtree(work)
     seconds = float(result.metrics.get("train_runtime", 0.0))
     return {
         "steps": trainer.state.global_step,
@@ -140,7 +199,8 @@ def _fit(
         "train_s": round(seconds, 2),
         "tokens_per_s": round(trainer.tokens_seen / seconds, 1) if seconds else None,
         "load_peak_gib": load_peak_gib,
-        "peak_gib": peak_gib(),
+        "peak_gib": max(peaks),
+        "devices": ranks.count,
         "device": str(trainer.args.device),
         "plan": asdict(plan),
         "init_adapter": settings.init_adapter,
@@ -177,11 +237,13 @@ def trimmed_loss(
     return trim, {"completion_trim": True, **facts}
 
 
-def newest_checkpoint(work: Path) -> Path | None:
-    """Return the last complete checkpoint in a folder, from which training goes on."""
+def newest_checkpoint(work: Path, ranks: Ranks = ALONE) -> Path | None:
+    """Return the last complete checkpoint in a folder, from which training goes on: the last that every rank has."""
     # trainer_state.json is written last, so a checkpoint without it was cut off.
-    complete = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return max(complete, key=_step, default=None)
+    complete = {_step(path) for path in work.glob("checkpoint-*") if (path / "trainer_state.json").is_file()}
+    # A host may have been stopped before the others.
+    step = max(set.intersection(*ranks.gather(complete)), default=None)
+    return None if step is None else work / f"checkpoint-{step}"
 
 
 def save_adapter(model: Any, base: Path, directory: Path) -> None:

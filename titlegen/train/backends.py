@@ -10,7 +10,7 @@ from titlegen.errors import TrainError
 from titlegen.models import family_at
 from titlegen.settings import TrainSettings
 from titlegen.train.init_adapter import load_init_adapter, resolve_init_adapter
-from titlegen.train.memory import gpu_memory
+from titlegen.train.memory import gpu_limit
 
 # Source: Unsloth's requirements, CUDA capability 7.0 (V100) and later.
 _MIN_CAPABILITY = (7, 0)
@@ -53,7 +53,7 @@ def _check_gpu() -> None:
             f"train.backend 'unsloth' needs CUDA capability {_MIN_CAPABILITY[0]}.{_MIN_CAPABILITY[1]} or later; "
             f"{torch.cuda.get_device_name()} has {capability[0]}.{capability[1]}"
         )
-    gib = gpu_memory()[1] / 2**30
+    gib = gpu_limit() / 2**30
     if gib < MIN_GIB:
         raise TrainError(
             f"training an E4B needs {MIN_GIB} GiB of GPU memory, and {torch.cuda.get_device_name()} has "
@@ -157,7 +157,7 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=dtype,
-        device_map="cuda" if torch.cuda.is_available() else None,
+        device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
         quantization_config=in_4bit if settings.load_in_4bit else None,
     )
     if settings.load_in_4bit:
@@ -191,13 +191,16 @@ def _keep_weights_as_loaded(model: Any) -> None:
 
 def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
     # Unsloth patches trl, transformers and peft, so it comes before any of them.
-    import unsloth
+    import unsloth  # noqa: I001 - and before torch is used
+    import torch
 
     model, tokenizer = unsloth.FastModel.from_pretrained(
         model_name=str(base),
         max_seq_length=settings.max_length,
         load_in_4bit=settings.load_in_4bit,
         dtype=None,
+        # Its own choice spreads one model over all cards.
+        **({"device_map": {"": torch.cuda.current_device()}} if torch.distributed.is_initialized() else {}),
         # Unsloth's checkpointing replaces torch's for the whole process, so it is left out of both calls or neither.
         use_gradient_checkpointing=_unsloth_checkpointing(settings),
     )

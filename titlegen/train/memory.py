@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from titlegen.errors import TrainError
 from titlegen.plural import count
 from titlegen.settings import TrainSettings
+from titlegen.train.ranks import ALONE, Ranks
 
 # Share of the free memory that activations may take; the rest is for fragments, the optimizer and the head.
 _BUDGET_SHARE = 0.82
@@ -30,9 +31,16 @@ def gpu_memory() -> tuple[float, float]:
     """
     import torch
 
-    device = torch.cuda.current_device()
-    allowed = torch.cuda.get_device_properties(device).total_memory * torch.cuda.get_per_process_memory_fraction(device)
+    device, allowed = torch.cuda.current_device(), gpu_limit()
     return min(torch.cuda.mem_get_info(device)[0], allowed - torch.cuda.memory_reserved(device)), allowed
+
+
+def gpu_limit() -> float:
+    """Return how much of the GPU's memory this process may have, bytes, without taking any for asking."""
+    import torch
+
+    device = torch.cuda.current_device()
+    return torch.cuda.get_device_properties(device).total_memory * torch.cuda.get_per_process_memory_fraction(device)
 
 
 @dataclass(frozen=True)
@@ -76,16 +84,40 @@ class Loss(Protocol):
         """Return a scalar tensor."""
 
 
-def candidates(settings: TrainSettings) -> list[Plan]:
-    """Return the plans that the settings allow, the largest batch first; all have the same effective batch."""
+def candidates(settings: TrainSettings, ranks: int = 1) -> list[Plan]:
+    """Return the plans that the settings allow, the largest batch first; all have the same effective batch.
+
+    Args:
+        settings: hyper-parameters.
+        ranks: cards that a step's rows are divided among.
+
+    Raises:
+        TrainError: they cannot be divided; the message names the numbers.
+    """
     effective = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    sizes = [settings.per_device_train_batch_size]
-    if settings.auto_batch:
+    if effective % ranks:
+        raise TrainError(indivisible(settings, ranks))
+    own = effective // ranks
+    sizes = [size for size in range(own, 0, -1) if own % size == 0]
+    if settings.low_memory or not settings.auto_batch:
         # Little memory is what is asked for, whatever the card has.
-        most = sizes[0] if settings.low_memory else effective
-        sizes = [size for size in range(most, 0, -1) if effective % size == 0]
+        sizes = [size for size in sizes if size <= settings.per_device_train_batch_size]
+    if not settings.auto_batch:
+        sizes = sizes[:1]
     checkpointing = settings.gradient_checkpointing is not False or settings.low_memory
-    return [Plan(size, effective // size, checkpointing) for size in sizes]
+    return [Plan(size, own // size, checkpointing) for size in sizes]
+
+
+def indivisible(settings: TrainSettings, ranks: int) -> str:
+    """Return what to say when a step's rows cannot be divided among so many cards."""
+    batch, accumulation = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    effective = batch * accumulation
+    divisors = ", ".join(str(number) for number in range(1, effective + 1) if effective % number == 0)
+    return (
+        f"a step's {count(effective, 'row')} ({batch} x {accumulation}) cannot be divided among {ranks} cards; take a "
+        f"number of cards that divides {effective} ({divisors}) with --train.devices, or other values of "
+        "--train.per-device-train-batch-size and --train.gradient-accumulation-steps"
+    )
 
 
 def with_activations(plans: Sequence[Plan], activations: Activations, lengths: Sequence[int]) -> list[Plan]:
@@ -139,8 +171,20 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations | None
     return Activations(budget, kept=needs[1], recomputed=needs[0])
 
 
-def first_that_fits(plans: Iterable[Plan], attempt: Callable[[Plan], None]) -> Plan:
-    """Return the first plan whose ``attempt`` does not run out of memory.
+def smallest(found: Sequence[Activations | None]) -> Activations | None:
+    """Return what holds on every card, given what was measured on each; None where one has no room for any."""
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    return Activations(
+        budget=min(each.budget for each in known),
+        kept=max(each.kept for each in known),
+        recomputed=max(each.recomputed for each in known),
+    )
+
+
+def first_that_fits(plans: Iterable[Plan], attempt: Callable[[Plan], None], ranks: Ranks = ALONE) -> Plan:
+    """Return the first plan whose ``attempt`` runs out of memory on no card.
 
     Raises:
         TrainError: none fits; the message names the smallest that was tried.
@@ -150,11 +194,13 @@ def first_that_fits(plans: Iterable[Plan], attempt: Callable[[Plan], None]) -> P
     tried: list[int] = []
     for plan in plans:
         tried.append(plan.batch)
+        fits = True
         try:
             attempt(plan)
         except torch.OutOfMemoryError:
-            continue
-        return plan
+            fits = False
+        if all(ranks.gather(fits)):
+            return plan
     raise TrainError(
         f"out of memory even with {count(min(tried, default=0), 'row')} at a time and recomputed activations; lower "
         "--train.max-length, or set --train.low-memory"

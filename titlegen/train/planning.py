@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from titlegen.train.memory import (
     first_that_fits,
     measure_activations,
     measured,
+    smallest,
     with_activations,
 )
+from titlegen.train.ranks import ALONE, Ranks
 from titlegen.train.trim import CompletionTrim
 
 PLAN = "plan.json"
@@ -29,7 +31,14 @@ MakeBatch = Callable[[Rows], dict[str, Any]]
 
 
 def plan_batches(
-    model: Any, rows: Rows, settings: TrainSettings, trim: CompletionTrim | None, make_batch: MakeBatch, work: Path
+    model: Any,
+    rows: Rows,
+    settings: TrainSettings,
+    trim: CompletionTrim | None,
+    make_batch: MakeBatch,
+    work: Path,
+    *,
+    ranks: Ranks = ALONE,
 ) -> Plan:
     """Choose batch size and recomputing: those of the run that is resumed, else the fastest that fits.
 
@@ -39,37 +48,48 @@ def plan_batches(
         settings: hyper-parameters.
         trim: the trimmed computation, when it is used.
         make_batch: makes a padded batch on the model's device.
-        work: folder that keeps the choice for a resume: another batch size would change the data position.
+        work: folder that keeps the choice for a resume on as many cards.
+        ranks: this process and those that it trains with; the card with the least memory decides.
     """
     import torch
 
     stored = work / PLAN
-    if stored.is_file():
-        return _read_plan(stored)
-    plans = candidates(settings)
+    # What rank 0 finds, for all go the same way.
+    known: Plan | None = ranks.gather(_read_plan(stored, ranks.count))[0]
+    if known is not None:
+        return known
+    plans = candidates(settings, ranks.count)
     if not torch.cuda.is_available():
         # Host memory is not measured: the settings' own batch, every activation kept unless told otherwise.
-        batch, accumulation = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-        plan = Plan(batch, accumulation, checkpointing=settings.gradient_checkpointing is True or settings.low_memory)
+        (own,) = candidates(settings.model_copy(update={"auto_batch": False}), ranks.count)
+        plan = replace(own, checkpointing=settings.gradient_checkpointing is True or settings.low_memory)
     else:
         longest = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
         model.train()
         if trim is not None and settings.gradient_checkpointing == "auto" and not settings.low_memory:
             activations = measure_activations(partial(_pass, model, longest, trim, make_batch))
+            activations = smallest(ranks.gather(activations))
             if activations is not None:
                 plans = with_activations(plans, activations, [len(row["input_ids"]) for row in rows])
         plan = plans[0]
         if len(plans) > 1 or plan.activations:
-            plan = first_that_fits(plans, measured(partial(_try, model, longest, trim, make_batch)))
+            plan = first_that_fits(plans, measured(partial(_try, model, longest, trim, make_batch)), ranks)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    write_atomically(stored, json.dumps(asdict(plan)) + "\n")
+    if ranks.leads:
+        write_atomically(stored, json.dumps(asdict(plan) | {"ranks": ranks.count}) + "\n")
     return plan
 
 
-def _read_plan(path: Path) -> Plan:
+def _read_plan(path: Path, ranks: int) -> Plan | None:
+    """Return the plan of the run that is resumed; None without one for as many cards."""
+    if not path.is_file():
+        return None
     fields = json.loads(path.read_bytes())
     activations = fields.pop("activations")
+    # Earlier releases knew one card.
+    if fields.pop("ranks", 1) != ranks:
+        return None
     return Plan(**fields, activations=Activations(**activations) if activations else None)
 
 

@@ -7,25 +7,28 @@ arrived.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
+from titlegen.train.arguments import trainer_arguments
 from titlegen.train.loss import completion_loss
 from titlegen.train.memory import Loss, Plan
 from titlegen.train.packed import pack
 from titlegen.train.progress import log_class, tensorboard_callback
+from titlegen.train.ranks import ALONE, Ranks
+from titlegen.train.shared import SharedSteps, as_record
+from titlegen.train.steps import Rows, StepSampler
 
 # A loss this many times the first one has exploded; a healthy run falls.
 _EXPLODED = 5.0
 
 
-def build_trainer(
+def build_trainer(  # noqa: PLR0913 - a training is made of these
     model: Any,
     tokenizer: Any,
     rows: Sequence[dict[str, Any]],
@@ -35,6 +38,7 @@ def build_trainer(
     *,
     plan: Plan,
     loss: Loss | None = None,
+    ranks: Ranks = ALONE,
 ) -> Any:
     """Return a trainer over encoded rows, ready for ``train()``; its checkpoints and log go to ``work``.
 
@@ -47,13 +51,14 @@ def build_trainer(
         work: folder for checkpoints and logs.
         plan: rows in one forward pass, passes in one step.
         loss: computes the loss of a packed batch, given the number of labels in the step; None: by the full model.
+        ranks: this process and those that it trains with.
     """
     from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
     adapter = {parameter: parameter.data for parameter in model.parameters() if parameter.requires_grad}
     trainer = _trainer_class()(
         model=model,
-        args=_arguments(settings, len(rows), bool(val_rows), work, plan, trimmed=loss is not None),
+        args=trainer_arguments(settings, len(rows), bool(val_rows), work, plan, ranks, trimmed=loss is not None),
         data_collator=collator(tokenizer, packed=loss is not None),
         train_dataset=_dataset(rows),
         eval_dataset=_dataset(val_rows) if val_rows else None,
@@ -66,13 +71,24 @@ def build_trainer(
     trainer.model_accepts_loss_kwargs = True
     trainer.rows = rows
     trainer.batch_loss = loss or partial(completion_loss, model)
+    trainer.ranks, trainer.settings = ranks, settings
+    trainer.sampler = StepSampler(
+        Rows.of(rows),
+        batch=plan.batch,
+        accumulation=plan.accumulation,
+        seed=settings.seed,
+        group_by_length=settings.group_by_length,
+        rank=ranks.rank,
+        ranks=ranks.count,
+    )
     # Both print to stdout, which belongs to results.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     # Before anything is written down.
     trainer.add_callback(_check_class()(trainer))
-    trainer.add_callback(log_class()(trainer, work))
-    if settings.tensorboard:
+    if ranks.leads:
+        trainer.add_callback(log_class()(trainer, work))
+    if settings.tensorboard and ranks.leads:
         trainer.add_callback(tensorboard_callback(work))
     if settings.early_stopping_patience and val_rows:
         trainer.add_callback(EarlyStoppingCallback(settings.early_stopping_patience))
@@ -86,86 +102,10 @@ def collator(tokenizer: Any, *, packed: bool = False) -> Any:
     return collate
 
 
-def steps_between_checkpoints(settings: TrainSettings, steps: int) -> int:
-    """Return after how many steps a run of ``steps`` writes one: at least once on the way, however short it is."""
-    return min(settings.save_steps, max(1, steps // 2))
-
-
-def as_record(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return an encoded row as the collator takes it."""
-    return {"input_ids": row["input_ids"], "labels": row["labels"], "row": number, "length": len(row["input_ids"])}
-
-
 def _dataset(rows: Sequence[dict[str, Any]]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_list([as_record(row, number) for number, row in enumerate(rows)])
-
-
-def _arguments(
-    settings: TrainSettings,
-    rows: int,
-    has_val: bool,  # noqa: FBT001
-    work: Path,
-    plan: Plan,
-    *,
-    trimmed: bool,
-) -> Any:
-    import torch
-    from trl import SFTConfig
-
-    cuda = torch.cuda.is_available()
-    steps = math.ceil(math.ceil(rows / (plan.batch * plan.accumulation)) * settings.num_train_epochs)
-    save_steps = steps_between_checkpoints(settings, steps)
-    arguments = SFTConfig(
-        output_dir=str(work),
-        # Unsloth's own default is another one.
-        optim="adamw_torch_fused",
-        # Rows come encoded and shortened: trl would cut a long one at the end, where the title is.
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        label_names=["labels"],
-        per_device_train_batch_size=plan.batch,
-        per_device_eval_batch_size=plan.batch,
-        gradient_accumulation_steps=plan.accumulation,
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.num_train_epochs,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        logging_steps=settings.logging_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if has_val else "no",
-        # What has learned already is worth knowing before it goes on.
-        eval_on_start=has_val and settings.init_adapter is not None,
-        eval_steps=save_steps,
-        prediction_loss_only=True,
-        save_strategy="steps",
-        save_steps=save_steps,
-        save_total_limit=settings.save_total_limit,
-        # How often the validation loss has risen in a row.
-        restore_callback_states_from_checkpoint=True,
-        load_best_model_at_end=has_val,
-        metric_for_best_model="eval_loss" if has_val else None,
-        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
-        # The trimmed computation recomputes its own layers.
-        gradient_checkpointing=plan.checkpointing and not trimmed,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        bf16=cuda,
-        use_cpu=not cuda,
-        dataloader_pin_memory=cuda,
-        accelerator_config={"non_blocking": cuda},
-        seed=settings.seed,
-        disable_tqdm=True,
-        report_to="none",
-    )
-    if arguments.n_gpu > 1:
-        # One card trains; TRL refuses to copy the model to the others.
-        arguments._n_gpu = 1  # noqa: SLF001 - the only way but to hide the others from the whole process
-    return arguments
 
 
 def _collator_class() -> Any:
@@ -211,9 +151,9 @@ class _MicroBatch:
     """One pass, whose loss is still to be looked at."""
 
     loss: _Arriving
-    """Its share of the step's mean loss."""
-    accumulation: int
-    """Passes of its step; the last one of an epoch may have fewer."""
+    """What its gradients came from."""
+    scale: float
+    """What makes of it the mean loss of its own labels, of which a pass may have more or fewer than others."""
     step: int
     rows: list[int]
 
@@ -230,6 +170,8 @@ def _check_class() -> Any:
         def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
             if control.should_log or control.should_evaluate or control.should_save:
                 self.trainer.stop_on_broken(wait=True)
+                # Another rank's loss may be the broken one.
+                self.trainer.ranks.wait()
 
     return Check
 
@@ -238,12 +180,9 @@ def _trainer_class() -> Any:
     # Unsloth replaces trl's class when it is imported, so ours is made only now.
     from trl import SFTTrainer
 
-    class TitleTrainer(SFTTrainer):  # type: ignore[misc] # trl is untyped
+    class TitleTrainer(SharedSteps, SFTTrainer):  # type: ignore[misc] # trl is untyped
         """SFTTrainer whose loss needs logits for the title's tokens only."""
 
-        rows: Sequence[dict[str, Any]] = ()
-        batch_loss: Loss
-        tokens_seen = 0
         first_loss: float | None = None
 
         def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -258,26 +197,17 @@ def _trainer_class() -> Any:
             num_items_in_batch: Any = None,
         ) -> Any:
             numbers = inputs.pop("row")
-            loss = self.batch_loss(inputs, num_items_in_batch if model.training else None)
-            if model.training:
-                self.tokens_seen += sum(len(self.rows[number]["input_ids"]) for number in numbers)
-                passes, step = self.current_gradient_accumulation_steps, self.state.global_step
-                self._unchecked.append(_MicroBatch(_Arriving(loss), passes, step, numbers))
-                self.stop_on_broken(wait=False)
+            loss = self.pass_loss(model, inputs, numbers, num_items_in_batch)
+            if (scale := self.scale_of(numbers)) is not None:
+                self._unchecked.append(_MicroBatch(_Arriving(loss), scale, self.state.global_step, numbers))
+            self.stop_on_broken(wait=False)
             return (loss, {}) if return_outputs else loss
-
-        def get_batch_samples(
-            self, epoch_iterator: Iterator[Any], num_batches: int, device: Any, *_: Any
-        ) -> tuple[list[Any], Any]:
-            """Return a step's batches and its number of labels; Unsloth leaves these out for some classes."""
-            batches = list(islice(epoch_iterator, num_batches))
-            return batches, self._get_num_items_in_batch(batches, device)
 
         def stop_on_broken(self, *, wait: bool) -> None:
             """Look at the losses that have arrived, or at all; raise ``TrainError`` at a broken one."""
             while self._unchecked and (wait or self._unchecked[0].loss.has_arrived()):
                 done = self._unchecked.popleft()
-                value = done.loss.wait() * done.accumulation
+                value = done.loss.wait() * done.scale
                 self.first_loss = value if self.first_loss is None else self.first_loss
                 if math.isfinite(value) and value <= _EXPLODED * max(self.first_loss, 1.0):
                     continue

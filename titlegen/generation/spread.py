@@ -1,0 +1,133 @@
+"""Titles written on several cards: each has the model in a process of its own, and takes a batch at a time."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from titlegen import cards, environment
+from titlegen.errors import ConfigError, TitlegenError
+from titlegen.generation.generator import Advance, TransformersGenerator, unwatched
+from titlegen.plural import count
+from titlegen.settings import EvaluateSettings
+from titlegen.train.devices import find_cards
+from titlegen.train.ranks import end_with_parent
+
+# Of a process that stands for one card: loaded once, used for every batch.
+_own: list[TransformersGenerator] = []
+
+
+class SpreadGenerator:
+    """A ``Generator`` whose batches are those of :class:`TransformersGenerator`, and so are its titles."""
+
+    def __init__(self, alone: TransformersGenerator, number: int) -> None:
+        """Take the generator of one card, and how many cards there are."""
+        self._alone, self.batches_at_once = alone, number
+        self._pools: list[ProcessPoolExecutor] = []
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the outputs, which the number of cards does not."""
+        return self._alone.describe()
+
+    def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+        """Return the raw output for each article, in order; articles of like length are written together.
+
+        Raises:
+            ConfigError: a card has too little memory for a batch.
+            TitlegenError: a card's process ended.
+        """
+        batches = self._alone.batches(contents)
+        self._start(min(len(batches), self.batches_at_once))
+        futures: dict[Future[list[str]], tuple[int, list[int]]] = {}
+        for number, batch in enumerate(batches):
+            card = number % len(self._pools)
+            futures[self._pools[card].submit(_generate, [contents[index] for index in batch])] = card, batch
+        titles: dict[int, str] = {}
+        for done in as_completed(futures):
+            card, batch = futures[done]
+            try:
+                titles |= zip(batch, done.result(), strict=True)
+            except BrokenProcessPool as error:
+                raise TitlegenError(
+                    f"the process of card {card} ended while it wrote {count(len(batch), 'title')} (the system ends "
+                    "one when host memory runs out); run the same command again, or use fewer cards with "
+                    "--evaluate.devices"
+                ) from error
+            advance(len(batch))
+        return [titles[index] for index in range(len(contents))]
+
+    def close(self) -> None:
+        """End the processes."""
+        for pool in self._pools:
+            # Their memory is free before another model is loaded.
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._pools.clear()
+
+    def _start(self, number: int) -> None:
+        """Start the processes of as many cards as there is work for."""
+        alone = self._alone
+        for card in range(len(self._pools), number):
+            pool = ProcessPoolExecutor(
+                max_workers=1,
+                # A copy of this process could not use its card: CUDA's state does not survive it.
+                mp_context=get_context("spawn"),
+                initializer=_prepare,
+                initargs=(card, number, alone.model_directory, alone.adapter, alone.settings),
+            )
+            self._pools.append(pool)
+
+
+@contextmanager
+def open_generator(
+    model_directory: Path, adapter: Path | None, settings: EvaluateSettings
+) -> Iterator[TransformersGenerator | SpreadGenerator]:
+    """Open what writes titles with a model, on as many cards as the settings ask for.
+
+    Raises:
+        ConfigError: there are fewer cards than that.
+        ExportError: a directory holds no model, or no adapter.
+    """
+    alone = TransformersGenerator(model_directory, adapter, settings)
+    number = count_cards(settings)
+    if number == 1:
+        yield alone
+        return
+    generator = SpreadGenerator(alone, number)
+    try:
+        yield generator
+    finally:
+        generator.close()
+
+
+def count_cards(settings: EvaluateSettings) -> int:
+    """Return on how many cards titles are written.
+
+    Raises:
+        ConfigError: there are fewer than the settings ask for.
+    """
+    visible, source = find_cards()
+    if settings.devices == "auto":
+        return max(1, visible)
+    if 0 < visible < settings.devices:
+        raise ConfigError(
+            f"evaluate.devices is {settings.devices}, and this machine shows {count(visible, 'card')} ({source}); give "
+            f"a number up to {visible}, or auto"
+        )
+    return settings.devices
+
+
+def _prepare(card: int, number: int, model_directory: Path, adapter: Path | None, settings: EvaluateSettings) -> None:
+    """Make this process that of a card."""
+    end_with_parent()
+    environment.settle()
+    environment.prepare_threads()
+    cards.prepare_ranks(number, one_host=True)
+    cards.show_card(card)
+    _own.append(TransformersGenerator(model_directory, adapter, settings))
+
+
+def _generate(contents: Sequence[str]) -> list[str]:
+    return _own[0].generate(contents)
