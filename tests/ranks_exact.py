@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from training_models import KINDS, keep_double, train_exactly
+from training_models import keep_double, train_exactly
 from transformers import AutoTokenizer
 
 from titlegen.train.ranks import joined
@@ -20,7 +20,7 @@ def main() -> None:
     tokenizer, out = AutoTokenizer.from_pretrained(sys.argv[1]), Path(sys.argv[2])
     with joined() as ranks:
         found = {}
-        for kind in KINDS:
+        for kind in ("gemma3n", "gemma3"):
             for accumulation in (1, 3):
                 work = out.parent / f"{kind}{accumulation}"
                 found[f"{kind} {accumulation}"] = train_exactly(kind, accumulation, tokenizer, work, ranks)

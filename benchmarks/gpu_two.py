@@ -1,0 +1,311 @@
+"""What two cards of one machine are worth: training, generation, and PEFT's own way, each in turn with one card.
+
+``python benchmarks/gpu_two.py OUT --tokenizer FOLDER --articles FILE`` writes OUT/train_e4b_two_gpus.json, and again
+after each part, so that a time limit costs only what comes after it. The weights are random, of Gemma 3n E4B's true
+size. Without a GPU, or with ``--tiny``, a small model stands for it and processes on the CPU for cards: for trying the
+script.
+
+Each training is a process of its own, timed from its start to its end with the adapter saved; tokens a second are those
+between log lines without a checkpoint, after warm-up.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gpu_train import TARGETS, copy_tokenizer, fixed_rows, make_examples, random_model, without_checkpoints
+from machine import describe_run
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "train_e4b_two_gpus"
+# Seconds that a part is given; one that would not end in time is left out.
+_PARTS_S = {"first": 130, "two_whole": 120, "one": 85, "two": 75, "generate": 100, "one_again": 85, "peft": 90}
+_BASELINE_LENGTH, _BASELINE_ROWS = 2048, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--articles", type=Path, required=True, help="JSONL with content and title")
+    parser.add_argument("--work", type=Path, help="folder for the model and the trainings; default: OUT/work")
+    parser.add_argument("--budget-s", type=float, default=530)
+    parser.add_argument("--parts", nargs="+", default=list(_PARTS_S), choices=list(_PARTS_S))
+    parser.add_argument("--rows", type=int, default=960, help="articles of the trainings in turn")
+    parser.add_argument("--whole-rows", type=int, default=1400)
+    parser.add_argument("--titles", type=int, default=384)
+    parser.add_argument("--batch", type=int, default=64, help="titles at a time")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--role", choices=sorted(ROLES), help="what one process of this script does")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=1)
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    arguments.work = arguments.work or arguments.out / "work"
+    if arguments.role:
+        ROLES[arguments.role](arguments)
+    else:
+        Measurement(arguments).run()
+
+
+class Measurement:
+    """The parts, one after another, with what each found."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments, self.started = arguments, time.monotonic()
+        self.model = arguments.work / "model"
+        self.found: dict[str, Any] = {}
+        self.report: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """Run the parts that fit into the time, and write what is known after each."""
+        self.arguments.work.mkdir(parents=True, exist_ok=True)
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "first": lambda: self.train("first", 1, self.arguments.rows),
+            "two_whole": lambda: self.train("two_whole", 2, self.arguments.whole_rows, epochs=3),
+            "one": lambda: self.train("one", 1, self.arguments.rows),
+            "two": lambda: self.train("two", 2, self.arguments.rows),
+            "generate": lambda: self.process("generate", devices=2),
+            "one_again": lambda: self.train("one_again", 1, self.arguments.rows),
+            "peft": self.peft,
+        }
+        self.part("build", lambda: self.process("build"), 0)
+        if "parameters" not in self.found["build"]:
+            raise SystemExit(1)
+        for name in self.arguments.parts:
+            self.part(name, parts[name], _PARTS_S[name])
+        print(json.dumps(self.report), flush=True)
+
+    def part(self, name: str, measure: Callable[[], dict[str, Any]], needed: float) -> None:
+        """Measure one part, unless it would not end in time."""
+        before = time.monotonic()
+        left = self.arguments.budget_s - (before - self.started)
+        if needed > left:
+            self.found[name] = {"left_out": f"{left:.0f} s left, {needed:.0f} needed"}
+        else:
+            try:
+                self.found[name] = measure()
+            except (OSError, subprocess.SubprocessError, ValueError, KeyError, SystemExit) as error:
+                self.found[name] = {"failed": str(error)[-2000:]}
+        self.found[name]["part_s"] = round(time.monotonic() - before, 1)
+        print(f"RESULT {name} {json.dumps(self.found[name])[:1500]}", flush=True)
+        self.write()
+
+    def train(self, name: str, devices: int, rows: int, epochs: int = 2) -> dict[str, Any]:
+        """Train in a process of its own."""
+        started = time.monotonic()
+        result = self.process("train", name=name, devices=devices, rows=rows, epochs=epochs)
+        return result | {"process_s": round(time.monotonic() - started, 1)}
+
+    def peft(self) -> dict[str, Any]:
+        """Train with transformers, PEFT and DistributedDataParallel, without anything of titlegen."""
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        return self.process("peft", launcher=launcher)
+
+    def process(
+        self,
+        role: str,
+        *,
+        name: str = "",
+        devices: int = 1,
+        rows: int = 0,
+        epochs: int = 1,
+        launcher: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Run a role of this script and return what it wrote; its output goes to WORK/NAME.log."""
+        given = self.arguments
+        out = given.out / (name or role)
+        out.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, *launcher, str(Path(__file__)), str(out), "--role", role]
+        command += ["--tokenizer", str(given.tokenizer), "--articles", str(given.articles), "--work", str(given.work)]
+        command += ["--devices", str(devices), "--rows", str(rows or given.rows), "--epochs", str(epochs)]
+        command += ["--titles", str(given.titles), "--batch", str(given.batch), *(["--tiny"] if given.tiny else [])]
+        environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+        log = given.work / f"{name or role}.log"
+        with log.open("w") as file:
+            code = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False).returncode  # noqa: S603
+        if code:
+            raise SystemExit(log.read_text(errors="replace")[-2000:])
+        result: dict[str, Any] = json.loads((out / "result.json").read_bytes())
+        shutil.rmtree(out)
+        return result
+
+    def write(self) -> None:
+        """Write the figures that are known."""
+        found, metrics = self.found, {}
+        speeds = {
+            cards: [found[name]["tok_s"] for name in names if "tok_s" in found.get(name, {})]
+            for cards, names in ((1, ("one", "one_again")), (2, ("two", "two_whole")))
+        }
+        for cards, known in speeds.items():
+            if known:
+                metrics[f"tok_s_{cards}"] = statistics.mean(known)
+        if all(speeds.values()):
+            metrics["ratio_train"] = metrics["tok_s_2"] / metrics["tok_s_1"]
+        if "process_s" in found.get("two_whole", {}):
+            metrics["whole_s_2"] = found["two_whole"]["process_s"]
+        metrics |= {key: value for key, value in found.get("generate", {}).items() if key.startswith("generate_")}
+        if "tok_s" in found.get("peft", {}):
+            metrics["tok_s_2_peft"] = found["peft"]["tok_s"]
+        report = describe_run(NAME, "torch", "transformers", "peft", "trl", "accelerate") | {
+            "metrics": {name: float(f"{value:.4g}") for name, value in metrics.items()},
+            "notes": "Random weights of E4B's true size, rows as in the PTS set, back end peft. tok_s_N: tokens a "
+            "second on N cards after warm-up, without checkpoints, the mean of trainings in turn: the first one fills "
+            "the compile cache and does not count. whole_s_2: 1,400 articles, 3 epochs, two cards, from process start "
+            "to its end, with that cache. generate: greedy titles of 24 tokens, all batches alike, in turn. "
+            "tok_s_2_peft: transformers, PEFT and DistributedDataParallel, bf16, checkpointing, 4 x 2,048 a card.",
+            "parts": found,
+        }
+        (self.arguments.out / f"{NAME}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        self.report = report
+
+
+def build(arguments: argparse.Namespace) -> None:
+    """Write the random model."""
+    from transformers import Gemma3nTextConfig
+
+    tiny: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "laurel_rank": 8}
+    tiny |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "num_kv_shared_layers": 2}
+    tiny |= {"hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.95] * 2 + [0.0] * 4}
+    tiny |= {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2}
+    model = random_model(Gemma3nTextConfig(**(tiny if arguments.tiny else {})))
+    directory = arguments.work / "model"
+    model.save_pretrained(directory)
+    copy_tokenizer(arguments.tokenizer, directory)
+    _write(arguments, {"parameters": sum(parameter.numel() for parameter in model.parameters())})
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train as the stage does, on so many cards."""
+    from titlegen.settings import load_settings
+    from titlegen.train import train_adapter
+    from titlegen.train.arguments import steps_between_checkpoints
+
+    change: dict[str, Any] = {"backend": "peft", "devices": arguments.devices, "logging_steps": 10}
+    change |= {"num_train_epochs": arguments.epochs, "compile": True}
+    if arguments.tiny:
+        change |= {"load_in_4bit": False, "compile": False, "max_length": 128, "logging_steps": 1, "save_steps": 3}
+        change |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    settings = load_settings(profile="gemma3n-e4b").train.model_copy(update=change)
+    arguments.shape = "pts"
+    prepared, directory = arguments.out / "data", arguments.out / "lora"
+    prepared.mkdir()
+    directory.mkdir()
+    lines = [json.dumps(asdict(example)) + "\n" for example in make_examples(arguments)]
+    (prepared / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+    (prepared / "val.jsonl").write_text("", encoding="utf-8")
+    results = train_adapter(
+        prepared, arguments.work / "model", settings, arguments.out / "checkpoints", directory, key="benchmark"
+    )
+    log = [json.loads(line) for line in (directory / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    points = [(r["step"], r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
+    every = steps_between_checkpoints(settings, results["steps"])
+    _write(
+        arguments,
+        {
+            "tok_s": round(without_checkpoints(points, every), 1),
+            "first_step_s": points[0][1],
+            "losses": [record["loss"] for record in log if "loss" in record][:40],
+            **{name: results[name] for name in ("devices", "steps", "train_s", "train_tokens", "load_peak_gib")},
+            **{name: results[name] for name in ("peak_gib", "plan", "frozen_weights", "compiled")},
+        },
+    )
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Write titles on one card and on two, in turn."""
+    from titlegen.generation import SpreadGenerator, TransformersGenerator
+    from titlegen.settings import EvaluateSettings
+
+    settings = EvaluateSettings(batch_size=arguments.batch, max_new_tokens=24)
+    arguments.shape, arguments.rows = "pts", arguments.titles
+    contents = [example.content for example in make_examples(arguments)]
+    one = TransformersGenerator(arguments.work / "model", None, settings)
+    two = SpreadGenerator(one, 2)
+    seconds: dict[str, list[float]] = {"one": [], "two": []}
+    titles = {}
+    try:
+        # The first round loads and warms up.
+        for number in range(3):
+            for name, generator in (("one", one), ("two", two)):
+                started = time.perf_counter()
+                titles[name] = generator.generate(contents)
+                if number:
+                    seconds[name].append(time.perf_counter() - started)
+    finally:
+        two.close()
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    same = sum(left == right for left, right in zip(titles["one"], titles["two"], strict=True))
+    _write(
+        arguments,
+        {
+            "generate_ratio": medians["one"] / medians["two"],
+            **{f"generate_titles_s_{name}": len(contents) / taken for name, taken in medians.items()},
+            "generate_same_titles": same / len(contents),
+            "seconds": seconds,
+        },
+    )
+
+
+def peft(arguments: argparse.Namespace) -> None:
+    """Train as one of two ranks with what transformers, PEFT and torch bring."""
+    import torch
+    import torch.distributed as dist
+    from peft import LoraConfig, get_peft_model
+    from torch.nn.parallel import DistributedDataParallel
+    from transformers import AutoModelForCausalLM
+
+    cuda = torch.cuda.is_available()
+    rank = int(os.environ["LOCAL_RANK"])
+    if cuda:
+        torch.cuda.set_device(rank)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    device = torch.device("cuda", rank) if cuda else torch.device("cpu")
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        arguments.work / "model", dtype=torch.bfloat16, device_map={"": device}
+    )
+    model.config.use_cache = False
+    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS, task_type="CAUSAL_LM")
+    model = get_peft_model(model, lora).train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # The adapters of keys and values that Gemma 3n's upper layers never read have no gradient.
+    wrapped = DistributedDataParallel(model, device_ids=[rank] if cuda else None, find_unused_parameters=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
+    length = 64 if arguments.tiny else _BASELINE_LENGTH
+    rows = fixed_rows(2 * _BASELINE_ROWS, length)[rank::2]
+    batch = {key: torch.tensor([row[key] for row in rows], device=device) for key in ("input_ids", "labels")}
+    seconds = []
+    for _ in range(8):
+        dist.barrier()
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = wrapped(**batch, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss)
+        seconds.append(time.perf_counter() - started)
+    if rank == 0:
+        step = statistics.median(seconds[2:])
+        _write(arguments, {"tok_s": round(2 * _BASELINE_ROWS * length / step, 1), "step_s": round(step, 4)})
+    dist.destroy_process_group()
+
+
+def _write(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+ROLES = {"build": build, "train": train, "generate": generate, "peft": peft}
+
+if __name__ == "__main__":
+    main()
