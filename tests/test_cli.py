@@ -25,10 +25,18 @@ def test_importing_the_command_line_loads_no_heavy_package() -> None:
         "matplotlib",
         "uvicorn",
     ]
-    code = f"import sys, titlegen.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    assert imported("titlegen.cli", heavy) == "[]"
+
+
+def test_preparing_imports_nothing_that_scores() -> None:
+    wanted = ["titlegen.evaluate", "titlegen.metrics", "titlegen.generation", "titlegen.data"]
+    assert imported("titlegen.stages, titlegen.summary, titlegen.data", wanted) == "['titlegen.data']"
+
+
+def imported(modules: str, wanted: list[str]) -> str:
+    code = f"import sys, {modules}; print([name for name in {wanted!r} if name in sys.modules])"
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
-    assert result.stdout.strip() == "[]"
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - our own code
 
 
 @pytest.mark.parametrize(

@@ -579,6 +579,19 @@ def test_a_counter_ignores_truncation_and_padding(tokenizer_file: Path) -> None:
     assert count(article(1)["content"]) > 100
 
 
+def test_a_counter_counts_the_tokens_that_the_tokenizer_gives(tokenizer_file: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    count = load_counter(tokenizer_file)
+    texts = [*(article(number)["content"] for number in range(5)), "Ａ級 <b>𠮷</b>\n 🎉\u3000<start_of_turn>", " ", ""]
+    assert [count(text) for text in texts] == [
+        len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts
+    ]
+
+
 @pytest.mark.fault
 def test_a_file_that_is_no_tokenizer_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")

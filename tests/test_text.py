@@ -522,6 +522,20 @@ def test_a_trimmed_text_fits_when_counts_are_not_monotone(text: str, budget: int
     assert count(trim_to_tokens(text, budget, count)) <= budget
 
 
+def test_an_article_over_its_budget_is_counted_whole_once_and_around_its_end() -> None:
+    counted: list[str] = []
+
+    def count(text: str) -> int:
+        counted.append(text)
+        return len(text) * 3 // 2
+
+    text = "".join(f"第{number:02}句話在這裡。" for number in range(90))
+    trimmed = trim_to_tokens(text, 1000, count)
+    assert 980 < count(trimmed) <= 1000
+    # The whole, its first sentence, what fits, and one sentence more.
+    assert list(map(len, counted[:-1])) == [len(text), 9, len(trimmed), len(trimmed) + 9]
+
+
 def test_only_a_stretch_in_proportion_to_the_budget_is_tokenised() -> None:
     counted: list[int] = []
 

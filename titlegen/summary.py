@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from titlegen.errors import ConfigError
-from titlegen.evaluate.words import Words
 from titlegen.manifest import MANIFEST, read_manifest
-from titlegen.metrics.records import GATED
 from titlegen.plural import count
 from titlegen.record import MADE_BY, given_profile, made_by, profiles_made, recall, with_whole_paths
 from titlegen.release import kept_result
@@ -133,6 +131,10 @@ def describe_deployment(result: Mapping[str, Any]) -> str:
 
 def _score_lines(scored: StageRun) -> list[str]:
     """Return the scores of a report beside those of the baselines on the same articles."""
+    # What scores and writes reports takes a while to import, and most verbs have none to show.
+    from titlegen.evaluate.words import Words
+    from titlegen.metrics.records import GATED
+
     results = scored.results
     report = results["report"]
     columns = {"this model": {name: report["scores"][name]["value"] for name in GATED}}

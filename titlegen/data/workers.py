@@ -95,6 +95,8 @@ def _interrupts_held() -> Iterator[None]:
 
 def _serve_chunks(pipe: Connection, settings: DataSettings, tokenizer_file: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one.
+    # Each process has a core to itself: tokenizers need not start a thread for every core there is.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with suppress(EOFError, OSError):  # The parent has gone.
         while True:
             rows = pipe.recv()

@@ -59,12 +59,18 @@ def rule_names() -> list[str]:
 
 def _clean(text: str, rules: Sequence[AnyRule], index: TriggerIndex, removals: Removals | None) -> str:
     note = removals.add if removals is not None else None
+    # The text that each rule saw last and did not change: it need not see that again.
+    left_alone: dict[int, str] = {}
     for _ in range(_MAX_PASSES):
         before, plain, concerned = text, is_plain(text), index.concerned(text)
-        for rule in rules:
+        for place, rule in enumerate(rules):
             # What a rule of this pass lays bare for an earlier one is seen in the next.
-            if rule.name in concerned and not (plain and rule.odd_only):
-                text = rule.apply(text, note)
+            if rule.name not in concerned or (plain and rule.odd_only) or left_alone.get(place) is text:
+                continue
+            after = rule.apply(text, note)
+            if after is text:
+                left_alone[place] = text
+            text = after
         if text == before:
             return text
     if removals is not None:

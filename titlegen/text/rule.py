@@ -1,7 +1,8 @@
 """What a cleaning rule is: a name, the texts it concerns, and what it takes away."""
 
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -155,11 +156,12 @@ class TriggerIndex:
             for trigger in rule.triggers:
                 owners[trigger] = owners.get(trigger, frozenset()) | {rule.name}
         self._always = frozenset(rule.name for rule in rules if not rule.triggers)
+        beginnings: dict[str, set[str]] = {}
+        for trigger, names in owners.items():
+            for end in range(1, len(trigger) + 1):
+                beginnings.setdefault(trigger[:end], set()).update(names)
         # A match hides every trigger that begins within it: it stands for their rules, too.
-        self._concerned = {
-            match: frozenset().union(*(owners[other] for other in owners if _may_hide(match, other)))
-            for match in owners
-        }
+        self._concerned = {match: frozenset(_hidden_rules(match, owners, beginnings)) for match in owners}
         starts: dict[str, list[str]] = {}
         for trigger in sorted(owners, key=len, reverse=True):
             starts.setdefault(trigger[0], []).append(re.escape(trigger[1:]))
@@ -172,5 +174,13 @@ class TriggerIndex:
         return self._always.union(*(self._concerned[match] for match in found)) if found else self._always
 
 
-def _may_hide(match: str, other: str) -> bool:
-    return other in match or any(other.startswith(match[place:]) for place in range(1, len(match)))
+def _hidden_rules(
+    match: str, owners: Mapping[str, AbstractSet[str]], beginnings: Mapping[str, AbstractSet[str]]
+) -> set[str]:
+    """Return the rules of all triggers that stand in a match, or begin in it behind its first character."""
+    found: set[str] = set()
+    for start, end in itertools.combinations(range(len(match) + 1), 2):
+        found |= owners.get(match[start:end], frozenset())
+    for start in range(1, len(match)):
+        found |= beginnings.get(match[start:], frozenset())
+    return found

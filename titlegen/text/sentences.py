@@ -41,14 +41,18 @@ def trim_to_tokens(text: str, budget: int, count_tokens: Callable[[str], int]) -
     proportion to the budget is ever tokenised, so that 200,000 characters take no longer than a page.
     """
     text = text.strip()
-    if len(text) <= budget * _CHARS_PER_TOKEN and count_tokens(text) <= budget:
-        return text
+    chars_per_token = 1.0
+    if len(text) <= budget * _CHARS_PER_TOKEN:
+        tokens = count_tokens(text)
+        if tokens <= budget:
+            return text
+        chars_per_token = len(text) / tokens
     ends = [end for _, end in sentence_spans(text)]
     for finer in (_clause_ends, _character_ends):
         if not ends or (ends[0] <= budget * _MOST_CHARS_PER_TOKEN and count_tokens(text[: ends[0]]) <= budget):
             break
         ends = finer(text[: ends[0]])
-    return _longest(text, ends, budget, count_tokens)
+    return _longest(text, ends, budget, count_tokens, chars_per_token)
 
 
 def _clause_ends(sentence: str) -> list[int]:
@@ -59,13 +63,15 @@ def _character_ends(sentence: str) -> list[int]:
     return list(range(1, len(sentence) + 1))
 
 
-def _longest(text: str, ends: Sequence[int], budget: int, count_tokens: Callable[[str], int]) -> str:
-    """Return the longest of the beginnings ``text[:end]`` that fits, searched by the tokens a character takes.
+def _longest(
+    text: str, ends: Sequence[int], budget: int, count_tokens: Callable[[str], int], chars_per_token: float
+) -> str:
+    """Return the longest of the beginnings ``text[:end]`` that fits, searched by the characters that a token takes.
 
     Each probe corrects that rate, so that three or four are enough; a probe that does not help halves the range.
     """
     low, high = 0, len(ends)  # ends[:low] fit, ends[high:] do not
-    chars_per_token, halve = 1.0, False
+    halve = False
     while low < high:
         guess = bisect_right(ends, int(budget * chars_per_token), low, high)
         if halve:
