@@ -20,7 +20,8 @@ _RANKS = "ranks"
 _LOOPBACK = "127.0.0.1"
 _AGAIN = "run the same command again to go on from the last checkpoint"
 # What a process says that lost another one, or waited for it in vain; it is not the cause.
-_CONSEQUENCES = ("connection closed by peer", "connection reset", "broken pipe", "timed out", "timeout", "nccl")
+_TIMED_OUT = ("timed out", "timeout")
+_CONSEQUENCES = ("connection closed by peer", "connection reset", "broken pipe", "nccl", *_TIMED_OUT)
 
 
 def train_on(devices: Devices, work: Work, command: Sequence[str] = ("-m", "titlegen.train.worker")) -> dict[str, Any]:
@@ -92,17 +93,19 @@ def _describe(failures: Mapping[int, Any], devices: Devices, folder: Path) -> st
     def is_consequence(rank: int) -> bool:
         failure = told[rank]
         if failure is None:
-            # What the watchdog of NCCL does to a process that waits in vain.
-            return bool(failures[rank].exitcode == -signal.SIGABRT)
+            # What torchrun does to the others, and NCCL's watchdog to a process that waits in vain.
+            return failures[rank].exitcode in {-signal.SIGTERM, -signal.SIGABRT}
         return not failure.known and any(mark in failure.text.lower() for mark in _CONSEQUENCES)
 
-    rank = min(failures, key=lambda rank: (is_consequence(rank), failures[rank].timestamp))
+    rank = min(failures, key=lambda rank: (is_consequence(rank), told[rank] is not None, failures[rank].timestamp))
+    waited = any(failure.exitcode == -signal.SIGABRT for failure in failures.values())
+    waited |= any(mark in failure.text.lower() for failure in told.values() if failure for mark in _TIMED_OUT)
     failure, who = told[rank], f"rank {rank} of {devices.count}"
     if devices.hosts != "1":
         who = f"rank {rank}, process {failures[rank].local_rank} of this host,"
     if failure is not None and failure.known:
         return f"{who}: {failure.text}"
-    if is_consequence(rank) and (late := _latest(folder)):
+    if is_consequence(rank) and waited and (late := _latest(folder)):
         return f"{late}; {_AGAIN}"
     if is_consequence(rank) and devices.hosts != "1":
         return f"{who} lost the ranks of another host: what it says there is the cause; {_AGAIN} on every host"
