@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_train import copy_tokenizer, random_model
 from machine import describe_run
+from random_e4b import copy_tokenizer, random_model
 
 from titlegen.errors import TitlegenError
 from titlegen.models import resolve_base
@@ -54,7 +54,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float32)
     if arguments.model:
         plain.save_pretrained(arguments.model)
-        copy_tokenizer(source, arguments.model)
+        copy_tokenizer(source, arguments.model, "gemma3n")
     lora = LoraConfig(
         r=train.lora_r,
         lora_alpha=train.lora_alpha,

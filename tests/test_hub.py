@@ -736,7 +736,8 @@ def test_the_card_says_how_a_preferred_model_was_made(settings: Settings, tmp_pa
     write_manifest(tmp_path, "prefer", {"objective": "dpo"}, {}, results)
     preference = read_preference(tmp_path)
     assert preference is not None
-    facts = Facts("club/x", settings, {**TRAIN, "control_share": 0.3}, None, None, {}, (), preference)
+    trained = {**TRAIN, "control_share": 0.3}
+    facts = Facts("club/x", settings, GEMMA3, trained, None, None, {}, (), preference)
     text = render_card(facts)
     assert "30% of the rows asked for their title's length" in text
     made = "on 6000 pairs of titles: the model's own best over worse ones, and 12 that editors chose or edited" in text
