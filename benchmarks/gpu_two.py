@@ -180,7 +180,7 @@ def build(arguments: argparse.Namespace) -> None:
     model = random_model(Gemma3nTextConfig(**(tiny if arguments.tiny else {})))
     directory = arguments.work / "model"
     model.save_pretrained(directory)
-    copy_tokenizer(arguments.tokenizer, directory)
+    copy_tokenizer(arguments.tokenizer, directory, "gemma3n")
     _write(arguments, {"parameters": sum(parameter.numel() for parameter in model.parameters())})
 
 
