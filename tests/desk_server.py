@@ -44,6 +44,7 @@ def write_desk_model(directory: Path) -> Export:
     export = Export(directory / "final-hf", directory / "gguf")
     export.merged.mkdir(parents=True)
     write_tokenizer(export.merged, *VOCABULARY)
+    (export.merged / "config.json").write_text('{"model_type": "gemma3_text"}', encoding="utf-8")
     export.gguf.mkdir()
     write_scripted_gguf(export.file, VOCABULARY, _FOLLOWS)
     write_manifest(export.gguf, "gguf", {}, {}, {"types": ["q8_0"]})

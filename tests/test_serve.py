@@ -662,7 +662,7 @@ def test_quantised_on_the_server(export: Export, settings: ServeSettings, tmp_pa
 
 @pytest.mark.fault
 def test_safetensors_are_refused_with_the_reason(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
-    (export.merged / "config.json").write_text("{}")
+    (export.merged / "config.json").write_text('{"model_type": "gemma3_text"}')
     (export.merged / "model.safetensors").write_bytes(b"weights")
     said: list[str] = []
     with pytest.raises(ServeError, match="builds a vocabulary that reads other tokens"):
@@ -778,7 +778,8 @@ def test_budget_of_training_is_kept(deployed: tuple[ServeSettings, Path]) -> Non
 def test_an_article_is_as_long_as_those_that_the_model_was_trained_on(
     deployed: tuple[ServeSettings, Path], tmp_path: Path
 ) -> None:
-    shutil.copy(deployed[1] / "tokenizer.json", tmp_path)
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copy(deployed[1] / name, tmp_path)
 
     def length() -> int:
         with contextlib.closing(serve.Client(deployed[0], tmp_path)) as client:
