@@ -18,7 +18,7 @@ from titlegen.models import resolve_base
 from titlegen.runs import Folder
 from titlegen.settings import Settings, profile_names
 from titlegen.settings_table import render_settings
-from titlegen.stages import WAY
+from titlegen.stages import PREFER, TRAIN, WAY
 
 pytestmark = pytest.mark.acceptance
 
@@ -82,13 +82,14 @@ def test_clean_folder(project: Path, outputs: Path, finding: Finding) -> None:
 
 @pytest.mark.spec("DOC-3")
 def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding: Finding) -> None:
+    made = [stage.folder for stage in WAY if stage is not PREFER or settings.prefer.enabled]
     manifests: dict[str, Manifest] = {
-        name: read_manifest(outputs / name)
-        for name in (*(stage.folder for stage in WAY), Folder.REPORT, Folder.SERVED_REPORT)
+        name: read_manifest(outputs / name) for name in (*made, Folder.REPORT, Folder.SERVED_REPORT)
     }
+    exported = PREFER.folder if settings.prefer.enabled else TRAIN.folder
     # Each stage names the digest of what it was made from.
     chain = [
-        *(("lora", "data", "data"), ("final-hf", "adapter", "lora"), ("gguf", "merged", "final-hf")),
+        *(("lora", "data", "data"), ("final-hf", "adapter", exported), ("gguf", "merged", "final-hf")),
         *(("verify", "merged", "final-hf"), ("verify", "gguf", "gguf"), ("report", "model", "final-hf")),
         *(("report", "data", "data"), ("report-served", "model", "final-hf"), ("report-served", "gguf", "gguf")),
     ]
