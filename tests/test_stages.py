@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from titlegen import hub, manifest, prompt, release, runs, scoring, service, stages, summary
+from titlegen import hub, manifest, prompt, release, runs, scoring, service, stages, summary, train
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.data import load_split
@@ -36,7 +36,8 @@ def arguments(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         "output": tmp_path_factory.mktemp("outputs"),
         "model": {"base": str(tiny_base)},
         "data": {"limit": 40, "max_content_tokens": 64, "test_share": 0.1, "val_share": 0.1},
-        "train": {"num_train_epochs": 1, "max_length": 256, "save_steps": 4, "init_adapter": None},
+        # With this seed no two tokens of the compared titles are all but as likely, so that F16 parts none of them.
+        "train": {"num_train_epochs": 1, "max_length": 256, "save_steps": 4, "init_adapter": None, "seed": 1},
         "export": {"gguf_types": ("f16",), "verify_articles": 2},
         "evaluate": {"target": "merged", "limit": 3, "max_new_tokens": 6, "base_model": True},
     }
@@ -162,7 +163,10 @@ def test_another_language_or_gate_writes_the_report_anew_and_no_title(
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 def test_empty_splits_are_pushed_and_not_scored(arguments: dict[str, Any], tmp_path: Path) -> None:
     data = arguments["data"] | {"test_share": 0.0, "val_share": 0.0}
-    settings = load_settings(**arguments | {"output": tmp_path, "data": data, "hub": {"offline_port": 0}})
+    # What a model of another train split writes is compared elsewhere.
+    export = arguments["export"] | {"verify_articles": 0}
+    given = arguments | {"output": tmp_path, "data": data, "export": export, "hub": {"offline_port": 0}}
+    settings = load_settings(**given)
     try:
         assert release.push(Run(settings))["committed"]
         assert not release.push(Run(settings))["committed"]
@@ -192,6 +196,8 @@ def stale(run: Run) -> list[str]:
     found = []
     for make in [*(lambda stage=stage: stage for stage in stages.WAY), lambda: scoring._scoring(run, None, None)]:
         stage = make()
+        if not stage.applies(run):
+            continue
         directory = run.folder(stage.folder)
         key = stage.key(run)
         if not manifest.is_up_to_date(directory, key):
@@ -248,6 +254,8 @@ def test_kept_titles_are_of_this_prompt(
     before = kept.read_text("utf-8").splitlines()
     capsys.readouterr()
     monkeypatch.setattr(prompt, "SYSTEM", "你是標題編輯。")
+    # It would say that the base model's chat template is another now.
+    monkeypatch.setattr(train, "check_tokenizer", lambda *_: None)
     scoring.evaluate(Run(settings))
     assert {"train", "evaluate"} <= {*ran(capsys)}
     after = kept.read_text("utf-8").splitlines()
@@ -448,6 +456,8 @@ def test_two_runs_at_once_take_turns(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_push_whose_download_failed_is_proved_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its titles are no better than the tiny model.
+    settings = changed(settings, "hub", allow_failed_gates=True)
     downloads = []
 
     def download(*_: Any, **options: Any) -> None:
