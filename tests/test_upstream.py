@@ -41,7 +41,8 @@ def test_aligning_gemmas_tokens_says_nothing(caplog: pytest.LogCaptureFixture, m
     try:
         assert align() == 1
         assert caplog.text == ""
-        assert len(logger.filters) == 1
+        # Silenced twice, each line is looked for once.
+        assert len(logger.filters) == len(set(logger.filters))
         logger.warning("something else")
         assert "something else" in caplog.text
     finally:
