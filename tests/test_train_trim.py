@@ -141,6 +141,15 @@ def test_titles_of_one_article_share_its_reading(
         assert relative(gradients(model, trimmed), gradients(model, full)) < 1e-5
 
 
+@pytest.mark.parametrize("alike", [[0, 1, 1], [0, 2, 1], [2, 2, 2]])
+def test_a_row_that_names_no_earlier_one_shares_with_none_before_it(alike: list[int]) -> None:
+    packed = pack(random_batch([(9, 3)] * 3, 3, shared=9), alike)
+    own = [row for row, named in enumerate(alike) if named >= row]
+    assert own
+    assert [packed.own_rows.lengths[row] for row in own] == [packed.rows.lengths[row] for row in own]
+    assert all(packed.own_rows.lengths[row] < packed.rows.lengths[row] for row in {0, 1, 2} - {*own})
+
+
 @pytest.mark.parametrize("shared", [0, 7])
 def test_a_packed_batch_moves_as_a_whole(shared: int) -> None:
     packed = pack(random_batch([(20, 4), (10, 9)], 3, shared=shared))

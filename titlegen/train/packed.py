@@ -77,7 +77,7 @@ def pack(inputs: dict[str, Any], alike: Sequence[int] = ()) -> Packed:
     Args:
         inputs: ``input_ids``, ``attention_mask`` and ``labels``: (batch, seq) int64; padding on either side.
         alike: for each row the number of an earlier one with which it may share its beginning, such as one about the
-            same article; without it, that is the first row for all.
+            same article, or its own, to share with none before it; without it, that is the first row for all.
 
     Raises:
         TrainError: a row has labels elsewhere than at its end.
@@ -94,12 +94,14 @@ def pack(inputs: dict[str, Any], alike: Sequence[int] = ()) -> Packed:
     lengths, titles = stays.sum(1), labelled.sum(1)
     at_end = positions >= (lengths - titles)[:, None]
     # Rows begin in one column where they are padded on the right.
-    sources = torch.tensor(alike or [0] * len(lengths), device=lengths.device)
+    numbers = torch.arange(len(lengths), device=lengths.device)
+    # A row that names no earlier one names itself, so that whoever follows the names comes to an end.
+    sources = torch.tensor(alike or [0] * len(lengths), device=lengths.device).minimum(numbers)
     unlabelled = stays & ~labelled
     same = (inputs["input_ids"] == inputs["input_ids"][sources]) & unlabelled & unlabelled[sources]
     shared = same.long().cumprod(1).sum(1)
-    # The first row has all of its own.
-    shared[0] = 0
+    # Such a row has all of its own; the first is one.
+    shared[sources == numbers] = 0
     counts = torch.stack([lengths, titles, (labelled & ~at_end).sum(1), shared]).tolist()
     if any(counts[2]):
         raise TrainError(
@@ -113,7 +115,7 @@ def pack(inputs: dict[str, Any], alike: Sequence[int] = ()) -> Packed:
         # What a row shares may be shared by the other one, too.
         while True:
             found = torch.where(own, found, found[sources])
-            if not further.any():
+            if torch.equal(further, sources[further]):
                 break
             further = sources[further]
         places = found[stays]
