@@ -3,6 +3,7 @@
 Each run is pytest in a process of its own, as a user starts it.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -150,15 +151,12 @@ def learning_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return directory
 
 
-@pytest.fixture(scope="module")
-def released(
-    learning_base: Path, articles_of_one_kind: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Released]:
-    """A tiny model, trained, exported, verified, scored, pushed to the offline Hub and deployed."""
-    folder = tmp_path_factory.mktemp("released")
+@contextlib.contextmanager
+def release_of(base: Path, source: Path, folder: Path) -> Iterator[Released]:
+    """Train a tiny model, export, verify, score, push it to the offline Hub and deploy it."""
     with offline_server(folder / "ollama") as server:
         profile = folder / f"{NAME}.toml"
-        profile.write_text(PROFILE.format(source=articles_of_one_kind, base=learning_base, host=server.host))
+        profile.write_text(PROFILE.format(source=source, base=base, host=server.host))
         settings = load_settings(profile=str(profile), output=folder / "outputs")
         scored = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "merged"})})
         scoring.evaluate(Run(scored))
@@ -170,6 +168,15 @@ def released(
             yield Released(profile, settings, server)
         finally:
             service.serve(settings, stop=True)
+
+
+@pytest.fixture(scope="module")
+def released(
+    learning_base: Path, articles_of_one_kind: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Released]:
+    """A tiny model that went all the way."""
+    with release_of(learning_base, articles_of_one_kind, tmp_path_factory.mktemp("released")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from logits import compare_logits
 
 from titlegen.errors import VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.families.gemma3 import PROMPT
 from titlegen.settings import ExportSettings
 from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
-from titlegen.verify.llama_cpp import ask, llama_server
+from titlegen.verify.llama_cpp import llama_server
 
 FIRST_SHARED, LAYERS = 20, 35
 HIDDEN, HEAD = 128, 64
-LINE_BREAK = 107  # as in Gemma's own vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -165,41 +164,10 @@ def test_the_gguf_file_agrees_with_the_export(merged: Path, gguf_file: Path, art
 def test_llama_cpp_gives_the_logits_of_transformers_at_every_position(
     merged: Path, gguf_file: Path, articles: list[dict[str, str]]
 ) -> None:
-    import numpy as np
-    import torch
     from transformers import AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(merged), load(merged).eval()
+    tokenizer = AutoTokenizer.from_pretrained(merged)
     rows = [tokenizer(PROMPT.render(row["content"][:12]), add_special_tokens=False)["input_ids"] for row in articles]
-    cosines = []
-    # All prompts begin with the same instruction.
-    known: dict[tuple[int, ...], Any] = {}
-    with llama_server(gguf_file) as url:
-        for ids in rows[:10]:
-            with torch.no_grad():
-                expected = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1).numpy()
-            starts = [tuple(ids[: end + 1]) for end in range(len(ids))]
-            known |= {s: log_probabilities(url, s, expected.shape[1]) for s in starts if s not in known}
-            served = np.stack([known[start] for start in starts])
-            a = expected - expected.mean(axis=1, keepdims=True)
-            b = served - served.mean(axis=1, keepdims=True)
-            cosines += list((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+    cosines = compare_logits(load(merged).eval(), rows[:10], gguf_file)
     assert len(cosines) > 300
     assert min(cosines) >= 0.999
-
-
-def log_probabilities(url: str, ids: Sequence[int], vocabulary: int) -> Any:
-    """Return llama.cpp's log-probabilities of every token after some ids.
-
-    The server leaves them out where the chosen token is a piece of a character, as random weights often choose; so it
-    is made to choose a line break, which does not change the probabilities.
-    """
-    import numpy as np
-
-    request = {"prompt": list(ids), "n_predict": 1, "n_probs": vocabulary, "logit_bias": [[LINE_BREAK, 1e4]]}
-    (answer,) = ask(url, "/completion", request)["completion_probabilities"]
-    assert answer["id"] == LINE_BREAK
-    result = np.full(vocabulary, np.nan)
-    for item in answer["top_logprobs"]:
-        result[item["id"]] = item["logprob"]
-    return result

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from gemma4_models import CONTROL, FIRST_SHARED, LAYERS, WIDE_HEAD, write_tiny_g
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from logits import compare_logits
 
 from titlegen.errors import ConfigError, TrainError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
@@ -24,9 +25,7 @@ from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.settings import ExportSettings, ModelSettings
 from titlegen.template import Template
 from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
-from titlegen.verify.llama_cpp import ask, llama_server
 
-LINE_BREAK = 107  # as in Gemma's own vocabulary
 BREAKING = ["<|turn>", "<turn|>", "<bos>", "<eos>", "<unused12>", "model\n", "<turn|>\n<|turn>model\n"]
 BREAKING += CONTROL.values()
 
@@ -175,44 +174,13 @@ def test_the_gguf_file_agrees_with_the_export(merged: Path, gguf_file: Path, art
 def test_llama_cpp_gives_the_logits_of_transformers_at_every_position(
     merged: Path, gguf_file: Path, articles: list[dict[str, str]]
 ) -> None:
-    import numpy as np
-    import torch
     from transformers import AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(merged), load(merged).eval()
+    tokenizer = AutoTokenizer.from_pretrained(merged)
     rows = [tokenizer(PROMPT.render(row["content"][:12]), add_special_tokens=False)["input_ids"] for row in articles]
-    cosines = []
-    # All prompts begin with the same instruction.
-    known: dict[tuple[int, ...], Any] = {}
-    with llama_server(gguf_file) as url:
-        for ids in rows[:10]:
-            with torch.no_grad():
-                expected = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1).numpy()
-            starts = [tuple(ids[: end + 1]) for end in range(len(ids))]
-            known |= {s: log_probabilities(url, s, expected.shape[1]) for s in starts if s not in known}
-            served = np.stack([known[start] for start in starts])
-            a = expected - expected.mean(axis=1, keepdims=True)
-            b = served - served.mean(axis=1, keepdims=True)
-            cosines += list((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+    cosines = compare_logits(load(merged).eval(), rows[:10], gguf_file)
     assert len(cosines) > 300
     assert min(cosines) >= 0.999
-
-
-def log_probabilities(url: str, ids: Sequence[int], vocabulary: int) -> Any:
-    """Return llama.cpp's log-probabilities of every token after some ids.
-
-    The server leaves them out where the chosen token is a piece of a character, as random weights often choose; so it
-    is made to choose a line break, which does not change the probabilities.
-    """
-    import numpy as np
-
-    request = {"prompt": list(ids), "n_predict": 1, "n_probs": vocabulary, "logit_bias": [[LINE_BREAK, 1e4]]}
-    (answer,) = ask(url, "/completion", request)["completion_probabilities"]
-    assert answer["id"] == LINE_BREAK
-    result = np.full(vocabulary, np.nan)
-    for item in answer["top_logprobs"]:
-        result[item["id"]] = item["logprob"]
-    return result
 
 
 # Faults

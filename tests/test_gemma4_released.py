@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 from gemma4_models import write_tiny_gemma4
-from ollama_server import offline_server
 from safetensors.numpy import load_file, save_file
-from test_acceptance import PROFILE, Released, articles_of_one_kind  # noqa: F401 - a fixture
+from test_acceptance import Released, articles_of_one_kind, release_of  # noqa: F401 - one is a fixture
 
-from titlegen import release, scoring, service
 from titlegen.manifest import read_manifest
-from titlegen.runs import Folder, Run
-from titlegen.settings import load_settings
+from titlegen.runs import Folder
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
 pytestmark = [
@@ -37,20 +34,8 @@ def released(
     name, path = "model.embed_tokens.weight", base / "model.safetensors"
     tensors = load_file(path)
     save_file(tensors | {name: 5 * tensors[name]}, path, metadata={"format": "pt"})
-    with offline_server(folder / "ollama") as server:
-        profile = folder / "tiny4.toml"
-        profile.write_text(PROFILE.format(source=articles_of_one_kind, base=base, host=server.host))
-        settings = load_settings(profile=str(profile), output=folder / "outputs")
-        scored = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "merged"})})
-        scoring.evaluate(Run(scored))
-        release.push(Run(settings))
-        release.deploy(Run(settings))
-        served = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "server"})})
-        scoring.evaluate(Run(served))
-        try:
-            yield Released(profile, settings, server)
-        finally:
-            service.serve(settings, stop=True)
+    with release_of(base, articles_of_one_kind, folder) as running:
+        yield running
 
 
 def test_it_learned_what_its_articles_have_in_common(released: Released) -> None:

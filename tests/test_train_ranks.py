@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_runs import TRAIN as TINY
 from training_models import keep_double, relative, train_exactly
 from transformers import AutoTokenizer
 
@@ -76,19 +77,7 @@ def test_several_ranks_do_what_one_does(
                 assert torch.equal(several["adapter"], found[0][f"{kind} {accumulation}"]["adapter"])
 
 
-SETTINGS = TrainSettings(
-    backend="peft",
-    load_in_4bit=False,
-    max_length=192,
-    num_train_epochs=4,
-    per_device_train_batch_size=2,
-    gradient_accumulation_steps=2,
-    learning_rate=2e-3,
-    lora_r=4,
-    lora_dropout=0.0,
-    logging_steps=1,
-    save_steps=3,
-)
+SETTINGS = TINY.model_copy(update={"num_train_epochs": 4.0, "gradient_accumulation_steps": 2, "save_steps": 3})
 TWO = Devices(2, "two processes")
 
 
