@@ -56,6 +56,28 @@ class Decoder(Protocol):
         ...
 
 
+class OneStream:
+    """What decoders with one stream and no threshold have in common."""
+
+    @staticmethod
+    def read_query(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+        """Return what ``write`` needs, and the query."""
+        return streams, query_of(layer.self_attn, norm(layer.input_layernorm, streams[0]), cos, sin)
+
+    @staticmethod
+    def leave(model: Any, streams: Any) -> Any:
+        """Return the final hidden states, (T, hidden)."""
+        return norm(model.norm, streams[0])
+
+    @staticmethod
+    def threshold(_layer: Any, _like: Any) -> None:
+        """Return no threshold: every gate counts."""
+
+    @staticmethod
+    def clamp(_model: Any) -> None:
+        """Limit nothing."""
+
+
 def project(linear: Any, inputs: Any) -> Any:
     """Apply a linear layer with its LoRA adapter, the adapter in the inputs' element type as under autocast."""
     import torch.nn.functional as F  # noqa: N812 - torch's own convention

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from titlegen.families.blocks import gated, heads, key_of, norm, project, query_of
+from titlegen.families.blocks import OneStream, gated, heads, key_of, norm, project, query_of
 
 
-class Gemma3Decoder:
+class Gemma3Decoder(OneStream):
     """Gemma 3: one stream of (T, hidden)."""
 
     @staticmethod
@@ -29,26 +29,8 @@ class Gemma3Decoder:
         return key_of(attention, inputs, cos, sin), heads(attention, project(attention.v_proj, inputs))
 
     @staticmethod
-    def read_query(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
-        """Return what ``write`` needs, and the query."""
-        return streams, query_of(layer.self_attn, norm(layer.input_layernorm, streams[0]), cos, sin)
-
-    @staticmethod
     def write(layer: Any, state: Any, attended: Any, _per_layer_input: Any, _threshold: Any) -> tuple[Any, ...]:
         """Return the streams behind the layer."""
         hidden = state[0] + norm(layer.post_attention_layernorm, project(layer.self_attn.o_proj, attended))
         inputs = norm(layer.pre_feedforward_layernorm, hidden)
         return (hidden + norm(layer.post_feedforward_layernorm, gated(layer.mlp, inputs)),)
-
-    @staticmethod
-    def leave(model: Any, streams: Any) -> Any:
-        """Return the final hidden states, (T, hidden)."""
-        return norm(model.norm, streams[0])
-
-    @staticmethod
-    def threshold(_layer: Any, _like: Any) -> None:
-        """Return no threshold: every gate counts."""
-
-    @staticmethod
-    def clamp(_model: Any) -> None:
-        """Limit nothing."""

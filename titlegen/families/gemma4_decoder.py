@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from titlegen.families.blocks import gated, heads, key_of, norm, project, query_of
+from titlegen.families.blocks import OneStream, gated, heads, key_of, norm, project, query_of
 
 
-class Gemma4Decoder:
+class Gemma4Decoder(OneStream):
     """Gemma 4: one stream of (T, hidden), per-layer inputs, a scale for each layer, and layers that share keys."""
 
     @staticmethod
@@ -27,11 +27,6 @@ class Gemma4Decoder:
         return _keys(layer.self_attn, norm(layer.input_layernorm, streams[0]), cos, sin)
 
     @staticmethod
-    def read_query(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
-        """Return what ``write`` needs, and the query."""
-        return streams, query_of(layer.self_attn, norm(layer.input_layernorm, streams[0]), cos, sin)
-
-    @staticmethod
     def write(layer: Any, state: Any, attended: Any, per_layer_input: Any, _threshold: Any) -> tuple[Any, ...]:
         """Return the stream behind the layer."""
         hidden = state[0] + norm(layer.post_attention_layernorm, project(layer.self_attn.o_proj, attended))
@@ -40,19 +35,6 @@ class Gemma4Decoder:
         own = layer.act_fn(project(layer.per_layer_input_gate, hidden)) * per_layer_input
         hidden = hidden + norm(layer.post_per_layer_input_norm, project(layer.per_layer_projection, own))
         return (hidden * layer.layer_scalar,)
-
-    @staticmethod
-    def leave(model: Any, streams: Any) -> Any:
-        """Return the final hidden states, (T, hidden)."""
-        return norm(model.norm, streams[0])
-
-    @staticmethod
-    def threshold(_layer: Any, _like: Any) -> None:
-        """Return no threshold: every gate counts."""
-
-    @staticmethod
-    def clamp(_model: Any) -> None:
-        """Limit nothing."""
 
 
 def _keys(attention: Any, inputs: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
