@@ -104,14 +104,16 @@ def write_manifest(
     inputs: Mapping[str, str],
     results: Mapping[str, Any],
     revision: int = 1,
+    *,
+    files: Mapping[str, FileRecord] | None = None,
 ) -> Manifest:
-    """Record every file of a finished stage and write ``manifest.json`` beside them."""
+    """Write ``manifest.json`` beside the files of a stage: those that are given, or every file that is there."""
     manifest = Manifest(
         stage=stage,
         key=stage_key(stage, settings, inputs, revision),
         settings=dict(settings),
         inputs=dict(inputs),
-        files=record_files(directory),
+        files=record_files(directory) if files is None else dict(files),
         versions=package_versions(),
         git_revision=git_revision(),
         results=dict(results),

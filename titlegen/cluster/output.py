@@ -16,11 +16,9 @@ from titlegen.manifest import (
     Manifest,
     digest_file,
     find_manifest,
-    git_revision,
-    package_versions,
     stage_key,
     writable,
-    write_atomically,
+    write_manifest,
 )
 
 STAGE = "generate"
@@ -87,7 +85,7 @@ def open_directory(directory: Path, settings: Mapping[str, Any], inputs: Mapping
                 f"{directory} is not empty ({shown}), and holds no run of `titlegen generate --engine ray`; choose an "
                 "empty folder for the titles"
             )
-        _write(directory, key, settings, inputs, {"finished": False}, {})
+        write_manifest(directory, STAGE, settings, inputs, {"finished": False}, files={})
         return Opened(key, {})
     if earlier.key != key:
         raise DataError(
@@ -113,7 +111,7 @@ def close_directory(
         for path in sorted(directory.iterdir())
         if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
     }
-    _write(directory, stage_key(STAGE, settings, inputs), settings, inputs, dict(results) | {"finished": True}, files)
+    write_manifest(directory, STAGE, settings, inputs, dict(results) | {"finished": True}, files=files)
 
 
 def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_rows: int) -> dict[str, Any]:
@@ -184,24 +182,3 @@ def _difference(earlier: Manifest, settings: Mapping[str, Any], inputs: Mapping[
     then = earlier.settings
     names += [f"{name} = {then.get(name)!r}" for name in settings if then.get(name) != settings[name]]
     return f"other {', '.join(names[:_SHOWN])}" if names else "of another release of titlegen"
-
-
-def _write(
-    directory: Path,
-    key: str,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    results: Mapping[str, Any],
-    files: dict[str, FileRecord],
-) -> None:
-    manifest = Manifest(
-        stage=STAGE,
-        key=key,
-        settings=dict(settings),
-        inputs=dict(inputs),
-        files=files,
-        versions=package_versions(),
-        git_revision=git_revision(),
-        results=dict(results),
-    )
-    write_atomically(directory / MANIFEST, manifest.model_dump_json(indent=2) + "\n")

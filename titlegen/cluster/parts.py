@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titlegen.errors import VerifyError
+from titlegen.serve.lines import as_line
 
 SUFFIXES = {"parquet": ".parquet", "jsonl": ".jsonl"}
 
@@ -111,11 +112,6 @@ def join_parts(parts: Iterable[Path], target: Path) -> None:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def as_line(record: dict[str, Any]) -> str:
-    """Return a record as a line of JSON."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _table(records: Sequence[dict[str, Any]]) -> Any:

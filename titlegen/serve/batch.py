@@ -14,7 +14,7 @@ from titlegen.data.files import find_files
 from titlegen.errors import DataError, TitlegenError
 from titlegen.serve.client import CONCURRENCY, Client
 from titlegen.serve.endpoint import UnavailableError
-from titlegen.serve.lines import Line, as_record, read_lines
+from titlegen.serve.lines import Line, as_line, as_record, read_lines
 from titlegen.settings import DataSettings
 
 _RECORD_START = b'{"id": '
@@ -78,7 +78,7 @@ def generate_file(
         _open(target) as output,
     ):
         for record in records:
-            output.write(_written(record))
+            output.write(as_line(record))
             output.flush()
             counts["lines"] += 1
             count(record)
@@ -127,7 +127,7 @@ def _replace(
                         record = next(records)
                     finally:
                         # Also when no record came: the file is whole whatever happens.
-                        output.write(line if record is None else _written(record))
+                        output.write(line if record is None else as_line(record))
                     count(record)
             finally:
                 output.writelines(line for _, line in lines)
@@ -136,10 +136,6 @@ def _replace(
                 beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _written(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _open(target: Path) -> TextIO:

@@ -64,3 +64,8 @@ def as_record(line: Line, answer: list[Answer] | TitlegenError) -> dict[str, Any
     record |= {"title": best.title, "done_reason": best.done_reason, "trimmed": best.trimmed}
     record["warnings"] = [dataclasses.asdict(warning) for warning in best.warnings]
     return record | ({"titles": [other.title for other in answer]} if len(answer) > 1 else {})
+
+
+def as_line(record: dict[str, Any]) -> str:
+    """Return a record as a line of JSON."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
