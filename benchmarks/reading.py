@@ -1,6 +1,6 @@
 """Titles marked by a reader who does not know which model wrote them.
 
-    python benchmarks/reading.py sheet SHEET ARTICLES... --titles NAME=PREDICTIONS... [--rows 20] [--seed 1]
+    python benchmarks/reading.py sheet SHEET ARTICLES... --titles NAME=PREDICTIONS... [--rows 20 …] [--seed 1]
     python benchmarks/reading.py count OUT SHEET MARKS MARKS
 
 ``sheet`` draws articles from prepared splits (JSONL) that every model has a title for (JSONL with id and prediction)
@@ -38,7 +38,7 @@ def main() -> None:
     sheet.add_argument("sheet", type=Path)
     sheet.add_argument("articles", type=Path, nargs="+")
     sheet.add_argument("--titles", nargs="+", required=True, help="NAME=PREDICTIONS; files of one name are joined")
-    sheet.add_argument("--rows", type=int, default=20, help="articles of each file")
+    sheet.add_argument("--rows", type=int, nargs="+", default=[20], help="articles of each file, or of all alike")
     sheet.add_argument("--seed", type=int, default=1)
     count = verbs.add_parser("count")
     count.add_argument("out", type=Path)
@@ -61,13 +61,14 @@ def _write_sheet(arguments: argparse.Namespace) -> None:
         rows = {row["id"]: row["prediction"] for _, row in read_jsonl(Path(path))}
         titles[name] = titles.get(name, {}) | rows
     chance = random.Random(arguments.seed)
+    models = sorted(titles)
+    numbers = arguments.rows * len(arguments.articles) if len(arguments.rows) == 1 else arguments.rows
     key, lines = {}, []
-    for path in arguments.articles:
+    for path, number in zip(arguments.articles, numbers, strict=True):
         examples = sorted(load_split(path.parent, path.stem), key=lambda example: example.id)
         examples = [example for example in examples if all(example.id in rows for rows in titles.values())]
-        for example in chance.sample(examples, min(arguments.rows, len(examples))):
+        for example in chance.sample(examples, min(number, len(examples))):
             # One title that several models wrote is read once.
-            models = sorted(titles)
             written = sorted({titles[name][example.id] for name in models})
             chance.shuffle(written)
             key[example.id] = {
