@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from rich.console import Console
 
 from titlegen.cli import app, main
 from titlegen.console import EXIT_DONE
@@ -19,7 +20,8 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    # The program keeps the console, and so the width, of the first help that a process shows.
+    monkeypatch.setattr(app, "console", Console(width=120))
 
 
 def test_every_verb_says_which_settings_matter_for_it() -> None:

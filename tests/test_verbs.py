@@ -61,6 +61,8 @@ FILE = st.one_of(
     st.sampled_from([b"", b"\n", b"PAR1", b"PAR1PAR1", b"\x1f\x8b", b"[" * 50_000, b"\xff\xfe"]),
 )
 SUFFIX = st.sampled_from([".jsonl", ".JSONL", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gz", ".xlsx", ""])
+# A name may have 255 bytes.
+_TOO_LONG = "新聞" * 50
 NAME = st.text(st.sampled_from("新聞 堃'\"\n-_.~%*?[]\\"), min_size=1, max_size=8).map(lambda name: f"x{name}")
 
 
@@ -160,6 +162,31 @@ def test_any_profile_is_read_or_refused(place: Path, content: bytes, name: str) 
         check("plan", "--profile", str(path))
     finally:
         path.unlink()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "--output", _TOO_LONG),
+        ("plan", "--profile", f"{_TOO_LONG}.toml"),
+        ("prepare", "--data.source", f"./{_TOO_LONG}.csv"),
+        ("prepare", "--model.base", _TOO_LONG),
+        ("generate", _TOO_LONG),
+        ("verify", _TOO_LONG),
+    ],
+)
+def test_a_name_that_no_file_system_takes_is_said_in_a_line(arguments: tuple[str, ...]) -> None:
+    check(*arguments, codes=(EXIT_ERROR,))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["XDG_CACHE_HOME", "HF_HOME", "TITLEGEN_CACHE"])
+def test_a_cache_that_no_file_system_takes_does_not_stop_what_needs_none(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, _TOO_LONG)
+    check("plan", codes=(EXIT_DONE,))
 
 
 @pytest.mark.fault

@@ -200,6 +200,9 @@ def _report(error: BaseException) -> int:
     if isinstance(error, TitlegenError):
         say_line(str(error))
         return EXIT_GATE if isinstance(error, GateError) else EXIT_ERROR
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        say_line(f"{error.filename}: {error.strerror}; give a shorter path or name")
+        return EXIT_ERROR
     cause = _describe(error)
     where = _write_log(error)
     say_line(f"{cause}; {where}")

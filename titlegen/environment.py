@@ -96,7 +96,7 @@ def cache_directory() -> Path:
     if own := os.environ.get("TITLEGEN_CACHE"):
         return Path(own)
     cache = _cache_home()
-    if cache is not None and ((cache / "titlegen").is_dir() or is_writable(cache)):
+    if cache is not None and (_is_folder(cache / "titlegen") or is_writable(cache)):
         return cache / "titlegen"
     return _fallback()
 
@@ -107,6 +107,14 @@ def is_writable(folder: Path) -> bool:
         while not folder.exists():
             folder = folder.parent
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; one that the system refuses to look at, such as too long a name, is none."""
+    try:
+        return path.is_dir()
     except OSError:
         return False
 
@@ -236,7 +244,7 @@ def _settle_caches() -> None:
         return
     os.environ.setdefault("MPLCONFIGDIR", str(_fallback() / "matplotlib"))
     # A token and models that lie there can still be read.
-    if cache is None or not (cache / "huggingface").is_dir():
+    if cache is None or not _is_folder(cache / "huggingface"):
         os.environ.setdefault("HF_HOME", str(_fallback() / "huggingface"))
     else:
         os.environ.setdefault("HF_DATASETS_CACHE", str(_fallback() / "huggingface" / "datasets"))
