@@ -4,7 +4,24 @@ A layer reads (queries, keys and values from its input) and writes (its output f
 two halves are compiled: what differs between the layers of one kind, the window and the rows, stays outside.
 """
 
-from typing import Any, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from titlegen.families.modules import (
+        AdaptedLinear,
+        Attention,
+        FeedForward,
+        Function,
+        KeyValue,
+        Layer,
+        Norm,
+        Streams,
+        TextModel,
+    )
 
 ADAPTER = "default"  # Source: peft.get_peft_model, adapter_name
 
@@ -12,41 +29,41 @@ ADAPTER = "default"  # Source: peft.get_peft_model, adapter_name
 class Decoder(Protocol):
     """The trimmed computation of a family, as functions of a model's own modules.
 
-    ``streams`` is what runs from layer to layer, a tuple of (T, hidden); ``state`` is what ``write`` needs of it.
+    ``state`` is what ``write`` needs of the streams. The model's modules are the family's own.
     """
 
     @staticmethod
-    def enter(model: Any, ids: Any) -> tuple[Any, Any]:
+    def enter(model: Any, ids: Tensor) -> tuple[Streams, Tensor | None]:
         """Return the streams in front of the first layer, and the per-layer inputs (T, layers, size) or None."""
         ...
 
     @staticmethod
-    def read(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, ...]:
+    def read(layer: Any, streams: Streams, cos: Tensor, sin: Tensor) -> tuple[Streams, Tensor, Tensor, Tensor]:
         """Return what ``write`` needs, then query, key and value."""
         ...
 
     @staticmethod
-    def read_keys(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+    def read_keys(layer: Any, streams: Streams, cos: Tensor, sin: Tensor) -> KeyValue:
         """Return key and value alone."""
         ...
 
     @staticmethod
-    def read_query(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+    def read_query(layer: Any, streams: Streams, cos: Tensor, sin: Tensor) -> tuple[Streams, Tensor]:
         """Return what ``write`` needs, and the query."""
         ...
 
     @staticmethod
-    def write(layer: Any, state: Any, attended: Any, per_layer_input: Any, threshold: Any) -> tuple[Any, ...]:
-        """Return the streams behind the layer."""
+    def write(layer: Any, state: Streams, attended: Tensor, own: Any, threshold: Any) -> Streams:
+        """Return the streams behind the layer; ``own`` are its per-layer inputs, (T, size), where there are any."""
         ...
 
     @staticmethod
-    def leave(model: Any, streams: Any) -> Any:
+    def leave(model: Any, streams: Streams) -> Tensor:
         """Return the final hidden states, (T, hidden)."""
         ...
 
     @staticmethod
-    def threshold(layer: Any, like: Any) -> Any:
+    def threshold(layer: Any, like: Tensor) -> Tensor | None:
         """Return what ``write`` takes as ``threshold``, typed as ``like``: the same for every token of a layer."""
         ...
 
@@ -60,34 +77,38 @@ class OneStream:
     """What decoders with one stream and no threshold have in common."""
 
     @staticmethod
-    def read_query(layer: Any, streams: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+    def read_query(layer: Layer, streams: Streams, cos: Tensor, sin: Tensor) -> tuple[Streams, Tensor]:
         """Return what ``write`` needs, and the query."""
         return streams, query_of(layer.self_attn, norm(layer.input_layernorm, streams[0]), cos, sin)
 
     @staticmethod
-    def leave(model: Any, streams: Any) -> Any:
+    def leave(model: TextModel, streams: Streams) -> Tensor:
         """Return the final hidden states, (T, hidden)."""
         return norm(model.norm, streams[0])
 
     @staticmethod
-    def threshold(_layer: Any, _like: Any) -> None:
+    def threshold(_layer: Layer, _like: Tensor) -> None:
         """Return no threshold: every gate counts."""
 
     @staticmethod
-    def clamp(_model: Any) -> None:
+    def clamp(_model: TextModel) -> None:
         """Limit nothing."""
 
 
-def project(linear: Any, inputs: Any) -> Any:
+def project(linear: Function, inputs: Tensor) -> Tensor:
     """Apply a linear layer with its LoRA adapter, the adapter in the inputs' element type as under autocast."""
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-    if not hasattr(linear, "lora_A"):
+    if not _has_adapter(linear):
         return linear(inputs)
     down, up = linear.lora_A[ADAPTER].weight, linear.lora_B[ADAPTER].weight
     # Scaled where it is narrow: behind the second product it would be a pass over up to 16,384 columns, and back.
     low = F.linear(linear.lora_dropout[ADAPTER](inputs), down.to(inputs.dtype)) * linear.scaling[ADAPTER]
     return linear.base_layer(inputs) + F.linear(low, up.to(inputs.dtype))
+
+
+def _has_adapter(linear: Function) -> TypeGuard[AdaptedLinear]:
+    return hasattr(linear, "lora_A")
 
 
 def is_writing() -> bool:
@@ -98,7 +119,7 @@ def is_writing() -> bool:
     return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
 
 
-def norm(module: Any, inputs: Any) -> Any:
+def norm(module: Norm, inputs: Tensor) -> Tensor:
     """Apply a norm over the last dimension."""
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -116,12 +137,14 @@ def norm(module: Any, inputs: Any) -> Any:
     return F.rms_norm(inputs, inputs.shape[-1:], weight, module.eps).type_as(inputs)
 
 
-def heads(attention: Any, projected: Any) -> Any:
+def heads(attention: Attention, projected: Tensor) -> Tensor:
     """Return what a projection made, (T, heads * head_dim), head by head."""
-    return projected.unflatten(-1, (-1, attention.head_dim))
+    import torch
+
+    return torch.unflatten(projected, -1, (-1, attention.head_dim))
 
 
-def rotate(inputs: Any, cos: Any, sin: Any) -> Any:
+def rotate(inputs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each head by its token's angles; ``inputs``: (T, heads, head_dim), angles: (T, head_dim)."""
     import torch
 
@@ -129,17 +152,17 @@ def rotate(inputs: Any, cos: Any, sin: Any) -> Any:
     return inputs * cos[:, None] + torch.cat((-second, first), -1) * sin[:, None]
 
 
-def query_of(attention: Any, inputs: Any, cos: Any, sin: Any) -> Any:
+def query_of(attention: Attention, inputs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return the queries of tokens, (T, heads, head_dim)."""
     return rotate(norm(attention.q_norm, heads(attention, project(attention.q_proj, inputs))), cos, sin)
 
 
-def key_of(attention: Any, inputs: Any, cos: Any, sin: Any) -> Any:
+def key_of(attention: Attention, inputs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return the keys of tokens, (T, key heads, head_dim)."""
     return rotate(norm(attention.k_norm, heads(attention, project(attention.k_proj, inputs))), cos, sin)
 
 
-def gated(mlp: Any, inputs: Any, threshold: Any = None) -> Any:
+def gated(mlp: FeedForward, inputs: Tensor, threshold: Tensor | None = None) -> Tensor:
     """Apply the feed-forward layer; a ``threshold`` in standard deviations zeroes all gates below it."""
     gate = project(mlp.gate_proj, inputs)
     if threshold is not None:

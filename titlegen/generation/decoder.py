@@ -1,13 +1,21 @@
 """Titles with the trimmed computation: prompts without padding, and upper layers for the title alone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.train.encode import IGNORED
 from titlegen.train.packed import Packed, pack, rows_alike
 from titlegen.train.trim import CompletionTrim
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from titlegen.families.modules import KeyValue
 
 
 @dataclass(frozen=True)
@@ -15,9 +23,9 @@ class Reading:
     """Prompts that a model has read: any number of titles can be written for them."""
 
     packed: Packed
-    keys: list[tuple[Any, Any]]
+    keys: list[KeyValue]
     """Key and value of the prompts' tokens, (S, heads, head_dim), for each layer that has its own."""
-    logits: Any
+    logits: Tensor
     """(rows, vocabulary): of each title's first token."""
 
 
@@ -29,7 +37,7 @@ class TitleDecoder:
     those layers keep no keys of their own either.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         """Take a causal LM for which ``can_trim`` holds, or a PEFT model around one, in evaluation mode."""
         self._trim = CompletionTrim(model, clamp=False)
 
@@ -46,7 +54,7 @@ class TitleDecoder:
         trim = self._trim
         with torch.inference_mode():
             packed = _pack_prompts(prompts, trim.model.embed_tokens.weight.device)
-            keys: list[tuple[Any, Any]] = []
+            keys: list[KeyValue] = []
             return Reading(packed, keys, trim.logits(trim.hidden(packed, keys)))
 
     def write(
@@ -74,7 +82,7 @@ class TitleDecoder:
         reading: Reading,
         stop: Collection[int],
         max_new_tokens: int,
-        choose: Callable[[Any], Any],
+        choose: Callable[[Tensor], Tensor],
         on_token: Callable[[], object],
     ) -> list[list[int]]:
         import torch
@@ -85,7 +93,7 @@ class TitleDecoder:
         cache = _Cache(reading.keys, reading.packed, windows, max_new_tokens)
         stops = torch.tensor(sorted(stop), device=device)
         written, ended = [token], torch.isin(token, stops)
-        follow: Callable[[Any], Any] = partial(self._follow, cache, choose)
+        follow: Callable[[Tensor], Tensor] = partial(self._follow, cache, choose)
         for step in range(max_new_tokens - 1):
             if bool(ended.all()):
                 break
@@ -100,7 +108,7 @@ class TitleDecoder:
         rows: list[list[int]] = torch.stack(written, 1).tolist()
         return rows
 
-    def _follow(self, cache: "_Cache", choose: Callable[[Any], Any], token: Any) -> Any:
+    def _follow(self, cache: _Cache, choose: Callable[[Tensor], Tensor], token: Tensor) -> Tensor:
         """Return the token that each row writes behind ``token``; both (rows,)."""
         trim = self._trim
         config = trim.model.config
@@ -131,9 +139,7 @@ class _Cache:
     tensor: one recording serves every step.
     """
 
-    def __init__(
-        self, keys: Sequence[tuple[Any, Any]], packed: Packed, windows: Sequence[int | None], room: int
-    ) -> None:
+    def __init__(self, keys: Sequence[KeyValue], packed: Packed, windows: Sequence[int | None], room: int) -> None:
         """Take what the prompts' layers made, how many tokens each layer sees, and the longest title's tokens."""
         import torch
 
@@ -156,13 +162,13 @@ class _Cache:
         """Return the first column that the next token sees."""
         return 0 if window is None else max(0, self._longest + 1 - window)
 
-    def add(self, layer: int, key: Any, value: Any) -> None:
+    def add(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Put the newest token's key and value behind the others."""
         column = (self._longest - self._first(self._windows[layer]) + self.step)[None]
         for cached, part in zip(self._layers[layer], (key, value), strict=True):
             cached.index_copy_(1, column, part[:, None])
 
-    def masks(self) -> dict[int | None, Any]:
+    def masks(self) -> dict[int | None, Tensor]:
         """Return for each window which of its columns the newest token sees, (rows, 1, 1, columns) bool."""
         import torch
 
@@ -174,17 +180,18 @@ class _Cache:
             masks[window] = (seen if window is None else seen & (columns > newest - window))[:, None, None]
         return masks
 
-    def attend(self, layer: int, query: Any, mask: Any, scale: float) -> Any:
+    def attend(self, layer: int, query: Tensor, mask: Tensor, scale: float) -> Tensor:
         """Return what the newest token, (rows, heads, head_dim), reads from a layer: (rows, heads * head_dim)."""
+        import torch
         import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
         key, value = (cached.transpose(1, 2) for cached in self._layers[layer])
         # The heads that share a key stand beside each other: they are its queries, and no key is copied for them.
-        grouped = query.unflatten(1, (key.shape[1], -1))
+        grouped = torch.unflatten(query, 1, (key.shape[1], -1))
         return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale).flatten(1)
 
 
-def _choose(logits: Any, temperature: float) -> Any:
+def _choose(logits: Tensor, temperature: float) -> Tensor:
     """Return a token for each row of logits: the likeliest, or one drawn at a temperature."""
     import torch
 
@@ -195,11 +202,11 @@ def _choose(logits: Any, temperature: float) -> Any:
     return ((logits.float() / temperature).softmax(-1) / waits).argmax(-1)
 
 
-def _can_record(device: Any) -> bool:
-    return bool(device.type == "cuda")
+def _can_record(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
-def _recorded(function: Callable[[Any], Any], example: Any) -> Callable[[Any], Any]:
+def _recorded(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a function of one tensor as a CUDA graph, which the GPU runs again without the CPU."""
     import torch
 
@@ -208,7 +215,7 @@ def _recorded(function: Callable[[Any], Any], example: Any) -> Callable[[Any], A
     with torch.cuda.graph(graph):
         result = function(given)
 
-    def replay(argument: Any) -> Any:
+    def replay(argument: Tensor) -> Tensor:
         given.copy_(argument)
         graph.replay()
         return result.clone()
@@ -216,12 +223,12 @@ def _recorded(function: Callable[[Any], Any], example: Any) -> Callable[[Any], A
     return replay
 
 
-def _pack_prompts(prompts: Sequence[Sequence[int]], device: Any) -> Packed:
+def _pack_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> Packed:
     """Pack prompts whose last token alone predicts something: here a label that is not read."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    def padded(rows: Sequence[list[int]], filling: int) -> Any:
+    def padded(rows: Sequence[list[int]], filling: int) -> Tensor:
         return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filling).to(device)
 
     inputs = {

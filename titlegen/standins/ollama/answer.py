@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from titlegen.standins.ollama.engine import Engine
+from titlegen.standins.ollama.opening import Event
 from titlegen.standins.ollama.pool import EnginePool
 from titlegen.standins.ollama.requests import ApiError, check_options
 from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, BadNameError, ModelName, Store, StoredModel
@@ -169,7 +170,7 @@ def timestamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _counts(event: Mapping[str, Any], elapsed_s: float, load_s: float) -> dict[str, Any]:
+def _counts(event: Event, elapsed_s: float, load_s: float) -> dict[str, Any]:
     timings = event.get("timings", {})
     return {
         "done_reason": "length" if event.get("stop_type") == "limit" else "stop",

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from titlegen.standins.ollama.opening import Opening
+from titlegen.standins.ollama.opening import Event, Opening
 from titlegen.standins.ollama.store import StoredModel
 
 log = logging.getLogger("titlegen.standins")
@@ -169,7 +169,7 @@ class Engine:
             self._process.kill()
             await self._process.wait()
 
-    async def complete(self, body: Mapping[str, Any], opening: str = "") -> AsyncGenerator[dict[str, Any]]:
+    async def complete(self, body: Mapping[str, object], opening: str = "") -> AsyncGenerator[Event]:
         """Yield the engine's events for a completion; closing the iterator cancels it.
 
         Args:
@@ -182,7 +182,7 @@ class Engine:
         import httpx
 
         await self._slots.acquire()
-        last: dict[str, Any] | None = None
+        last: Event | None = None
         try:
             if self._opening is not None:
                 await self._opening.hold(opening)
@@ -192,7 +192,7 @@ class Engine:
                     raise _refusal(await response.aread(), response.status_code)
                 async for line in response.aiter_lines():
                     if line.startswith("data: "):
-                        event = json.loads(line.removeprefix("data: "))
+                        event: Event = json.loads(line.removeprefix("data: "))
                         last = event if event.get("stop") else None
                         yield event
                     elif line.startswith("error: "):
@@ -205,7 +205,7 @@ class Engine:
             self._endings.add(task)
             task.add_done_callback(self._endings.discard)
 
-    async def _make_ready(self, last: Mapping[str, Any] | None) -> None:
+    async def _make_ready(self, last: Event | None) -> None:
         """Let the next request have the slot of one that ended."""
         try:
             if self._opening is not None:
@@ -215,7 +215,7 @@ class Engine:
         finally:
             self._slots.release()
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: Mapping[str, object]) -> Event:
         import httpx
 
         try:
@@ -224,7 +224,8 @@ class Engine:
             raise await self._terminated(error) from error
         if response.status_code != httpx.codes.OK:
             raise _refusal(response.content, response.status_code)
-        return dict(response.json())
+        event: Event = response.json()
+        return event
 
     async def _terminated(self, error: Exception) -> EngineError:
         process = self._process

@@ -8,9 +8,31 @@ prompt in one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TypedDict
 
-Post = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+class Timings(TypedDict, total=False):
+    """What the engine measured."""
+
+    cache_n: int
+    """Tokens of the prompt that it held already."""
+    prompt_ms: float
+    predicted_ms: float
+
+
+class Event(TypedDict, total=False):
+    """What an engine says while it answers, as far as it is read; the last one has everything."""
+
+    content: str
+    stop: bool
+    stop_type: str
+    truncated: bool
+    tokens_evaluated: int
+    tokens_predicted: int
+    timings: Timings
+
+
+Post = Callable[[str, Mapping[str, object]], Awaitable[Event]]
 
 
 class Opening:
@@ -34,12 +56,12 @@ class Opening:
         if not text:
             return
         found = await self._read(text, cached=False)
-        self._tokens = int(found["tokens_evaluated"])
+        self._tokens = found["tokens_evaluated"]
         # The last token is read again whenever the engine goes back to here, and so it is now.
         await self._read(text, cached=True)
         self._text = text
 
-    async def go_back(self, last: Mapping[str, Any] | None) -> None:
+    async def go_back(self, last: Event | None) -> None:
         """Let the engine hold the beginning again.
 
         Args:
@@ -52,10 +74,10 @@ class Opening:
         if text is None or last is None or last.get("truncated"):
             return
         # Where the prompt began otherwise, what is held now was read in other portions.
-        if int(last.get("timings", {}).get("cache_n", 0)) < self._tokens - 1:
+        if last.get("timings", {}).get("cache_n", 0) < self._tokens - 1:
             return
         await self._read(text, cached=True)
         self._text = text
 
-    async def _read(self, text: str, *, cached: bool) -> dict[str, Any]:
+    async def _read(self, text: str, *, cached: bool) -> Event:
         return await self._post("/completion", {"prompt": text, "n_predict": 0, "cache_prompt": cached})
