@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from titlegen.data.date_reading import DAY_FIRST, FORMS, MONTH_FIRST, ROC, UNDATED, YEAR_FIRST, Reading
+from titlegen.data.date_reading import DAY_FIRST, FORMS, MONTH_FIRST, ROC, STAMP, UNDATED, YEAR_FIRST, Reading
 from titlegen.data.dedup import Rows
 
 Setting = Literal["auto", "month-first", "day-first", "year-first", "roc"]
@@ -18,9 +18,9 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "year-first": YEAR_FIRST,
     "roc": ROC,
 }
-ORDERS = tuple(_SETTINGS.values())
+ORDERS = (*_SETTINGS.values(), STAMP)
 # Four digits of a year leave the fewest orders, so that they are judged first.
-SHAPES = ("last", "named", "short")
+SHAPES = ("last", "named", "short", "stamp")
 """Where the numbers of a date stand that may be read in more than one order."""
 PACKED = 2 + len(ORDERS)
 """Numbers in a packed value."""
@@ -114,6 +114,8 @@ def decide_orders(counts: OrderCounts, setting: Setting) -> dict[str, Decision]:
 def _elsewhere(order: str, counts: OrderCounts, decisions: Mapping[str, Decision]) -> bool:
     if order == ROC:
         return counts.forms[ROC] > 0 and not counts.forms[YEAR_FIRST]
+    if order == STAMP:
+        return counts.forms[STAMP] > 0
     return any(decision.order == order and decision.reason == "proof" for decision in decisions.values())
 
 

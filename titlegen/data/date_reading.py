@@ -42,19 +42,27 @@ class Reading:
         return self.day.isoformat() if self.day else None
 
 
-_NULLS = frozenset(
+# What no text around a date, but somebody who has none, writes.
+NO_VALUE: Final = frozenset(
     name
     for names in (
-        "none null nil nan nat n/a na #n/a <na> undefined unknown - -- --- — –– ? \\n",
-        "無 无 無日期 未知 不詳 不明 暫無",
+        "none null nil nan nat n/a n.a. na #n/a undefined unknown \\n tbd tba nodata no-data",
+        "無 无 無日期 未知 不詳 不明 日期不詳 暫無 沒有 空 空白 無資料 未提供 未填 未註明 待定 待補",
     )
     for name in names.split()
 )
-
-# What MySQL, .NET and Go write where there is no date.
-_ZERO = re.compile(r"(?:0000|0001)[-/.]?0?[01][-/.]?0?[01](?:[T ].*)?|0{14}", re.ASCII)
+# MySQL, .NET, Go and Excel where there is no date, and the first moment of 1970.
+_ZERO = re.compile(
+    r"(?:0000|0001)[-/.]?0?[01][-/.]?0?[01](?:[T ].*)?|0?[01][-/.]0?[01][-/.]000[01](?: .*)?|0{14}|"
+    r"1899-12-30|1900-01-00|1970-01-01[T ](?:00:00:00(?:\.0+)?(?:Z|[+]00:?00)|08:00:00(?:\.0+)?[+]08:?00)",
+    re.ASCII,
+)
+_AROUND = "()[]{}<>（）「」【】 \u200b\ufeff"
 
 
 def is_no_date(text: str) -> bool:
     """Return whether a text, without spaces around it, is what stands where there is no date."""
-    return not text or text.lower() in _NULLS or _ZERO.fullmatch(text) is not None
+    bare = text.strip(_AROUND).lower()
+    # Hash marks alone are a date in a column too narrow for it.
+    has_no_letter = bare.isprintable() and "#" not in bare and not any(map(str.isalnum, bare))
+    return bare in NO_VALUE or has_no_letter or _ZERO.fullmatch(text) is not None

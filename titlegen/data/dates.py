@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from numbers import Real
@@ -25,22 +25,26 @@ from titlegen.data.date_reading import (
     MONTH_FIRST,
     NAMED,
     ROC,
-    SERIAL,
     STAMP,
     UNKNOWN,
     YEAR_FIRST,
     Reading,
     is_no_date,
 )
+from titlegen.data.date_stamps import count_from_epoch
 from titlegen.data.date_text import (
+    MIDNIGHT,
     MONTHS,
-    TAIWAN,
+    Clock,
+    changes_date,
+    day_in_taiwan,
     fold_date_text,
-    later,
+    is_lunar,
     time_of_day,
-    unwrap_date_text,
     without_later_dates,
 )
+from titlegen.data.date_wraps import held_in_text, unwrap_date_text, unwrap_struct
+from titlegen.data.date_zones import TAIWAN
 
 _YEARS = range(1800, 2101)
 _ROC_YEARS = 1911
@@ -50,13 +54,8 @@ _SHORT_DIGITS, _LONG_DIGITS, _MOST_ROC = 2, 4, 200
 # POSIX: two digits from 69 on are of the last century.
 _PIVOT = 69
 _MAX_CHARS = 200
-# 1990 to 2100, in seconds.
-_EPOCHS = (631_152_000, 4_102_444_800)
 # Ten digits from here on (2030) are YYYYMMDDHH where they can be.
 _FIRST_HOUR_STAMP = 1_900_000_000
-# Days since the end of 1899, as spreadsheets count them: 1980 to 2100.
-_SERIAL_START, _SERIALS = date(1899, 12, 30), (29_221, 73_415)
-
 _ABSENT, _UNKNOWN = Reading(ABSENT), Reading(UNKNOWN)
 _FAILURES = (ValueError, OverflowError, OSError, ArithmeticError, TypeError, AttributeError, RecursionError)
 
@@ -64,9 +63,8 @@ _FAILURES = (ValueError, OverflowError, OSError, ArithmeticError, TypeError, Att
 def read_date(value: Any) -> Reading:
     """Return how a value of any type is read as a day.
 
-    Understood are ISO 8601 with week and ordinal dates, 2024/5/1, 20240501, Chinese dates in digits and words, years
-    of the Republic (113/5/1, 1130501, 民國一百一十三年五月一日), English months, RFC 822, seconds to nanoseconds since
-    1970, serial days of spreadsheets, and numbers with the month or the day first.
+    Understood are ISO 8601 with week and ordinal dates, numbers in any order, Chinese dates and years of the Republic
+    in digits and words, English months, RFC 822, time stamps and serial days: the tests list hundreds.
     """
     try:
         return _read(value)
@@ -92,11 +90,8 @@ def _read_wrapped(value: Any) -> Reading:
     if isinstance(value, bytes):
         return _read(value.decode())
     if isinstance(value, Mapping):
-        # As MongoDB and Firestore export dates.
-        inner = [value[key] for key in ("$date", "$numberLong", "seconds", "_seconds") if key in value]
-        if inner or not value.keys() >= {"year", "month", "day"}:
-            return _read(inner[0]) if inner else _UNKNOWN
-        return _on(YEAR_FIRST, date(*(int(value[key]) for key in ("year", "month", "day"))))
+        inner = unwrap_struct(value)
+        return (_UNKNOWN if value else _ABSENT) if inner is None else _read(inner)
     if isinstance(value, list | tuple):
         return _read(value[0]) if len(value) == 1 else _on(YEAR_FIRST, date(*value[:3]))
     return _read_text(str(value)) if hasattr(value, "dtype") else _UNKNOWN
@@ -106,11 +101,11 @@ def _day(moment: datetime) -> date:
     return (moment if moment.tzinfo is None else moment.astimezone(TAIWAN)).date()
 
 
-def _on(form: str, written: date | None, since: timedelta = timedelta(), weekday: int | None = None) -> Reading:
-    """Return the reading of a day as it is written, of a moment so long after its midnight in Taiwan."""
+def _on(form: str, written: date | None, clock: Clock = MIDNIGHT, weekday: int | None = None) -> Reading:
+    """Return the reading of a day as it is written, at a time of the day somewhere."""
     if written is None or written.year not in _YEARS:
         return _UNKNOWN
-    day = later(written, since)
+    day = day_in_taiwan(written, clock)
     return Reading(CONTRADICTED if _contradicts(weekday, written, day) else form, day)
 
 
@@ -127,56 +122,51 @@ def _date(year: int, month: str, day: str) -> date | None:
 
 
 _CLOCK_STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d(?:\d{3})?)?)?)?")
-_ROC_DIGITS = re.compile(r"([01]\d\d)(\d\d)(\d\d)")
+_ROC_STAMP = re.compile(r"([01]\d\d)(\d\d)(\d\d)(?:(?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d)?)?)?")
 _YEAR_LAST_DIGITS = re.compile(r"(\d{1,2})(\d\d)((?:19|20)\d\d)|(\d\d)(\d\d)(\d\d)")
 _HOUR_DIGITS = 10
 
 
 def _read_number(value: Decimal, digits: str = "") -> Reading:
     """Read a number; ``digits`` are those that a text has before the point, with the zeros in front."""
-    if not value.is_finite() or value < 0:
-        return _UNKNOWN
+    if not value.is_finite() or value <= 0:
+        return _UNKNOWN if value else _ABSENT
     digits = digits or str(int(value))
     stamp = _CLOCK_STAMP.fullmatch(digits)
     if stamp and (len(digits) != _HOUR_DIGITS or value >= _FIRST_HOUR_STAMP):
         reading = _on(YEAR_FIRST, _date(int(stamp[1]), stamp[2], stamp[3]))
         if reading.day:
             return reading
-    if match := _ROC_DIGITS.fullmatch(digits):
-        reading = _on(ROC, _date(int(match[1]) + _ROC_YEARS, match[2], match[3]))
-        if reading.day:
-            return reading
+    if (match := _ROC_STAMP.fullmatch(digits)) and (day := _date(int(match[1]) + _ROC_YEARS, match[2], match[3])):
+        # 1130501103000 is also so many milliseconds, in 2005; the column tells.
+        other = count_from_epoch(value).day
+        if other is None or digits.startswith("0"):
+            return Reading(ROC, day)
+        return Reading(AMBIGUOUS, None, "stamp", {ROC: day, STAMP: other})
     if match := _YEAR_LAST_DIGITS.fullmatch(digits):
         return _choose(*filter(None, match.groups()))
-    return _count_from_epoch(value)
-
-
-def _count_from_epoch(value: Decimal) -> Reading:
-    if _SERIALS[0] <= value < _SERIALS[1]:
-        return Reading(SERIAL, _SERIAL_START + timedelta(days=int(value)))
-    scales = (value / 1000**power for power in range(4))
-    seconds = next((scaled for scaled in scales if _EPOCHS[0] <= scaled < _EPOCHS[1]), None)
-    return _UNKNOWN if seconds is None else Reading(STAMP, _day(datetime.fromtimestamp(int(seconds), UTC)))
+    return count_from_epoch(value)
 
 
 _NUMBER = re.compile(r"(\d+)(?:\.\d+)?|/?Date\((\d+)(?:[+-]\d{4})?\)/?", re.ASCII)
 _WEEK_ALONE = re.compile(r"\d{4}-?W\d\d", re.ASCII)
 _ORDINAL = re.compile(r"(\d{4})-(\d{3})(?=$|[T ])", re.ASCII)
-_ERA = r"(?:(?P<roc>(?:中華)?民國|民|R\.?O\.?C\.?)|西元|公元|公曆|西曆|A\.?D\.?)? ?"
+_ERA = r"(?:(?P<roc>(?:中華)?民國|民|R\.?O\.?C\.?) ?(?P<before>前)?|西元|公元|公曆|西曆|A\.?D\.?|C\.?E\.?)? ?"
 _YEAR_MONTH_DAY = re.compile(
     rf"(?<!\d){_ERA}(?:(?P<year>\d{{1,4}}) ?(?P<mark>[-/._, ]|年) ?(?P<month>\d{{1,2}}) ?(?:[-/._, ]|月份?) ?"
-    r"(?P<day>\d{1,2})[日號]?|(?P<digits>\d{7,8}))(?!\d)",
+    r"(?P<day>\d{1,2})[日號]?|(?P<digits>\d{7,8}|(?<=[國民Cc.前] )\d{6}|(?<=[國民Cc.前])\d{6}))(?!\d)",
     re.ASCII | re.IGNORECASE,
 )
 _HAN_MONTH_DAY_YEAR = re.compile(r"(\d{1,2})月(\d{1,2})[日號]?[, ]*(\d{4})年?(?!\d)", re.ASCII)
-_THREE = re.compile(r"(?<!\d)(\d{1,2}) ?([-/.]) ?(\d{1,2}) ?\2 ?(\d{4}|\d{1,2})(?!\d)", re.ASCII)
+_THREE = re.compile(r"(?<!\d)(?<!\d[-/.])(\d{1,2}) ?([-/.]) ?(\d{1,2}) ?\2 ?(\d{4}|\d{1,2})(?!\d)", re.ASCII)
 _FURTHER_DAY = re.compile(r" ?[-~至到/.] ?\d{1,2}(?![\d:時點])", re.ASCII)
-_LUNAR = re.compile(r"[農陰]曆|初[一二三四五六七八九十\d]|正月|臘月")
 
 
 @lru_cache(maxsize=8192)
 def _read_text(text: str) -> Reading:
     plain = unwrap_date_text(text.strip())
+    if held := held_in_text(plain):
+        return _read(held)
     if is_no_date(plain):
         return _ABSENT
     if plain[:4].isdigit() and not (plain.isdigit() or _WEEK_ALONE.fullmatch(plain)):
@@ -196,7 +186,7 @@ def _read_folded(text: str, weekday: int | None) -> Reading:
     if match := _ORDINAL.match(text):
         day = date(int(match[1]), 1, 1) + timedelta(days=int(match[2]) - 1)
         return _on(YEAR_FIRST, day, weekday=weekday) if day.year == int(match[1]) else _UNKNOWN
-    if _LUNAR.search(text.partition("日")[0]):
+    if is_lunar(text):
         return _UNKNOWN
     return _read_named(text, weekday) or _read_numbers(text, weekday)
 
@@ -211,23 +201,30 @@ def _read_numbers(text: str, weekday: int | None) -> Reading:
         match = han
     if match is None:
         return _UNKNOWN
-    head, tail = text[: match.start()], text[match.end() :]
-    since, rest = time_of_day(tail if not head else f"{head} {tail}")
-    if (head and time_of_day(head)[1].strip(" ,T")) or _FURTHER_DAY.match(tail) or _YEAR_MONTH_DAY.search(rest):
+    # A space that the pattern took tells a word from a letter of the number.
+    head, tail = text[: match.start()] + " " * match[0].startswith(" "), text[match.end() :]
+    clock, rest = time_of_day(tail if not head else f"{head} {tail}")
+    if changes_date(time_of_day(head)[1]) or _FURTHER_DAY.match(tail) or _YEAR_MONTH_DAY.search(rest):
         return _UNKNOWN
     if match is short:
-        return _choose(short[1], short[3], short[4], since=since, weekday=weekday)
+        return _choose(short[1], short[3], short[4], clock=clock, weekday=weekday)
     if match.re is _HAN_MONTH_DAY_YEAR:
-        return _on(YEAR_FIRST, _date(int(match[3]), match[1], match[2]), since, weekday)
+        return _on(YEAR_FIRST, _date(int(match[3]), match[1], match[2]), clock, weekday)
+    return _read_year_first(match, clock, weekday)
+
+
+def _read_year_first(match: re.Match[str], clock: Clock, weekday: int | None) -> Reading:
     year, month, day = match["year"], match["month"], match["day"]
     if digits := match["digits"]:
         year, month, day = digits[:-4], digits[-4:-2], digits[-2:]
     number, is_short = int(year), len(year) <= _SHORT_DIGITS
     # 0113/05/01 has a form's four boxes for a year of the Republic; 99年 is one in Taiwan, 24年 is not.
     boxes = range(_SHORT_ROC.start if len(year) == _LONG_DIGITS else 1, _MOST_ROC)
+    if match["before"]:
+        return _on(ROC, _date(_ROC_YEARS + 1 - number, month, day), clock, weekday)
     if match["roc"] or (number in boxes and not is_short) or (match["mark"] == "年" and number in _SHORT_ROC):
-        return _on(ROC, _date(number + _ROC_YEARS, month, day), since, weekday)
-    return _on(YEAR_FIRST, _date(_century(number) if is_short else number, month, day), since, weekday)
+        return _on(ROC, _date(number + _ROC_YEARS, month, day), clock, weekday)
+    return _on(YEAR_FIRST, _date(_century(number) if is_short else number, month, day), clock, weekday)
 
 
 _WORD = re.compile(r"[A-Za-z]+")
@@ -239,7 +236,7 @@ def _read_named(text: str, weekday: int | None) -> Reading | None:
     months = [word for word in _WORD.findall(text) if word.lower() in MONTHS]
     if len(months) != 1:
         return None
-    since, rest = time_of_day(re.sub(r"\([^()]*\)", " ", text))
+    clock, rest = time_of_day(re.sub(r"\([^()]*\)", " ", text))
     words = {word.lower() for word in _WORD.findall(rest)} - _CONNECTING - {months[0].lower()}
     before, _, after = rest.partition(months[0])
     numbers = [*re.findall(r"\d+", before), *re.findall(r"\d+", after)]
@@ -249,10 +246,10 @@ def _read_named(text: str, weekday: int | None) -> Reading | None:
     years = [number for number in numbers if len(number) == 4]  # noqa: PLR2004
     if len(years) == 1:
         day = numbers[1 - numbers.index(years[0])]
-        return _on(NAMED, _date(int(years[0]), month, day), since, weekday)
+        return _on(NAMED, _date(int(years[0]), month, day), clock, weekday)
     if years or not re.search(r"\d", before):
         return _UNKNOWN
-    return _choose(numbers[0], month, numbers[1], since=since, weekday=weekday, named=True)
+    return _choose(numbers[0], month, numbers[1], clock=clock, weekday=weekday, named=True)
 
 
 def _century(year: int) -> int:
@@ -264,7 +261,7 @@ def _choose(
     second: str,
     third: str,
     *,
-    since: timedelta = timedelta(),
+    clock: Clock = MIDNIGHT,
     weekday: int | None = None,
     named: bool = False,
 ) -> Reading:
@@ -280,7 +277,7 @@ def _choose(
             if start in _SHORT_ROC:
                 orders[ROC] = (start + _ROC_YEARS, second, third)
     written = {order: day for order, numbers in orders.items() if (day := _date(*numbers)) and day.year in _YEARS}
-    choices = {order: later(day, since) for order, day in written.items()}
+    choices = {order: day_in_taiwan(day, clock) for order, day in written.items()}
     said = {order: day for order, day in choices.items() if not _contradicts(weekday, written[order], day)}
     if not choices:
         return _UNKNOWN
