@@ -46,7 +46,6 @@ def test_merging_into_shards_gives_the_same_tensors(
     whole = load_file(tiny_merged / "model.safetensors")
     assert sharded.keys() == whole.keys()
     assert all((sharded[key] == whole[key]).all() for key in whole)
-    assert not list(tmp_path.glob(".part-*"))
     # A sharded model is a base model like any other.
     (tmp_path / "again").mkdir()
     assert merge_adapter(tmp_path, tiny_adapter, ExportSettings(), tmp_path / "again")["tensors"] == len(whole)

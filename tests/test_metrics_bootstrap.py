@@ -1,5 +1,7 @@
 """Intervals that hold what they promise."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,9 +95,12 @@ def test_one_row_gives_the_widest_interval() -> None:
 def test_the_stated_number_of_rows_decides_a_rate(share: float, limit: float) -> None:
     needed = rows_to_decide_rate(share, limit)
     assert needed is not None
-    low, high = wilson_interval(share, needed)
+    # Successes are whole: those that decide are rounded away from the limit, those that do not towards it.
+    away, towards = (math.ceil, math.floor) if share > limit else (math.floor, math.ceil)
+    low, high = wilson_interval(away(share * needed) / needed, needed)
     assert low > limit or high < limit
-    low, high = wilson_interval(share, int(needed * 0.98) - 1)
+    fewer = int(needed * 0.98) - 1
+    low, high = wilson_interval(towards(share * fewer) / fewer, fewer)
     assert low <= limit <= high
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
     """Write the merged model to ``directory``, streaming tensor by tensor.
 
     Every tensor is the base's, unless the adapter has a delta for it: then it is base + (alpha / r) B A, computed in
-    float32 and rounded once. Keys and their order are the base's, also those that transformers would not load or save
-    (the k/v weights of Gemma 3n's shared layers, which llama.cpp requires).
+    float32 and rounded once. The keys are the base's, also those that transformers would not load or save (the k/v
+    weights of Gemma 3n's shared layers, which llama.cpp requires).
 
     Returns:
         Counts of tensors and of merged tensors, the shards, and the number of parameters.
@@ -52,27 +53,20 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
         ConfigError: the base model is of no family that titlegen knows.
         ExportError: the adapter does not fit the base model.
     """
+    import torch
+    from huggingface_hub import split_torch_state_dict_into_shards
+
     family = family_at(base)
     deltas, tensors = AdapterDeltas(adapter), Tensors(base)
     targets = match_targets(deltas.modules, list(tensors))
-    writer = _ShardWriter(directory, int(settings.max_shard_gib * 2**30))
-    for key in tensors:
-        tensor = tensors.get(key)
-        dtype = _dtype(settings.dtype, tensor)
-        if key in targets:
-            delta = deltas.delta(targets[key])
-            if delta.shape != tensor.shape:
-                raise ExportError(
-                    f"the adapter's update of {key} has shape {tuple(delta.shape)}, the base model's tensor "
-                    f"{tuple(tensor.shape)}; the adapter was trained on another base model"
-                )
-            merged = (tensor.float() + delta).to(dtype)
-        else:
-            merged = tensor.to(dtype) if tensor.is_floating_point() else tensor
-            # A small view of a mapped file would keep the pages of the large tensors beside it until it is written.
-            merged = merged.clone() if merged.numel() < _SMALL_ELEMENTS else merged
-        writer.add(key, merged)
-    shards = writer.finish()
+    stored = {key: _dtype(settings.dtype, tensors.get(key)) for key in tensors}
+    # On the device "meta" a tensor has a size and no values.
+    outlines = {key: torch.empty(tensors.shape(key), dtype=dtype, device="meta") for key, dtype in stored.items()}
+    shards = split_torch_state_dict_into_shards(outlines, max_shard_size=int(settings.max_shard_gib * 2**30))
+    for name, keys in shards.filename_to_tensors.items():
+        _write_shard(directory / name, {key: _merged(key, tensors, stored[key], deltas, targets) for key in keys})
+    if shards.is_sharded:
+        _write_json(directory / INDEX, {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename})
     _write_configs(base, directory, settings, family)
     for pattern in _COPIED:
         for source in base.glob(pattern):
@@ -82,67 +76,42 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
     if not any(directory.glob("NOTICE*")):
         write_atomically(directory / "NOTICE", family.licence.notice)
     return {
-        "tensors": writer.count,
+        "tensors": len(outlines),
         "merged_tensors": len(targets),
-        "shards": shards,
-        "parameters": writer.parameters,
+        "shards": list(shards.filename_to_tensors),
+        "parameters": sum(outline.numel() for outline in outlines.values()),
     }
 
 
-class _ShardWriter:
-    """Collects tensors and writes a shard whenever the limit would be passed."""
+def _merged(key: str, tensors: Tensors, dtype: Any, deltas: AdapterDeltas, targets: Mapping[str, str]) -> Any:
+    """Return a tensor of the merged model."""
+    tensor = tensors.get(key)
+    if key not in targets:
+        kept = tensor.to(dtype).contiguous()
+        # A small view of a mapped file would keep the pages of the large tensors beside it until it is written.
+        return kept.clone() if kept.numel() < _SMALL_ELEMENTS else kept
+    delta = deltas.delta(targets[key])
+    if delta.shape != tensor.shape:
+        raise ExportError(
+            f"the adapter's update of {key} has shape {tuple(delta.shape)}, the base model's tensor "
+            f"{tuple(tensor.shape)}; the adapter was trained on another base model"
+        )
+    return (tensor.float() + delta).to(dtype).contiguous()
 
-    def __init__(self, directory: Path, limit: int) -> None:
-        self._directory, self._limit = directory, limit
-        self._pending: dict[str, Any] = {}
-        self._pending_bytes = 0
-        self._shards: list[list[str]] = []
-        self._total_bytes = 0
-        self.count = self.parameters = 0
 
-    def add(self, key: str, tensor: Any) -> None:
-        size = tensor.numel() * tensor.element_size()
-        if self._pending and self._pending_bytes + size > self._limit:
-            self._flush()
-        self._pending[key] = tensor.contiguous()
-        self._pending_bytes += size
-        self._total_bytes += size
-        self.count += 1
-        self.parameters += tensor.numel()
+def _write_shard(path: Path, tensors: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
 
-    def finish(self) -> list[str]:
-        """Write what is left, name the shards by their number, and write the index when there are several."""
-        self._flush()
-        total = len(self._shards)
-        names = [f"model-{i:05}-of-{total:05}.safetensors" for i in range(1, total + 1)]
-        if total == 1:
-            names = ["model.safetensors"]
-        for number, name in enumerate(names):
-            self._part(number).rename(self._directory / name)
-        if total > 1:
-            weight_map = {key: name for name, keys in zip(names, self._shards, strict=True) for key in keys}
-            index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
-            write_atomically(self._directory / INDEX, json.dumps(index, indent=2) + "\n")
-        return names
-
-    def _flush(self) -> None:
-        from safetensors.torch import save_file
-
-        path = self._part(len(self._shards))
-        save_file(self._pending, path, metadata={"format": "pt"})
-        # safetensors makes the file readable by its owner alone; a server or container may run as another user.
-        path.chmod(0o644)
-        self._shards.append(list(self._pending))
-        self._pending, self._pending_bytes = {}, 0
-
-    def _part(self, number: int) -> Path:
-        return self._directory / f".part-{number:05}.safetensors"
+    save_file(tensors, path, metadata={"format": "pt"})
+    # safetensors makes the file readable by its owner alone; a server or container may run as another user.
+    path.chmod(0o644)
 
 
 def _dtype(name: str, tensor: Any) -> Any:
+    """Return the type that a tensor is written in."""
     import torch
 
-    return tensor.dtype if name == "base" else getattr(torch, name)
+    return tensor.dtype if name == "base" or not tensor.is_floating_point() else getattr(torch, name)
 
 
 def _write_configs(base: Path, directory: Path, settings: ExportSettings, family: ModelFamily) -> None:

@@ -1,4 +1,4 @@
-"""Chunks of rows on as many processes as wanted; the output does not depend on how many."""
+"""Chunks of rows, cleaned on several processes; the output does not depend on their number."""
 
 import itertools
 import multiprocessing
@@ -54,14 +54,15 @@ def clean_chunks(rows: Iterable[Row], settings: DataSettings, tokenizer_file: Pa
             yield _receive(pipe)
 
 
-# Not concurrent.futures: its processes share one pipe for results, and where one is killed in the middle of a
-# write (the kernel does so for lack of memory), the reader waits for the rest for ever.
+# Not concurrent.futures, nor loky (3.7 was tried): their processes share one pipe for results, and where one is killed
+# in the middle of a write (the kernel does so for lack of memory), the reader waits for the rest for ever.
 def _start_worker(stack: ExitStack, settings: DataSettings, tokenizer_file: Path | None) -> Connection:
     # spawn, not fork: the parent may have started threads (tokenizers, pyarrow, torch).
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve_chunks, args=(theirs, settings, tokenizer_file), daemon=True)
-    with theirs, _interrupts_held():  # The process has its own pipe by then: the last one closed tells us that it died.
+    # The process has its own end by then; reading fails once the last one is closed, so that its death is noticed.
+    with theirs, _interrupts_held():
         process.start()
     stack.callback(process.join)
     stack.callback(process.terminate)
@@ -72,15 +73,15 @@ def _start_worker(stack: ExitStack, settings: DataSettings, tokenizer_file: Path
 def _interrupts_held() -> Iterator[None]:
     """Keep Ctrl-C from this process until the block ends, and from the processes that are started in it for good.
 
-    It reaches every process of a terminal; one that is interrupted while it imports, or while it reads what it has to
-    do, prints where.
+    Ctrl-C reaches every process of a terminal; one that is interrupted while it imports or receives its work prints a
+    traceback.
     """
     caught: list[int] = []
     handler: Any = None
     # Only the main thread may ask for signals.
     with suppress(ValueError):
         handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    # Started first, since that takes the mask away.
+    # Started first, since starting it removes the mask.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

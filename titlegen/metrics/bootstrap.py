@@ -1,4 +1,4 @@
-"""95% intervals: every score of every resample in a few matrix products, and what a verdict still lacks."""
+"""95% intervals: every score of every resample in a few matrix products, and the rows that a verdict still lacks."""
 
 import math
 
@@ -53,13 +53,10 @@ def wilson_interval(share: float, rows: int) -> tuple[float, float]:
     A bootstrap of rows that are all 1 has width zero, and would call 40 good rows out of 40 proof of 98%.
     Source: Wilson, Probable Inference, 1927.
     """
-    z2 = _Z**2
-    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = _Z / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
-    # At the ends the two terms cancel, but not to the last bit.
-    low = 0.0 if share == 0 else max(0.0, centre - half)
-    high = 1.0 if share == 1 else min(1.0, centre + half)
-    return low, high
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * rows), rows).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def rows_to_decide_mean(value: float, low: float, high: float, limit: float, rows: int) -> int | None:
