@@ -18,10 +18,11 @@ from titlegen.families import ModelFamily, all_families, family_of, family_of_gg
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3n import FAMILY as GEMMA3N
 from titlegen.hub.card import Facts, render_card
+from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at, resolve_base
 from titlegen.plan.sizes import find_model
 from titlegen.runs import Run
-from titlegen.serve import render_modelfile, resolve_source
+from titlegen.serve import resolve_source
 from titlegen.settings import ExportSettings, ModelSettings, ServeSettings, load_settings
 from titlegen.train.loss import completion_loss
 from titlegen.train.trim import CompletionTrim, can_trim

@@ -766,7 +766,7 @@ def test_ollama_reads_the_prompt_from_the_repository() -> None:
     modelfile = files["Modelfile"]
     assert modelfile.startswith("FROM ./titlegen-Q8_0.gguf\n")
     assert f'TEMPLATE """{PROMPT.template}"""' in modelfile
-    assert 'PARAMETER stop "<end_of_turn>"\n' in modelfile
+    assert "PARAMETER stop <end_of_turn>\n" in modelfile
     assert "PARAMETER temperature 0.3\n" in modelfile
 
 

@@ -47,6 +47,7 @@ from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, V
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_manifest
+from titlegen.modelfile import render_modelfile
 from titlegen.models import write_tokenizer
 from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.serve.endpoint import Endpoint, Patience
@@ -294,11 +295,11 @@ def test_envsubst_fills_the_template() -> None:
 @given(st.text(alphabet=st.one_of(st.sampled_from('"\n $`{}\\'), st.characters(codec="utf-8")), max_size=40))
 def test_no_system_text_breaks_out_of_the_modelfile(system: str) -> None:
     try:
-        text = serve.render_modelfile("gemma3n:e4b", ServeSettings(), PROMPT, system=system)
+        text = render_modelfile("gemma3n:e4b", ServeSettings(), PROMPT, system=system)
     except ConfigError:
         assert '"""' in system or "\0" in system or system.endswith('"')
         return
-    plain = serve.render_modelfile("gemma3n:e4b", ServeSettings(), PROMPT, system="x")
+    plain = render_modelfile("gemma3n:e4b", ServeSettings(), PROMPT, system="x")
     assert parse_modelfile(text) == [
         (name, system if name == "system" else value) for name, value in parse_modelfile(plain)
     ]
@@ -307,7 +308,7 @@ def test_no_system_text_breaks_out_of_the_modelfile(system: str) -> None:
 @pytest.mark.parametrize("source", ["a\nSYSTEM x", "a\rb", " a", "a ", "", "a\x00"])
 def test_from_cannot_hold_another_line(source: str) -> None:
     with pytest.raises(ConfigError, match="FROM cannot name"):
-        serve.render_modelfile(source, ServeSettings(), PROMPT)
+        render_modelfile(source, ServeSettings(), PROMPT)
 
 
 # Sources

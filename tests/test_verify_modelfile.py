@@ -17,12 +17,12 @@ from titlegen.console import EXIT_ERROR
 from titlegen.errors import ConfigError
 from titlegen.families.gemma3 import PROMPT as GEMMA_3
 from titlegen.families.gemma4 import PROMPT as GEMMA_4
+from titlegen.modelfile import read_modelfile, render_modelfile
 from titlegen.models import write_tokenizer
 from titlegen.prompt import SYSTEM
-from titlegen.serve import render_modelfile
 from titlegen.settings import ServeSettings
 from titlegen.verify import failures
-from titlegen.verify.modelfile import check_modelfile, read_modelfile
+from titlegen.verify.modelfile import check_modelfile
 
 ARTICLES = ["市府今天宣布延長末班車。", "  第一段。\n\n第二段有 <turn|> 與 <end_of_turn>。"]
 LAST = "{{- $last := eq (len (slice $.Messages $i)) 1 }}"

@@ -1,4 +1,4 @@
-"""What a push consists of: the export with everything that explains, proves and serves it, in one folder."""
+"""The contents of a push: the export with its card, proofs and serving files, in one folder."""
 
 import json
 import tempfile
@@ -21,6 +21,7 @@ from titlegen.manifest import (
     stage_key,
     write_atomically,
 )
+from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at
 from titlegen.prompt import SYSTEM, PromptFormat
 from titlegen.settings import ServeSettings, Settings
@@ -124,7 +125,7 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
 
 
 def require_gates(artefacts: Artefacts) -> None:
-    """Refuse what is already known to have failed a gate, without looking at anything but the report.
+    """Refuse a model that failed a gate, from its report alone.
 
     Raises:
         GateError: a gate failed; the message says what to do about each.
@@ -178,7 +179,7 @@ def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest
 
 
 def _check_origin(what: str, manifest: Manifest, name: str, export: Manifest, artefacts: Artefacts) -> None:
-    """Refuse what was made from another model: its manifest names the digest of its input."""
+    """Refuse an artefact of another model: its manifest names the digest of its input."""
     if manifest.inputs.get(name) != export.digest:
         raise HubError(f"the {what} is of another model than {artefacts.export}; run its stage again, then push")
 
@@ -210,11 +211,7 @@ def ollama_files(settings: ServeSettings, ggufs: list[str], prompt: PromptFormat
         "params": json.dumps(parameters, ensure_ascii=False, indent=2) + "\n",
     }
     if ggufs:
-        lines = [f"FROM ./{ggufs[0]}", f'TEMPLATE """{prompt.template}"""', f'SYSTEM """{SYSTEM}"""']
-        for name, value in parameters.items():
-            values = value if isinstance(value, list) else [value]
-            lines += [f"PARAMETER {name} {json.dumps(item, ensure_ascii=False)}" for item in values]
-        files["Modelfile"] = "\n".join(lines) + "\n"
+        files["Modelfile"] = render_modelfile(f"./{ggufs[0]}", settings, prompt)
     return files
 
 
@@ -231,7 +228,7 @@ def _write_data_card(data: Path, folder: Path) -> DataCard | None:
     except ValueError as error:
         raise HubError(f"{path} is not a data card; run `titlegen prepare` again") from error
     content.pop("rules", None)
-    # A path says nothing to others, and too much about this machine.
+    # A path is useless to others, and reveals this machine.
     source = Path(str(content.get("source", "")))
     content["source"] = source.name if source.is_absolute() or source.exists() else str(source)
     write_atomically(folder / DATA_CARD, json.dumps(content, ensure_ascii=False) + "\n")

@@ -2,7 +2,7 @@
 
 import sys
 
-from titlegen.serve.modelfile import render_template
+from titlegen.serve.source import render_template
 
 if __name__ == "__main__":
     sys.stdout.write(render_template())

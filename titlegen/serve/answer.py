@@ -1,4 +1,4 @@
-"""An article's titles out of whatever a model wrote for it: the same, wherever it wrote."""
+"""An article's titles from a model's raw output: the same code for every engine."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from titlegen.settings import ServeSettings
 from titlegen.text import first_line, to_traditional
 
 ABORTED = "aborted"
-# Checking a title takes time in proportion to its article; nobody writes a headline over a book.
+# Checking a title takes time in proportion to its article, so that a book's is bounded.
 _MAX_FACTS_CHARS = 200_000
 
 
@@ -25,7 +25,7 @@ class Answer:
     title: str
     """The first line of text, in the script of training, with control tokens made plain."""
     raw: str
-    """Everything that it wrote."""
+    """The raw output."""
     done_reason: str
     """``stop`` (the model ended its title), ``length`` (it was cut off), ``aborted`` (the server broke off)."""
     prompt_tokens: int
@@ -35,9 +35,9 @@ class Answer:
     trimmed: bool
     """Whether the end of the article was left out, at a sentence end, to fit the context window."""
     unmet: tuple[str, ...] = ()
-    """What was asked for and is missing: ``chars`` for the length, else the word."""
+    """What was requested and is missing: ``chars`` for the length, else the word."""
     warnings: tuple[TitleWarning, ...] = ()
-    """What an editor should look at, the gravest first; of the cleaned article."""
+    """What an editor should look at, the most serious first; checked against the cleaned article."""
 
 
 def trained_content_tokens(model_directory: Path | None) -> int | None:
@@ -114,7 +114,7 @@ def rank_answers(answers: Sequence[Answer], article: Article, *, convert: bool) 
     from titlegen.metrics.ranking import rank_titles
 
     order = rank_titles([_in_script(answer.raw, convert=convert) for answer in answers], facts_of(article).article)
-    # A title that was cut off comes after every whole one, and one that is not as asked for after those that are.
+    # A title that was cut off comes after every whole one, and one that misses a request after those that meet it.
     ranked = [answers[index] for index in order]
     return sorted(ranked, key=lambda answer: (answer.done_reason != "stop", len(answer.unmet)))
 

@@ -11,7 +11,7 @@ from titlegen.text import Converted, clean_content, to_traditional, trim_to_toke
 
 # A book; what is longer is cut before cleaning, whose time grows with the text.
 _MAX_CHARS = 2_000_000
-# Bytes that no text holds, and what decoding puts where it failed.
+# Bytes that no text holds, and the replacement character of failed decoding.
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
 _MAX_BINARY_SHARE = 0.05
 

@@ -1,4 +1,4 @@
-"""Titles for a whole file or folder: in order, several at a time, and going on where an interrupted run stopped."""
+"""Titles for a whole file or folder: in order, several at a time, resumed where an interrupted run stopped."""
 
 import contextlib
 import itertools
@@ -83,7 +83,7 @@ def generate_file(
             counts["lines"] += 1
             count(record)
             on_line(counts["lines"])
-        # Standard output cannot be synchronised.
+        # Standard output has no fsync.
         if target.is_file():
             os.fsync(output.fileno())
     return dict(counts)
@@ -107,7 +107,7 @@ def _records(client: Client, lines: Iterable[Line], *, concurrency: int, number:
 def _replace(
     target: Path, failed: Collection[int], records: Iterator[dict[str, Any]], count: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Write records in the place of the lines that failed; what is done when the work is broken off stays done."""
+    """Replace the lines that failed with new records; lines that are done when the run is interrupted are kept."""
     target = target.resolve()
     beside = target.with_name(f".{target.name}.partial")
     try:
@@ -126,7 +126,7 @@ def _replace(
                     try:
                         record = next(records)
                     finally:
-                        # Also when no record came: the file is whole whatever happens.
+                        # Also when no record came: the file is always whole.
                         output.write(line if record is None else as_line(record))
                     count(record)
             finally:

@@ -1,4 +1,4 @@
-"""The client: an article of any size in, a title out; nothing is cut off without a word."""
+"""The client: an article of any size in, a title out; nothing is cut off without a notice."""
 
 import dataclasses
 import weakref
@@ -29,7 +29,7 @@ from titlegen.serve.endpoint import Endpoint
 from titlegen.serve.server import server_url
 from titlegen.settings import ServeSettings
 
-# Tries beyond those asked for, until titles are as asked.
+# Further tries until titles meet a request.
 _FURTHER_TRIES = 8
 # Requests under way at a time for many articles.
 CONCURRENCY = 4
@@ -59,10 +59,10 @@ class Client:
             settings: where the server is, and the model's context window.
             model_directory: the exported model, for its tokenizer.json; without it, tokens are counted as bytes, of
                 which there are never fewer, so that articles are trimmed earlier than they need be.
-            prompt: the turns that the model reads; None: those of the exported model's family, the mission's without.
+            prompt: the turns that the model reads; None for those of the exported model's family, else Gemma 3n's.
             model_name: another model than ``settings.model_name``.
-            max_content_tokens: token budget of the article, where it is smaller than the context window's; None: that
-                of the articles that the model was trained on, where its manifest says so.
+            max_content_tokens: token budget of the article, where it is smaller than the context window's; None for
+                that of the articles that the model was trained on, where its manifest says so.
             temperature: of sampling, whatever the Modelfile has for those who ask without one; 0 is greedy.
             convert: put Simplified articles and titles into Traditional Chinese, as the training data was.
             say: is told of what takes longer than it should.
@@ -82,7 +82,7 @@ class Client:
         trained = max_content_tokens or trained_content_tokens(model_directory)
         self.content_tokens = content_budget(settings, prompt, self._count, trained)
         self._endpoint = Endpoint(self.url, settings, self.model_name, say)
-        # Whoever forgets to close leaves no open connection behind.
+        # A client that is not closed leaves no open connection behind.
         self._finalizer = weakref.finalize(self, self._endpoint.close)
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class Client:
         return only_titles(self.ask_candidates(article, number, control), self.model_name)[:number]
 
     def ask_candidates(self, article: str, number: int, control: Control = NO_CONTROL) -> list[Answer]:
-        """Return whatever the model writes for an article in ``number`` tries, the best first, titles or not.
+        """Return the model's raw answers for an article in ``number`` tries, the best first, titles or not.
 
         With a control it is asked up to eight times more, until ``number`` answers are what was asked for.
 
@@ -128,7 +128,7 @@ class Client:
         return rank_answers(answers, read, convert=self.convert)
 
     def write_candidate(self, read: Article, seed: int, on_text: Callable[[str], None] | None = None) -> Answer:
-        """Return whatever the model writes in one try for an article that :meth:`read` returned, a title or not.
+        """Return the model's raw answer in one try for an article that :meth:`read` returned, a title or not.
 
         Args:
             read: the article.
@@ -148,7 +148,7 @@ class Client:
     def generate_many(
         self, articles: Iterable[str], concurrency: int = CONCURRENCY, *, number: int = 1
     ) -> Generator[list[Answer] | TitlegenError]:
-        """Yield for each article, in order, its titles or the error that it met; one bad article stops nothing.
+        """Yield each article's titles, or its error, in order; one bad article stops nothing.
 
         At most ``concurrency`` requests are under way; articles are taken from the iterable as they are needed.
 
@@ -167,7 +167,7 @@ class Client:
         return in_order(titles_or_error, articles, concurrency)
 
     def ask(self, article: str, options: Mapping[str, Any] | None = None) -> Answer:
-        """Return whatever the model writes for an article, a title or not.
+        """Return the model's raw answer for an article, a title or not.
 
         Raises:
             DataError: nothing of the article is left after cleaning.

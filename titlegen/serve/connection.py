@@ -1,4 +1,4 @@
-"""The server's management calls, and which of its failures may be over at the next try."""
+"""The server's management calls, and which failures are temporary."""
 
 import contextlib
 import time
@@ -13,9 +13,9 @@ from titlegen.settings import ServeSettings
 
 CONNECT_TIMEOUT_S = 10.0
 FOR_EVER = -1
-# Creating quantises, and loading reads, many GB; an answer that takes longer than this never comes.
+# Creating quantises, and loading reads, many GB; a longer wait is in vain.
 _LONG_TIMEOUT_S = 1800.0
-# A server answers a request to unload before it has done so.
+# A server answers a request to unload before the model is unloaded.
 _UNLOAD_TIMEOUT_S, _POLL_S = 30.0, 0.05
 # Source: RFC 9110: the request timed out, and too many requests.
 _PASSING_STATUSES = frozenset({408, 429})
@@ -25,10 +25,10 @@ Say = Callable[[str], None]
 
 
 def is_passing(error: Exception) -> bool:
-    """Return whether a failure may be over at the next try: a server's own (5xx), a lost connection, no answer in time.
+    """Return whether a failure is temporary: an error of the server (5xx), a lost connection, a timeout.
 
-    What a server says of itself is no guide: the runner that died is `unexpected EOF`, `llama-server process no longer
-    running` or `has terminated`, as Ollama's version will have it.
+    The message is no guide: Ollama's versions call a dead runner `unexpected EOF`, `llama-server process no longer
+    running` or `has terminated`.
     """
     import httpx
     import ollama
@@ -39,7 +39,7 @@ def is_passing(error: Exception) -> bool:
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Return whether a failure says that nothing of the server is there, or that it is busy: no answer of its own."""
+    """Return whether a failure means that no server is there or that it is busy, so that no article gets an answer."""
     import httpx
     import ollama
 
@@ -93,7 +93,7 @@ class Connection:
             sent: str = self.ollama.create_blob(path)
             return sent
 
-        # A full disk (500) stays full, and what would be sent again is large.
+        # A full disk (500) stays full, and the file is too large to send in vain.
         if call_again(send, is_unavailable, self._retries) != name:
             raise ServeError(f"{path} changed while it was uploaded; run the command again")
         return name

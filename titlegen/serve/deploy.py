@@ -15,9 +15,9 @@ from titlegen.serve.client import Client
 from titlegen.serve.connection import Connection, Say, connect
 from titlegen.serve.deployment import LATEST, Names, write_record
 from titlegen.serve.memory import recall, remember, request_digest
-from titlegen.serve.modelfile import Source, resolve_source
 from titlegen.serve.server import Server, ensure_server
 from titlegen.serve.smoke import opening_of, smoke_articles, title_problems
+from titlegen.serve.source import ModelSource, resolve_source
 from titlegen.settings import ServeSettings
 
 _SMOKE_PASSES = 4
@@ -98,7 +98,7 @@ def deploy(
 def create_model(
     client: Any,
     name: str,
-    source: Source,
+    source: ModelSource,
     settings: ServeSettings,
     say: Say = lambda _: None,
     *,
@@ -141,7 +141,7 @@ def create_model(
 
 
 def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
-    """Let the previous model answer again; the present one becomes the previous one, so a second call undoes the first.
+    """Switch back to the previous model; the current one becomes the previous one, so a second call undoes the first.
 
     Raises:
         ServeError: there is no previous model, or the server cannot be used.
@@ -161,7 +161,7 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
                     f"{names.previous} is the model that answers now: there is nothing to go back to; "
                     "deploy another one first"
                 )
-            # It has to be able to answer before anything changes; what is loaded keeps the name that it has now.
+            # It must answer before anything changes; a loaded model keeps the name that it has now.
             connection.load(names.previous)
             connection.unload(names.previous)
             if names.final in digests:
@@ -171,13 +171,13 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
         _load_as(connection, names.final)
         digests = connection.digests()
         digest = digests[names.final]
-        # Equal where nothing answered before.
+        # They are equal where no model answered before.
         previous = names.previous if digests[names.previous] != digest else None
     return {**_result(server, names, digest), "previous": previous, "changed": True, "titles": []}
 
 
 def _finish_rollback(connection: Connection, names: Names) -> bool:
-    """Bring a rollback, interrupted or not, to its end; returns whether it has changed what answers."""
+    """Finish a rollback, interrupted or not; returns whether another model answers now."""
     digests = connection.digests()
     newer = digests.get(names.newer)
     if newer is None:
@@ -191,13 +191,13 @@ def _finish_rollback(connection: Connection, names: Names) -> bool:
 
 
 def _candidate_client(
-    names: Names, source: Source, export_directory: Path, settings: ServeSettings
+    names: Names, source: ModelSource, export_directory: Path, settings: ServeSettings
 ) -> contextlib.closing[Client]:
     directory = export_directory if (export_directory / "tokenizer.json").is_file() and source.is_tuned else None
     return contextlib.closing(Client(settings, directory, source.family.prompt, model_name=names.candidate))
 
 
-def _smoke_test(client: Client, source: Source, connection: Connection) -> list[Answer]:
+def _smoke_test(client: Client, source: ModelSource, connection: Connection) -> list[Answer]:
     """Ask the candidate for a few titles and return its answers.
 
     Raises:
@@ -209,7 +209,7 @@ def _smoke_test(client: Client, source: Source, connection: Connection) -> list[
         _check_rendering(connection, client, content)
         answer = client.ask(article)
         expected = client.expected_tokens(content)
-        # A server that broke the answer off tells no counts.
+        # A server that aborted the answer reports no counts.
         if expected is not None and answer.prompt_tokens not in {0, expected}:
             raise ServeError(
                 f"the server reads {answer.prompt_tokens} tokens where the model was trained on {expected}: its "
@@ -226,7 +226,7 @@ def _smoke_test(client: Client, source: Source, connection: Connection) -> list[
 
 
 def _check_rendering(connection: Connection, client: Client, content: str) -> None:
-    """Compare the rendered prompt with the one of training, on a server that tells it."""
+    """Compare the rendered prompt with the one of training, on a server that returns it."""
     body = {"model": client.model_name, "prompt": content, "stream": False, "_debug_render_only": True}
     response = connection.http.post("/api/generate", json=body)
     rendered = response.json().get("_debug_info", {}).get("rendered_template") if response.is_success else None
@@ -243,7 +243,7 @@ def _switch_over(connection: Connection, names: Names, before: str | None) -> No
         connection.ollama.copy(names.final, names.previous)
     connection.ollama.copy(names.candidate, names.final)
     if before is not None:
-        # It was loaded for ever; two models may be more than the machine has memory for.
+        # It was loaded without an end; two models may need more memory than the machine has.
         connection.unload(names.previous)
 
 
@@ -256,7 +256,7 @@ def _load_as(connection: Connection, name: str) -> None:
 
 
 def _give_up(connection: Connection, names: Names) -> None:
-    """Take the candidate away; when the server is gone, the next deployment does it."""
+    """Remove the candidate; when the server is gone, the next deployment does."""
     import httpx
     import ollama
 

@@ -1,4 +1,4 @@
-"""What is deployed: the names of a model on the server, and the record of the one that was exported here."""
+"""Names of a model on the server, and the record of the exported model that was deployed."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
 
 
 def write_record(settings: ServeSettings, gguf_directory: Path, digest: str) -> None:
-    """Write down which file the model that now answers was made of."""
+    """Record the file that the answering model was made of."""
     record = {
         "host": server_url(settings.host),
         "model": Names.of(settings.model_name).final,

@@ -1,4 +1,4 @@
-"""One request for a title: sent again after a failure that may pass, and waited for as long as this machine needs."""
+"""One request for a title: retried after a temporary failure, with a timeout that follows the machine's speed."""
 
 import json
 import threading
@@ -13,21 +13,21 @@ from titlegen.serve.connection import CONNECT_TIMEOUT_S, is_late, is_passing, is
 from titlegen.serve.server import connection_failure, http_options
 from titlegen.settings import ServeSettings
 
-# Whoever waits for a title has others to write beside it, and an article may be harder than those before it.
+# Several titles are written at a time, and an article may take longer than those before it.
 _MARGIN = 4.0
 _REMEMBERED = 50
 # Each further wait is twice the last: seven times the setting in all.
 _TIMEOUT_RETRIES = 2
-# serve.num_predict ends an answer long before; what goes on is no server of ours.
+# serve.num_predict ends an answer long before; a longer one is not from a server that we know.
 _MAX_ANSWER_CHARS = 100_000
 
 
 class UnavailableError(ServeError):
-    """Neither server nor model is there, or the server stays busy: no other article would get an answer either."""
+    """The server or the model is missing, or the server stays busy: no other article would get an answer either."""
 
 
 class Patience:
-    """How long to wait for an answer: the setting, or longer where this machine has turned out to be slow."""
+    """The timeout of an answer: the setting, or longer on a machine that has turned out to be slow."""
 
     def __init__(self, least_s: float) -> None:
         """Begin with the setting alone, seconds."""

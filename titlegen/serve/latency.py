@@ -26,13 +26,13 @@ _SPLITS = ("test", "val", "train")
 _CONNECT_TIMEOUT_S = 10.0
 _NS_PER_MS, _MS_PER_S = 1e6, 1e3
 _TIMINGS = ("wall_ms", "total_ms", "load_ms", "prompt_eval_ms", "eval_ms")
-# No article of a news data set is dated so, and there are more of these days than anybody measures.
+# No article of a news data set has such a date, and there are more of these days than requests.
 _YEARS, _MONTHS, _DAYS = range(2100, 10_000), range(1, 13), range(1, 29)
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """One request: the client's clock, and what the server says of itself (milliseconds, tokens)."""
+    """One request: the client's clock, and the server's own timings (milliseconds, tokens)."""
 
     id: str
     wall_ms: float
@@ -196,7 +196,7 @@ def _has_model(serve: ServeSettings) -> bool:
 def choose_articles(settings: Settings) -> list[Example]:
     """Return the articles of a measurement and its warm-up, all different: the test split's, then val's and train's.
 
-    A title that the model was trained on takes no less time to write than another.
+    Writing takes as long for an article that the model was trained on.
 
     Raises:
         DataError: the profile has no data.

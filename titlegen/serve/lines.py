@@ -1,4 +1,4 @@
-"""The articles of files, one after another, and what stands in a result for each: the same for every engine."""
+"""The articles of files, one after another, and each one's record in a result: the same for every engine."""
 
 import dataclasses
 import hashlib
@@ -46,14 +46,14 @@ def read_lines(articles: DataSettings, skip: int = 0) -> Iterator[Line]:
         if not problem and not isinstance(text, str):
             problem = f"the article is {describe(text)}"
         text = text if isinstance(text, str) and not problem else ""
-        # What is compared is what the title is made of: another column may change.
+        # The digest covers what the title is made of: another column may change.
         digest = hashlib.sha256(json.dumps([row.id, text, problem]).encode()).hexdigest()[:_DIGEST_CHARS]
         file = files[row.part] if len(files) > 1 else ""
         yield Line(row.number, digest, row.number if row.id is None else row.id, text, problem, file)
 
 
 def as_record(line: Line, answer: list[Answer] | TitlegenError) -> dict[str, Any]:
-    """Return what stands in a result for a row: its titles, or why there is none."""
+    """Return a row's record in a result: its titles, or why there is none."""
     record: dict[str, Any] = {"id": line.id, "sha256": line.digest}
     if line.file:
         # Two files may have the same ids.

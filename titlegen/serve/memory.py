@@ -1,6 +1,6 @@
-"""What each name on a server was made of, so that deploying the same again sends and creates nothing.
+"""The request that each name on a server was made of, so that deploying the same again sends and creates nothing.
 
-A server may keep an upload in another form and drop what came, so that it alone cannot say whether it has a file.
+A server may store an upload in another form and drop the original, so that it cannot say whether it has a file.
 """
 
 import json
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from titlegen.manifest import digest_json, write_atomically
 from titlegen.prompt import SYSTEM
-from titlegen.serve.modelfile import Source
+from titlegen.serve.source import ModelSource
 from titlegen.settings import ServeSettings
 
 _FILE = "served.json"
 
 
-def request_digest(source: Source, settings: ServeSettings) -> str | None:
+def request_digest(source: ModelSource, settings: ServeSettings) -> str | None:
     """Return the digest of everything that a model is made of; None where the server fetches it, which may change."""
     if not source.files:
         return None

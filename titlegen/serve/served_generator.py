@@ -14,9 +14,9 @@ from titlegen.settings import ServeSettings
 class ServedGenerator:
     """Titles for an evaluation, from the deployed model as its users get them, loaded anew.
 
-    A server remembers prompts, and what it remembers rounds differently: titles of a second pass over the same articles
-    are others than those of the first (18 of 31 equal on Ollama 0.33), and so are scores. Titles that are written
-    beside others round differently, too, as the batch falls: they are asked for one after another.
+    A server caches prompts, and a cached one rounds differently: titles of a second pass over the same articles differ
+    from those of the first (18 of 31 equal on Ollama 0.33), and so are scores. Titles that are written beside others
+    round differently, too, as the batch falls: they are asked for one after another.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ServedGenerator:
             "server": {"kind": self._server.kind, "version": self._server.version},
             "model": self._client.model_name,
             "digest": self._digest,
-            # Others went on asking for it, so that it could not be unloaded.
+            # Other clients kept it in use, so that it could not be unloaded.
             "freshly_loaded": self._fresh,
             "prompt_cache": "empty before the first title" if self._fresh else "as other requests left it",
             "concurrency": 1,

@@ -54,7 +54,7 @@ def server_url(host: str) -> str:
         raise ConfigError(
             f"serve.host = {host!r} is no address of a server; write it as http://127.0.0.1:11434"
         ) from error
-    # What a server listens on when it listens everywhere is nothing that a client can call.
+    # A client cannot connect to the address with which a server listens on every interface.
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104
     bracketed = f"[{name}]" if ":" in name else name
     return f"{scheme}://{bracketed}:{port}{parts.path.rstrip('/')}"
@@ -71,7 +71,7 @@ def http_options(url: str) -> dict[str, Any]:
 
 
 def connection_failure(error: BaseException) -> str:
-    """Return why a server could not be reached; Ollama's client tells to install Ollama in place of the reason."""
+    """Return why a server could not be reached; Ollama's client says to install Ollama instead."""
     cause = error.__context__ if type(error) is ConnectionError and error.__context__ else error
     return str(cause) or type(cause).__name__
 
@@ -136,7 +136,7 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _refuse_occupied(url: str) -> None:
-    """Raise when something else than an Ollama server listens there."""
+    """Raise when another program than an Ollama server listens there."""
     host, port = _address(url)
     try:
         socket.create_connection((host, port), timeout=_PROBE_TIMEOUT_S).close()
@@ -163,13 +163,13 @@ def _owner(port: int) -> str:
             ):
                 return f" ({psutil.Process(connection.pid).name()}, pid {connection.pid})"
     except psutil.Error:
-        # Other users' programs are not ours to see.
+        # Programs of other users cannot be read.
         return ""
     return ""
 
 
 def _start(url: str, state_directory: Path) -> bool:
-    """Start a server, or wait for the one that another command is starting; returns whether it was us."""
+    """Start a server, or wait for one that another command is starting; returns whether this process started it."""
     host, port = _address(url)
     program = shutil.which("ollama")
     if program is not None:

@@ -31,7 +31,7 @@ def title_problems(answer: Answer) -> list[str]:
 
 
 def opening_of(article: str) -> str:
-    """Return the first sentences of an article, as many as a line of a terminal's history can bear."""
+    """Return the first sentences of an article, short enough for a command line."""
     opening = ""
     for sentence in split_sentences(article):
         if opening and len(opening) + len(sentence) > _OPENING_CHARS:

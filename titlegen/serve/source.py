@@ -1,4 +1,4 @@
-"""The Modelfile, made of the prompt module, and what its FROM line may name."""
+"""What a Modelfile's FROM line may name, and the Modelfile that is checked in."""
 
 import re
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from titlegen.families import ModelFamily, all_families, family_of_gguf
 from titlegen.families.gemma3n import FAMILY as MISSION
 from titlegen.gguf_reader import GgufError, read_header
 from titlegen.manifest import digest_file, read_manifest
+from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at
-from titlegen.prompt import SYSTEM, PromptFormat
 from titlegen.settings import ServeSettings
 
 # For envsubst, which replaces these two and would replace every other dollar sign that begins a name.
@@ -20,8 +20,6 @@ _HEADER = """\
 # 由 titlegen/prompt.py 產生，請勿手動修改：python -m titlegen.serve > serving/ollama/Modelfile.template
 # 使用上傳到 Hugging Face 的模型（其中須有 GGUF 檔）；envsubst 會填入組織與儲存庫名稱。
 """
-_TRIPLE = '"""'
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[\w][\w.-]*(?::[\w][\w.-]*)?", re.ASCII)
 _HUB = re.compile(r"(?:hf://|(?:https?://)?(?:hf\.co|huggingface\.co)/)([\w.-]+/[\w.-]+(?::[\w.-]+)?)/?", re.ASCII)
 # What Ollama's importer reads of a model directory.
@@ -29,7 +27,7 @@ IMPORTED_FILES = ("*.safetensors", "*.json", "tokenizer.model")
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """What FROM names: files of this machine, or a model that the server has or fetches."""
 
     text: str
@@ -45,30 +43,12 @@ class Source:
     notices: tuple[str, ...] = ()
 
 
-def render_modelfile(source: str, settings: ServeSettings, prompt: PromptFormat, system: str = SYSTEM) -> str:
-    """Return the Modelfile for a source, with the prompt that the model was trained on.
-
-    Raises:
-        ConfigError: a value would end its own quotes.
-    """
-    if _UNSAFE.search(source) or source != source.strip() or not source:
-        raise ConfigError(f"FROM cannot name {source!r}; give a path or a model name without control characters")
-    lines = [
-        f"FROM {source}",
-        f"TEMPLATE {_quote('the template', prompt.template)}",
-        f"SYSTEM {_quote('the system text', system)}",
-    ]
-    for name, value in prompt.parameters(settings.temperature, settings.num_ctx, settings.num_predict).items():
-        lines += [f"PARAMETER {name} {_plain(item)}" for item in (value if isinstance(value, list) else [value])]
-    return "\n".join(lines) + "\n"
-
-
 def render_template(settings: ServeSettings | None = None) -> str:
     """Return the text of serving/ollama/Modelfile.template."""
     return _HEADER + render_modelfile(HUB_SOURCE, settings or ServeSettings(), MISSION.prompt)
 
 
-def resolve_source(settings: ServeSettings, gguf_directory: Path, family: ModelFamily) -> Source:
+def resolve_source(settings: ServeSettings, gguf_directory: Path, family: ModelFamily) -> ModelSource:
     """Return what ``settings.source`` means.
 
     Args:
@@ -87,7 +67,7 @@ def resolve_source(settings: ServeSettings, gguf_directory: Path, family: ModelF
     if match := _HUB.fullmatch(text):
         hub = f"hf.co/{match[1]}"
         notice = f"{text} is not a source that Ollama knows; using {hub}"
-        return Source(hub, family, notices=() if text == hub else (notice,))
+        return ModelSource(hub, family, notices=() if text == hub else (notice,))
     path = Path(text).expanduser()
     if path.is_dir():
         return _safetensors(path)
@@ -106,7 +86,7 @@ def resolve_source(settings: ServeSettings, gguf_directory: Path, family: ModelF
     notices.append(f"{name} is not fine-tuned: its answers are not the trained model's")
     # Ollama's library names a model by its family: gemma3n:e4b.
     of_library = family_of_gguf(name.partition(":")[0])
-    return Source(name, of_library or family, is_tuned=False, notices=tuple(notices))
+    return ModelSource(name, of_library or family, is_tuned=False, notices=tuple(notices))
 
 
 def _family_of_file(path: Path, otherwise: ModelFamily) -> ModelFamily:
@@ -129,22 +109,22 @@ def _family_of_file(path: Path, otherwise: ModelFamily) -> ModelFamily:
     return family
 
 
-def _exported(directory: Path, family: ModelFamily) -> Source:
+def _exported(directory: Path, family: ModelFamily) -> ModelSource:
     manifest = read_manifest(directory)
     name = gguf_name(manifest.results["types"][0])
     if name not in manifest.files:
         raise VerifyError(f"{directory / name} is not in the manifest; run `titlegen export` again")
     path, digest = directory / name, manifest.files[name].sha256
-    return Source(str(path), family, (path,), (digest,), is_exported=True)
+    return ModelSource(str(path), family, (path,), (digest,), is_exported=True)
 
 
-def _local_file(path: Path, family: ModelFamily) -> Source:
+def _local_file(path: Path, family: ModelFamily) -> ModelSource:
     if path.suffix.lower() != ".gguf":
         raise ConfigError(f"serve.source = {str(path)!r} is no GGUF file; give one, or a directory with safetensors")
-    return Source(str(path), _family_of_file(path, family), (path,), (digest_file(path),))
+    return ModelSource(str(path), _family_of_file(path, family), (path,), (digest_file(path),))
 
 
-def _safetensors(directory: Path) -> Source:
+def _safetensors(directory: Path) -> ModelSource:
     files = tuple(sorted(file for pattern in IMPORTED_FILES for file in directory.glob(pattern)))
     names = {file.name for file in files}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
@@ -156,20 +136,4 @@ def _safetensors(directory: Path) -> Source:
     family = family_at(directory)
     if missing := [name for name in family.tokenizer_files if name not in names]:
         notice += f". {directory} has no {missing[0]}, so that the vocabulary will certainly be wrong"
-    return Source(str(directory), family, files, tuple(map(digest_file, files)), notices=(notice,))
-
-
-def _quote(what: str, text: str) -> str:
-    """Return a value in the quotes of a Modelfile, in which no character has another meaning but the quotes."""
-    if _TRIPLE in text or "\x00" in text:
-        raise ConfigError(f'{what} holds """ or a null byte, which a Modelfile cannot hold; take it out')
-    if text.endswith('"'):
-        raise ConfigError(f"{what} ends in a quotation mark, which a Modelfile takes for its own; take it out")
-    return f"{_TRIPLE}{text}{_TRIPLE}"
-
-
-def _plain(value: object) -> str:
-    text = str(value)
-    if _UNSAFE.search(text) or '"' in text or text != text.strip():
-        raise ConfigError(f"a Modelfile parameter cannot be {text!r}; take quotes and control characters out")
-    return text
+    return ModelSource(str(directory), family, files, tuple(map(digest_file, files)), notices=(notice,))

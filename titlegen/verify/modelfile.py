@@ -1,96 +1,17 @@
 """A Modelfile that any tool may have written against the model's own chat template, token by token."""
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from titlegen.errors import ConfigError
 from titlegen.families import ModelFamily
 from titlegen.generation import load_tokenizer
+from titlegen.modelfile import Modelfile, read_modelfile
 from titlegen.models import family_at
 from titlegen.plural import count
 from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.template import Template, TemplateError, values_of
 from titlegen.verify.check import Check, none_wrong
-
-_MAX_BYTES = 2**20
-_COMMAND = re.compile(r"(?P<name>[A-Za-z]+)[ \t]+(?P<value>.*)", re.DOTALL)
-_PARAMETER = re.compile(r"(?P<name>\w+)\s+(?P<value>.*)", re.DOTALL)
-# Instructions that put a prompt of Ollama's own in the place of TEMPLATE.
-_OWN_PROMPT = "RENDERER"
-
-
-@dataclass(frozen=True)
-class Modelfile:
-    """What a Modelfile says about the prompt."""
-
-    template: str | None
-    system: str
-    stops: tuple[str, ...]
-    renderer: str | None
-
-
-def read_modelfile(path: Path) -> Modelfile:
-    """Read a Modelfile as Ollama does.
-
-    Raises:
-        ConfigError: it cannot be read, or is none.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--modelfile {path} cannot be read: {error.strerror}; correct the path") from error
-    if len(raw) > _MAX_BYTES:
-        raise ConfigError(f"--modelfile {path} has {len(raw)} bytes; no Modelfile is so large, give one")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--modelfile {path} is no UTF-8 text; give a Modelfile") from error
-    commands = list(_commands(text.replace("\r\n", "\n"), path))
-    if "FROM" not in {name for name, _ in commands}:
-        raise ConfigError(f"--modelfile {path} has no FROM line; give a Modelfile")
-    # The last one of a kind counts.
-    last = dict(commands)
-    parameters = [match for name, value in commands if name == "PARAMETER" and (match := _PARAMETER.fullmatch(value))]
-    stops = tuple(_unquoted(match["value"]) for match in parameters if match["name"] == "stop")
-    return Modelfile(last.get("TEMPLATE"), last.get("SYSTEM", ""), stops, last.get(_OWN_PROMPT))
-
-
-def _commands(text: str, path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each instruction, in capitals, with its value, which quotes may lead over several lines."""
-    lines = iter(text.split("\n"))
-    for line in lines:
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        match = _COMMAND.fullmatch(line.strip("\r"))
-        if match is None:
-            raise ConfigError(f"--modelfile {path}: the line {line[:60]!r} is no instruction; correct it")
-        name, value = match["name"].upper(), match["value"].lstrip()
-        head, quoted = _parameter_head(value) if name == "PARAMETER" else ("", value)
-        for quotes in ('"""', '"'):
-            if quoted.startswith(quotes):
-                while not (len(quoted) >= 2 * len(quotes) and quoted.rstrip().endswith(quotes)):
-                    following = next(lines, None)
-                    if following is None:
-                        raise ConfigError(f"--modelfile {path}: the quotes of {name} are never closed; close them")
-                    quoted += f"\n{following}"
-                break
-        yield name, head + quoted if head else _unquoted(quoted)
-
-
-def _parameter_head(value: str) -> tuple[str, str]:
-    name, _, rest = value.partition(" ")
-    return f"{name} ", rest.lstrip()
-
-
-def _unquoted(value: str) -> str:
-    for quotes in ('"""', '"'):
-        trimmed = value.rstrip()
-        if len(trimmed) >= 2 * len(quotes) and trimmed.startswith(quotes) and trimmed.endswith(quotes):
-            return trimmed[len(quotes) : -len(quotes)]
-    return value.strip()
 
 
 def check_modelfile(directory: Path, path: Path, articles: Sequence[str]) -> list[Check]:
