@@ -1,4 +1,4 @@
-"""LoRA adapters on disk: what they change, and which tensors of a base model that is."""
+"""LoRA adapters on disk, and the tensors of a base model that they change."""
 
 import hashlib
 import math
@@ -104,9 +104,9 @@ def match_targets(modules: list[str], keys: list[str]) -> dict[str, str]:
 
 
 def digest_base(base: Path) -> str:
-    """Return a digest of a model's tensors that another checkpoint of the same shape does not have.
+    """Return a digest of a model's tensors, which tells checkpoints of the same shape apart.
 
-    Of each tensor count the name, element type, shape and first row: training and merging change nearly every row, and
+    It covers each tensor's name, element type, shape and first row: training and merging change nearly every row, and
     reading all of Gemma 3n would take half a minute.
     """
     import torch
@@ -140,7 +140,7 @@ def round_adapter(adapter: Path) -> None:
 def _rewrite(path: Path, weights: dict[str, Any], base_digest: str | None) -> None:
     from safetensors.torch import save_file
 
-    # One entry alone: safetensors writes several in an order of chance, and equal runs would differ in their bytes.
+    # safetensors writes several entries in random order, and equal runs would differ in their bytes; so there is one.
     metadata = {_BASE_DIGEST: base_digest} if base_digest else {"format": "pt"}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(weights, temporary, metadata=metadata)

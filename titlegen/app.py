@@ -1,4 +1,4 @@
-"""The command line's program, and the options and the output that all of its verbs share."""
+"""The command line's program, and the options and output that its verbs share."""
 
 import json
 from typing import Annotated, Any
@@ -34,7 +34,7 @@ def emit(value: Any, text: str, *, as_json: bool) -> None:
 
 
 def bring_up_to_date(settings: Settings | None, verb: str, *, as_json: bool) -> int:
-    """Go the way to the stage of a verb's name, and show its result."""
+    """Bring a verb's stage, and those before it, up to date, and show its result."""
     from titlegen import stages, summary
 
     (last,) = [stage for stage in stages.WAY if stage.name == verb]

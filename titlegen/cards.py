@@ -21,14 +21,14 @@ def local_ranks() -> int:
 
 
 def hosts() -> str:
-    """Return on how many hosts torchrun's own variable says that a training runs, as ``2`` or ``1:4``."""
+    """Return the number of hosts of a training as torchrun's variable states it: ``2`` or ``1:4``."""
     return os.environ.get("PET_NNODES", "1")
 
 
 def visible_cards() -> tuple[int, str]:
-    """Return how many NVIDIA cards a program sees, without loading a library, and what says so."""
+    """Return how many NVIDIA cards a program sees and where that is stated, without loading a library."""
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        # CUDA stops at the first that there is none of.
+        # CUDA ignores a card that does not exist, and all after it.
         cards = list(itertools.takewhile(lambda card: card and card != "-1", map(str.strip, given.split(","))))
         return len(cards), f"CUDA_VISIBLE_DEVICES={given}"
     found = [path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal()]

@@ -1,4 +1,4 @@
-"""What a person sees of a command: streams that take any text, one line for any failure, a word for every ending."""
+"""What a person sees of a command: streams that take any text, and one line for every failure or interruption."""
 
 import contextlib
 import errno
@@ -29,7 +29,7 @@ _OUT_OF_MEMORY = (
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asked the process to end; what cleans up after Ctrl-C cleans up after it."""
+    """A signal asked the process to end; clean-up runs as after Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         """Take the signal's number."""
@@ -47,7 +47,7 @@ def run(command: Callable[[], int]) -> int:
     try:
         with _ending_signals():
             code = command()
-            # What cannot be written is noticed here, not after the exit code is given.
+            # A failed write is noticed here, before the exit code is chosen.
             sys.stdout.flush()
             return code
     except KeyboardInterrupt as error:
@@ -61,7 +61,7 @@ def run(command: Callable[[], int]) -> int:
         return _report(error)
     except SystemExit as error:
         return _report(error) if error.code else EXIT_DONE
-    # Panics of libraries in Rust are no Exception.
+    # A panic of a library in Rust does not derive from Exception.
     except BaseException as error:
         if environment.debugging():
             raise
@@ -77,7 +77,7 @@ def say_line(text: str, *, prefix: str = "titlegen: ") -> None:
 
 
 def plain_line(text: str) -> str:
-    """Return a text as one line of bounded length, without secrets and without what would steer a terminal."""
+    """Return a text as one line of bounded length, without secrets and terminal control characters."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(redact(text).split()))
     half = _MESSAGE_CHARS // 2
     return line if len(line) <= _MESSAGE_CHARS else f"{line[:half]} [...] {line[-half:]}"
@@ -97,7 +97,7 @@ def redact(text: str) -> str:
 
 
 def _has_no_size() -> bool:
-    """Return whether the terminal does not say how large it is, as in a container or under `script`."""
+    """Return whether the terminal reports no size, as in a container or under `script`."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns == 0
     except (OSError, ValueError):
@@ -118,9 +118,9 @@ def prepare_process() -> None:
             _report(failed.exc_value)
 
     threading.excepthook = hook
-    # What fails while objects are cleared away has no consequence, and nobody could do anything about it.
+    # A failure while objects are finalised has no consequence, and nobody could act on it.
     sys.unraisablehook = lambda _: None
-    # `__main__` has left it to the system while modules were imported.
+    # While modules were imported, `__main__` left Ctrl-C to the system.
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -210,7 +210,7 @@ def _report(error: BaseException) -> int:
 
 
 def _describe(error: BaseException) -> str:
-    """Return what an unexpected error means to a person, as far as its kind tells."""
+    """Return what an unexpected error means to a person, as far as its type tells."""
     if isinstance(error, MemoryError):
         return _OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno is not None:

@@ -63,7 +63,7 @@ def start_daemon(
         ServeError: the process ended or was not ready in time, with the end of its log; or one of that name runs
             already, and does not answer.
     """
-    # Whoever comes second waits here: it would overwrite the record of the first.
+    # A second process waits here: it would overwrite the record of the first.
     with locked(directory / f".{name}.lock"):
         running = find_daemon(name, directory)
         if running is not None:
@@ -91,7 +91,7 @@ def _start(
         raise ServeError(f"{name} cannot be started: {command[0]}: {error.strerror}; see that it can be run") from error
     try:
         daemon = Daemon(name, process.pid, psutil.Process(process.pid).create_time(), url, log)
-        # Before it is ready: should we be killed while we wait, it can still be found and stopped.
+        # Recorded before it is ready, so that it can be found and stopped if this process is killed while it waits.
         write_atomically(_record(directory, name), json.dumps({**asdict(daemon), "log": str(log)}) + "\n")
         _wait(process, daemon, is_ready, timeout_s)
     except BaseException:
@@ -99,7 +99,7 @@ def _start(
         process.wait()
         _record(directory, name).unlink(missing_ok=True)
         raise
-    # The server is meant to outlive us: without this, Popen warns about a running child when collected.
+    # The server outlives this process: without this, Popen warns about a running child when it is collected.
     process.returncode = 0
     return daemon
 
@@ -110,7 +110,7 @@ def _wait(
     deadline = time.monotonic() + timeout_s
     while True:
         ready = is_ready(daemon.url)
-        # Asked for last: what answers there may be another server, for whose sake ours has ended.
+        # Checked last: another server may answer there, and ours may have ended because of it.
         if process.poll() is not None:
             raise ServeError(
                 f"{daemon.name} ended with code {process.returncode} while starting: {_tail(daemon.log)}; "
@@ -141,7 +141,7 @@ def find_daemon(name: str, directory: Path) -> Daemon | None:
             f"{record} cannot be read: {error.strerror}; use the account that started the {name}, or another --output"
         ) from error
     if _process(daemon) is None:
-        # Where nothing can be written, the next one that can will do it.
+        # Where this process cannot write, a later one removes it.
         with contextlib.suppress(OSError):
             record.unlink(missing_ok=True)
         return None
@@ -149,7 +149,9 @@ def find_daemon(name: str, directory: Path) -> Daemon | None:
 
 
 def stop_daemon(name: str, directory: Path, timeout_s: float = 15.0) -> bool:
-    """Stop the server of that name: first politely, then not. Returns False when none was running.
+    """Stop the server of that name with SIGTERM, and with SIGKILL if it does not end.
+
+    Returns False when none was running.
 
     Raises:
         ServeError: it belongs to another user.
@@ -182,7 +184,7 @@ def _process(daemon: Daemon) -> psutil.Process | None:
         process = psutil.Process(daemon.pid)
         alive = process.create_time() == daemon.started and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, OverflowError, TypeError, ValueError):
-        # The last three: a record that somebody else has written.
+        # The last three are raised for a record that another program has written.
         return None
     return process if alive else None
 

@@ -31,7 +31,7 @@ _MEMORY_SLACK = 0.95
 
 
 class Check(NamedTuple):
-    """One fact about the machine; ``missing`` stops the profile, ``absent`` only takes something away."""
+    """One fact about the machine; ``missing`` stops the profile, ``absent`` only turns a feature off."""
 
     name: str
     state: Literal["ok", "absent", "missing"]
@@ -117,7 +117,7 @@ def _memory(settings: Settings) -> Check:
 
 def _disk(settings: Settings) -> Check:
     folder = settings.output.absolute()
-    # A folder that may not be looked into says PermissionError.
+    # A folder without read permission raises PermissionError.
     while not os.path.exists(folder):  # noqa: PTH110
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**30

@@ -1,4 +1,4 @@
-"""What a text is encoded in: said by its bytes where these prove it, else refused with the remedy."""
+"""A text's encoding: taken from its bytes where these prove it, else refused with the remedy."""
 
 import codecs
 import re
@@ -17,7 +17,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
-# What any table, JSON text or article has somewhere in its beginning.
+# Characters that any table, JSON text or article has near its beginning.
 _MARKUP = frozenset('\n\r\t,;:{["')
 # Name for iconv, name for Python. Python's big5 lacks characters that Windows writes.
 _LEGACY = {"BIG5": "cp950", "GB18030": "gb18030"}
@@ -120,7 +120,7 @@ def _decodes(head: bytes, codec: str) -> str | None:
 
 
 def _without_own_characters(head: bytes, codec: str) -> bytes:
-    """Return a head without the characters that a Big5 computer was given by its users, which no codec knows."""
+    """Return a head without Big5's user-defined characters, which no codec knows."""
     if codec != _LEGACY["BIG5"]:
         return head
     return _BIG5_CHARACTER.sub(lambda pair: b"" if _OWN_CHARACTER.fullmatch(pair[0]) else pair[0], head)

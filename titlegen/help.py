@@ -105,7 +105,7 @@ class HelpView(DefaultFormatter):
 
     @cached_property
     def _settings(self) -> Settings:
-        """The settings of the profile in use; where they cannot be read, help is wanted all the more."""
+        """The settings of the profile in use, or the defaults where they cannot be read: help is needed then most."""
         given = iter(self._arguments)
         profile = None
         for argument in given:

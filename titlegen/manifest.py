@@ -1,4 +1,4 @@
-"""What a stage leaves beside its files: settings, digests and versions, so that the next stage can trust them."""
+"""The record that a stage leaves beside its files: settings, digests and versions, which the next stage checks."""
 
 import contextlib
 import errno
@@ -246,7 +246,7 @@ def new_directory(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writable(path: Path, place: str = "--output") -> Iterator[None]:
-    """Turn "no permission" and "no space" under a block into one clear error.
+    """Turn "no permission" and "no space" in a block into one clear error.
 
     Args:
         path: what is written.

@@ -1,4 +1,4 @@
-"""Numbers of things as people write them."""
+"""Counts with their nouns, as people write them."""
 
 
 def count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What this machine's processor can do, as far as libraries choose their code by it."""
+"""The features of this machine's processor by which libraries choose their code."""
 
 import platform
 from pathlib import Path
@@ -10,7 +10,7 @@ _FEATURES = (
     *("avx", "avx2", "fma", "f16c", "bmi2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "sve", "sve2", "i8mm", "bf16"),
 )
-# What llama.cpp inside xllamacpp's wheel is built for; without, the process ends with an illegal instruction.
+# xllamacpp's llama.cpp is built for these; without them, the process ends with an illegal instruction.
 _NEEDED = ("avx2", "fma", "f16c", "bmi2")
 _CPUINFO = Path("/proc/cpuinfo")
 

@@ -25,7 +25,7 @@ _UNUSABLE = ".proxy.invalid"
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _CONNECT_TIMEOUT_S = 5.0
-# What people and programs write where there is to be no proxy; the first is a PAC file's.
+# What people and programs write for no proxy; the first is a PAC file's.
 _DIRECT = frozenset(
     (
         *("", "direct", "direct://", "none", "<none>", "no", "off", "false", "0", "disable", "disabled", "null", "nil"),
@@ -49,7 +49,7 @@ class _Proxy(NamedTuple):
 
 # What the environment no longer says after it was rewritten.
 _given: dict[str, _Proxy] = {}
-# Ranges of NO_PROXY: most libraries take the first address alone for one, or fail.
+# Ranges of NO_PROXY, of which most libraries read the first address alone, or on which they fail.
 _networks: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set()
 
 
@@ -58,7 +58,7 @@ def settle_proxies() -> None:
     found = {scheme: _pop(f"{scheme}_proxy") for scheme in _SCHEMES}
     direct = {name for name, (_, value) in found.items() if value.strip() and _unquoted(value).casefold() in _DIRECT}
     if direct - {"all"} and "all" not in direct:
-        # A library would take ALL_PROXY for what is to go without one.
+        # A library would use ALL_PROXY for addresses that need no proxy.
         of_all = found.pop("all")
         found |= {scheme: of_all for scheme, (_, value) in found.items() if not value.strip()}
     for scheme, (variable, value) in found.items():

@@ -1,4 +1,4 @@
-"""What an output remembers of the settings that made it, so that later commands go on with them."""
+"""The settings that made an output, kept beside it so that later commands use them."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -96,7 +96,7 @@ def remember(settings: Settings, sections: Collection[str]) -> Record | None:
 
 
 def restore(settings: Settings, record: Record | None) -> None:
-    """Put a record in the place of another."""
+    """Replace a record with another."""
     path = settings.directory / RECORD
     if record is None:
         path.unlink(missing_ok=True)
@@ -107,7 +107,8 @@ def restore(settings: Settings, record: Record | None) -> None:
 def recall(settings: Settings) -> Settings:
     """Return the settings as their output remembers them, but for what is given now.
 
-    Given is what the command line says, and what environment or profile say otherwise than when the output was made.
+    A setting counts as given when the command line has it, or when environment or profile have changed since the output
+    was made.
 
     Raises:
         ConfigError: the record cannot be read, or what is given does not go with what it holds.
@@ -133,7 +134,7 @@ def recall(settings: Settings) -> Settings:
 
 
 def serve_as_trained(settings: Settings) -> Settings:
-    """Return the settings of a command that asks the model: what training did to every article, serving does, too.
+    """Return the settings of a command that asks the model: serving treats an article as training did.
 
     Column, encoding and the like are those of the file that is asked about.
     """
@@ -166,7 +167,7 @@ def with_whole_paths(settings: Settings) -> Settings:
         values = getattr(settings, section)
         path = getattr(values, field)
         if path not in {None, EMBEDDED} and _exists(path):
-            # Not resolved: a link may lead elsewhere tomorrow, and was given.
+            # Links are kept: the user gave the link, and its target may change.
             changed[section] = values.model_copy(update={field: os.path.abspath(path)})  # noqa: PTH100
     return settings.model_copy(update=changed)
 
@@ -188,6 +189,6 @@ def _environment(section: str) -> Values:
 
 
 def _profile(profile: str, section: str) -> Values:
-    """Return what a profile says, over the defaults: a value taken out of it is a change, too."""
+    """Return the defaults with a profile's values over them: removing a value from a profile is a change, too."""
     defaults = Settings.model_fields[section].default.model_dump(mode="json")
     return _flat(section, defaults | read_profile(profile).get(section, {}))

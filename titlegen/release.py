@@ -21,7 +21,7 @@ def push(run: Run, *, dry_run: bool = False, verify_only: str | None = None) -> 
     from titlegen import hub
 
     settings = run.settings
-    # Before minutes are spent on what ends so anyway; what is compared or planned only may have failed.
+    # Checked first, before minutes are spent in vain; a comparison or a plan is allowed in spite of failed gates.
     if verify_only is None and not settings.hub.allow_failed_gates:
         hub.require_gates(artefacts(run))
     bring_up_to_date(run, *way_to(VERIFY))
@@ -35,7 +35,7 @@ def push(run: Run, *, dry_run: bool = False, verify_only: str | None = None) -> 
     started = time.monotonic()
     earlier = kept_result(settings, "push") or {}
     result = hub.push_model(target, published, settings)
-    # Also when nothing was committed: the download of that commit may have failed, or never ended.
+    # Checked even when nothing was committed: an earlier download of that commit may have failed or been interrupted.
     if (earlier.get("url"), earlier.get("commit")) != (result["url"], result["commit"]):
         say("push: downloading what arrived, and comparing a title")
         article = parity_examples(run)[0].content
@@ -80,7 +80,7 @@ def deploy(run: Run) -> dict[str, Any]:
 
 
 def rollback(settings: Settings) -> dict[str, Any]:
-    """Let the previous version of the model answer again."""
+    """Switch back to the previous version of the model."""
     from titlegen import serve as serving
 
     return serving.rollback(settings.serve, Run(settings).state)

@@ -1,4 +1,4 @@
-"""Trying again: the one back-off of every request that may pass at the next try."""
+"""Retries: the one back-off of every request whose failure may be temporary."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,9 +15,9 @@ def call_again(
     first_wait_s: float = FIRST_WAIT_S,
     longest_wait_s: float = LONGEST_WAIT_S,
 ) -> T:
-    """Return what ``action`` returns, called again after a failure that may pass.
+    """Return what ``action`` returns, retried after a temporary failure.
 
-    Each pause is twice the last, and random in part, so that no two clients stay in step.
+    Each pause is twice the last, with random jitter, so that no two clients stay in step.
 
     Args:
         action: what is tried.

@@ -1,4 +1,4 @@
-"""One run: where its stages write, what each is made of, and whether it has to be made again."""
+"""One run: where its stages write, what each depends on, and whether it has to run again."""
 
 import contextlib
 import dataclasses
@@ -28,9 +28,9 @@ from titlegen.models import family_at, fingerprint, resolve_base
 from titlegen.record import read_record, remember, restore
 from titlegen.settings import Settings
 
-# Less of the text than this may be missing without a word.
+# A smaller share of the text may be left out without a notice.
 _MENTIONED_SHARE = 0.01
-# Inputs that no stage makes.
+# Inputs from outside the run.
 _EXTERNAL = {
     "source": "the articles of data.source",
     "tokenizer": "the base model's tokenizer",
@@ -45,7 +45,7 @@ _EXTERNAL = {
 
 
 class Folder(StrEnum):
-    """The folders below a profile's own; no other place spells them."""
+    """The folders below a profile's own; their names stand here alone."""
 
     DATA = "data"
     ADAPTER = "lora"
@@ -79,7 +79,7 @@ class StageRun:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One step of the articles' way: where it writes, what its result depends on, and how it is made."""
+    """One step of the pipeline: where it writes, what its result depends on, and how it runs."""
 
     name: str
     folder: Folder
@@ -91,12 +91,12 @@ class Stage:
     sections: tuple[str, ...] = ()
     """Sections of the settings that the output remembers; the first is that of ``settings``."""
     revision: int = 1
-    """Raised when the code comes to another result from the same settings and inputs, so that the stage runs again; a
+    """Increased when the code gives another result for the same settings and inputs, so that the stage runs again; a
     release makes every stage run again."""
     applies: "Callable[[Run], bool]" = lambda _: True
     """Whether the settings ask for this stage at all."""
     check: "Callable[[Run], None]" = lambda _: None
-    """Raises what can be known to fail before the first stage of the way runs."""
+    """Raises errors that can be known before the first stage runs."""
 
     def key(self, run: "Run") -> str:
         """Return the digest of what the result depends on."""
@@ -193,9 +193,9 @@ class Run:
         directory = self.folder(stage.folder)
         settings, inputs = stage.settings(self), stage.inputs(self)
         key = stage_key(stage.name, settings, inputs, stage.revision)
-        # What is there can be used where nothing can be written.
+        # An up-to-date result can be used from a folder that cannot be written to.
         with contextlib.nullcontext() if is_up_to_date(directory, key) else locked(directory.parent / "run.lock", say):
-            # Asked again: another run may have made it while this one waited.
+            # Checked again: another run may have made it while this one waited.
             if is_up_to_date(directory, key):
                 say(f"{stage.name}: up to date ({directory})")
                 self._unrecorded.update(stage.sections)
@@ -218,8 +218,8 @@ class Run:
         return result
 
     def settle(self) -> None:
-        """Record the settings of a way that came to its end; one that had to stop leaves the record alone."""
-        # Where nothing can be written, no unfinished run left another record either.
+        """Record the settings of stages that all finished; a run that stopped leaves the record alone."""
+        # Where this run cannot write, no unfinished run left another record either.
         with contextlib.suppress(TitlegenError):
             remember(self.settings, self._unrecorded)
         self._unrecorded.clear()
@@ -236,7 +236,7 @@ class Run:
             raise
 
     def _changes(self, stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
-        """Return what is other than when a stage was made, each with both values."""
+        """Return what has changed since a stage was made, each with both values."""
         if not stage.sections:
             return []
         kept = self.record.settings if self.record else {}

@@ -1,4 +1,4 @@
-"""The last stage: titles for a split, from whatever generates them, scored beside the baselines."""
+"""The last stage: titles for a split, from any generator, scored beside the baselines."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from titlegen import evaluate as scoring
     from titlegen.data import Example
 
-# Titles of which the best stands beside the first.
+# Number of candidates whose best is scored beside the first.
 _BEST_OF = 8
-# What changes how a report is written and not one title in it.
+# Settings that change how a report is written, and none of its titles.
 _WRITING = frozenset({"language", "gates", "resamples", "base_model"})
 _FOLDERS = {"server": Folder.SERVED_REPORT, "merged": Folder.REPORT, "adapter": Folder.REPORT}
 
@@ -38,7 +38,7 @@ def evaluate(run: Run, against: Path | None = None) -> StageRun:
     """
     target = run.settings.evaluate.target
     other = None if against is None else (against if against.is_dir() else against.parent) / "predictions.jsonl"
-    # Before hours of training are spent on what a wrong path ends.
+    # Checked first, before hours of training are lost to a wrong path.
     for option, path in (("--evaluate.target", None if _generates(target) else Path(target)), ("--against", other)):
         if path is not None and not path.is_file():
             raise DataError(
@@ -123,7 +123,7 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
 def _kept_titles(
     directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], examples: "Sequence[Example]"
 ) -> tuple[list[str], dict[str, Any]] | None:
-    """Return the titles of the report that is there, and how they came to be, when they would be the same again."""
+    """Return the titles of the existing report and how they were generated, when they would be the same again."""
     from titlegen import evaluate as scoring
 
     try:
@@ -139,7 +139,7 @@ def _kept_titles(
 
 
 def _target(run: Run) -> str:
-    """Return what generates: ``auto`` is the server once the exported model is deployed there."""
+    """Return the target to score: ``auto`` is the server once the exported model is deployed there."""
     settings = run.settings
     if settings.evaluate.target != "auto":
         return settings.evaluate.target
@@ -189,9 +189,9 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
 
 
 def _variants(run: Run, target: str, examples: "Sequence[Example]") -> "list[scoring.Variant]":
-    """Return what stands beside the titles of a model that was preferred, or taught to be asked for length and words.
+    """Return the variants that are scored beside a preferred model, or one that takes requests for length and words.
 
-    They are kept like the untuned model's, and written anew when a model changes.
+    Their titles are kept like the untuned model's, and generated again when a model changes.
     """
     from titlegen import evaluate as scoring
     from titlegen.generation import TransformersGenerator

@@ -81,7 +81,7 @@ def generate(settings: Settings, article: str, number: int = 1, control: Control
 def generate_many(
     settings: Settings, source: str, target: Path | None, *, engine: str, ordered: bool, number: int, concurrency: int
 ) -> dict[str, Any]:
-    """Write the titles for the articles of files: into a file with this process, into a folder on Ray.
+    """Write titles for the articles of files: into a file in this process, or into a folder on Ray.
 
     Raises:
         ConfigError: options that do not go together.
@@ -99,7 +99,7 @@ def generate_many(
 
 
 def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> dict[str, Any]:
-    """Write the deployed model's titles for the articles of a file or folder; an interrupted run is gone on from.
+    """Write the deployed model's titles for the articles of a file or folder; an interrupted run is resumed.
 
     Raises:
         DataError: the source cannot be read, or the target is something else's result.

@@ -1,4 +1,4 @@
-"""The limits of the specification, which no profile and no setting changes; whatever shows one takes it from here."""
+"""The limits of the specification, which no profile and no setting changes; whatever shows one reads it here."""
 
 TITLE_CHARS = (8, 30)
 """Shortest and longest title, characters."""
@@ -6,7 +6,7 @@ SCORES = {
     "rougeL": 0.30,
     "bleu1": 0.45,
     "title_only_rate": 0.98,
-    # The specification asks for the length and names no share; nineteen of twenty is ours.
+    # The specification asks for the length and names no share; 95% is our choice.
     "length_rate": 0.95,
 }
 """Smallest value of each score with which a model may be released."""

@@ -1,4 +1,4 @@
-"""The way of the articles to a proven model and its scores, told forwards; a stage runs when what it reads changed."""
+"""The pipeline from articles to a verified model, as a flat list; a stage runs when its settings or inputs changed."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _PARITY_ARTICLES = 1000
 
 
 def bring_up_to_date(run: Run, *way: Stage) -> StageRun:
-    """Bring each stage of a way up to date, in order, and return the last one's result."""
+    """Bring stages up to date, in order, and return the last one's result."""
     pending = [stage for stage in way if stage.name not in run.done and stage.applies(run)]
     for stage in pending:
         stage.check(run)
@@ -65,7 +65,7 @@ PREPARE = Stage(
 )
 
 
-# 2. Fit the adapter; an interrupted run goes on from its last checkpoint.
+# 2. Fit the adapter; an interrupted run resumes from its last checkpoint.
 
 
 def _check_backend(run: Run) -> None:
@@ -197,7 +197,7 @@ def _merge(run: Run, directory: Path) -> dict[str, Any]:
     from titlegen.export import merge_adapter
 
     around = load_counter(run.base / "tokenizer.json")(run.family.prompt.render(""))
-    # What the client sends to the model that is served, too.
+    # The client uses this length for the served model, too.
     budget = min(run.settings.data.max_content_tokens, run.settings.train.max_length - around)
     merged = merge_adapter(run.base, run.folder(adapter_stage(run).folder), run.settings.export, directory)
     return merged | {"content_tokens": budget}
@@ -215,7 +215,7 @@ MERGE = Stage(
         "budget": digest_json([run.settings.data.max_content_tokens, run.settings.train.max_length]),
     },
     build=_merge,
-    # Whether the stage before is left out is remembered here: it does not run then.
+    # This stage's key also holds whether the stage before is skipped, for a skipped stage has no key.
     sections=("export", "prefer"),
     revision=2,
 )
@@ -279,7 +279,7 @@ VERIFY = Stage(
     Folder.VERIFICATION,
     settings=lambda run: run.settings.export.model_dump(mode="json", include={"verify_articles"}),
     inputs=lambda run: {
-        # The merge is compared with it: a changed adapter would prove itself.
+        # The merge is compared with it, so a changed adapter would pass.
         "adapter": run.checked(adapter_stage(run).name),
         "merged": run.checked("merge"),
         "gguf": run.checked("gguf"),

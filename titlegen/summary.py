@@ -102,7 +102,7 @@ def _taken(decision: Mapping[str, Any]) -> str:
 def _describe_training(results: Mapping[str, Any]) -> list[str]:
     facts = [count(results["steps"], "step")]
     before = results.get("val_loss_at_start")
-    # What has learned goes on at its own level, where batches differ more than a training changes.
+    # A model that has learned already stays at its level, where batches differ more than a training changes.
     if results["last_loss"] is not None and before is None:
         facts.append(f"training loss {results['first_loss']:.2f} to {results['last_loss']:.2f}")
     if results["val_loss"] is not None:
@@ -131,7 +131,7 @@ def describe_deployment(result: Mapping[str, Any]) -> str:
 
 def _score_lines(scored: StageRun) -> list[str]:
     """Return the scores of a report beside those of the baselines on the same articles."""
-    # What scores and writes reports takes a while to import, and most verbs have none to show.
+    # Scoring and reports take a while to import, and most verbs show no scores.
     from titlegen.evaluate.words import Words
     from titlegen.metrics.records import GATED
 

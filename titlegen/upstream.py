@@ -1,4 +1,4 @@
-"""Lines of other packages that alarm a person and mean nothing here, each with its cause."""
+"""Log lines of other packages that look alarming and mean nothing here, each with its cause."""
 
 import logging
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class _Harmless:
-    """Keeps the lines of a logger that begin like this from being printed."""
+    """Drops the lines of a logger that begin like this."""
 
     logger: str
     beginning: str
@@ -29,6 +29,6 @@ _HARMLESS = (
 
 
 def silence_harmless() -> None:
-    """Keep these lines, and no other of their loggers, from a person."""
+    """Drop these lines, and no others of their loggers."""
     for line in _HARMLESS:
         logging.getLogger(line.logger).addFilter(line)

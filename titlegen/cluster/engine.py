@@ -1,4 +1,4 @@
-"""Titles for any number of articles on Ray Data: read, titled and written block by block, on every machine at once."""
+"""Titles for any number of articles on Ray Data: read, titled and written block by block, on all machines at once."""
 
 import math
 from collections.abc import Callable, Generator, Mapping
@@ -15,10 +15,10 @@ from titlegen.cluster.worker import BlockWriter, read_file
 from titlegen.errors import TitlegenError
 from titlegen.plural import count
 
-# Reading waits for the writing of titles most of the time.
+# Reading mostly waits for the titles to be written.
 _READER_CPUS = 0.25
 _WRITER_CPUS, _LEAST_CPUS = 0.5, 0.02
-# Blocks that a process is at: one is cleaned, one gets its titles, one is checked and written.
+# Blocks in a process at a time: one is cleaned, one gets its titles, one is checked and written.
 _CALLS = 3
 # Ray Data cuts what a process returns to this size: each block travels alone, however small it is.
 _ONE_BLOCK_BYTES = 1
@@ -26,7 +26,7 @@ _ONE_BLOCK_BYTES = 1
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run did."""
+    """The result of a run."""
 
     counts: dict[str, Any]
     """Lines, those without a title and with a warning, repeated ids, and how many lines were done before."""
@@ -46,7 +46,7 @@ def generate(
     say: Callable[[str], None],
     observe: Callable[[Receipt], None] = lambda _: None,
 ) -> Finished:
-    """Write the titles of a job; what an earlier run has done is kept.
+    """Write the titles of a job; blocks of an earlier run are kept.
 
     Args:
         job: the run; its ``key`` is set here.
@@ -153,7 +153,7 @@ def workers(job: Job, cluster: Cluster) -> int:
 
 
 def _resources(job: Job, cluster: Cluster) -> dict[str, float]:
-    """Return what a process that writes titles takes of its machine: never all of it, or no reader could begin."""
+    """Return the resources of a process that writes titles: never all of its machine's, or no reader could begin."""
     share = (cluster.cpus - _READER_CPUS * cluster.nodes) / workers(job, cluster)
     # Ray takes parts of one core, or whole cores.
     share = math.floor(share) if share >= 1 else math.floor(100 * share) / 100
@@ -165,5 +165,8 @@ def _resources(job: Job, cluster: Cluster) -> dict[str, float]:
 
 
 def _unlike_reading(cpus: float) -> float:
-    """Return other cores than reading takes: Ray Data joins what takes the same, and one process would write a file."""
+    """Return another number of cores than reading has.
+
+    Ray Data fuses operators with equal resources, and one process would write a whole file.
+    """
     return cpus - _LEAST_CPUS / 2 if cpus == _READER_CPUS else cpus

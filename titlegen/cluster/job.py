@@ -1,4 +1,4 @@
-"""What every process of a run over many articles is told, and the articles as they travel between them."""
+"""The job that every process of a run gets, and the articles as they travel between processes."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from titlegen.serve.lines import Line, read_lines
 from titlegen.settings import DataSettings, RaySettings, ServeSettings
 
 Titler = Callable[[Sequence[str]], list[list[Answer] | TitlegenError]]
-"""Writes the titles of articles, in order; raises what no other article would get past either."""
+"""Writes the titles of articles, in order; raises errors that every other article would meet, too."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Job:
     files: tuple[str, ...]
     """The files of the source, in order: whole paths."""
     names: tuple[str, ...] = ()
-    """What they are called in the records, where there are several."""
+    """Their names in the records, where there are several."""
     number: int = 1
     """Titles for each article, at most."""
     concurrency: int = 4
     """Requests to one server at a time."""
     make_titler: Callable[["Job"], Titler] | None = None
-    """What writes titles, instead of the back end that the settings name."""
+    """Replaces the back end that the settings name."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a process tells of a block that it has written, or of the end of a file."""
+    """A process' report of a block that it has written, or of the end of a file."""
 
     file: int
     block: int
@@ -68,7 +68,7 @@ class Receipt:
     ended: float = 0.0
     """When, seconds since 1970."""
     error: str = ""
-    """What ends the run, one line."""
+    """The error that ends the run, one line."""
 
 
 def pack_lines(lines: Sequence[Line]) -> bytes:

@@ -1,4 +1,4 @@
-"""The directory of a run over many articles: whose it is, what is done in it, and the proof that nothing is missing."""
+"""The directory of a run over many articles: its owner, its finished blocks, and the check that nothing is missing."""
 
 import contextlib
 import fcntl
@@ -33,7 +33,7 @@ class Opened:
     done: dict[Place, int]
     """The blocks that an earlier run finished, with their articles."""
     results: dict[str, Any] | None = None
-    """What an earlier run counted, where it did all of them."""
+    """The counts of an earlier run that finished all of them."""
 
 
 @contextlib.contextmanager
@@ -63,7 +63,7 @@ def held(directory: Path) -> Iterator[None]:
 
 
 def open_directory(directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], form: str) -> Opened:
-    """Make a directory that run's, or find what an earlier one has done in it.
+    """Prepare a directory for a run, or find the blocks that an earlier one has finished in it.
 
     Args:
         directory: of the output.
@@ -105,7 +105,7 @@ def open_directory(directory: Path, settings: Mapping[str, Any], inputs: Mapping
 def close_directory(
     directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], results: Mapping[str, Any]
 ) -> None:
-    """Note that everything is done, with the digest of each file."""
+    """Record that everything is done, with the digest of each file."""
     files = {
         path.name: FileRecord(size=path.stat().st_size, sha256=digest_file(path))
         for path in sorted(directory.iterdir())
@@ -115,7 +115,7 @@ def close_directory(
 
 
 def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_rows: int) -> dict[str, Any]:
-    """Count what is in the files, and prove that no article is missing and none is there twice.
+    """Count the records of the files, and check that no article is missing or there twice.
 
     Args:
         directory: of the output.

@@ -1,4 +1,4 @@
-"""The files of a run over many articles: one for each block, named by its place, whole or not there."""
+"""The files of a run over many articles: one for each block, named by its place, and never partial."""
 
 import json
 import os
@@ -117,8 +117,8 @@ def join_parts(parts: Iterable[Path], target: Path) -> None:
 def _table(records: Sequence[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
-    # A column has one type, and ids may be numbers in one row and text in the next. Half a surrogate pair has no place
-    # in UTF-8.
+    # A column has one type, and ids may be numbers in one row and text in the next. Half a surrogate pair has no UTF-8
+    # form.
     rows = [_plain(record | {"id": str(record["id"])}) for record in records]
     return pa.Table.from_pylist(rows, schema=_schema())
 

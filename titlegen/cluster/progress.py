@@ -1,4 +1,4 @@
-"""What a person sees of a run over many articles: how many titles, how fast, until when, and what failed."""
+"""The progress of a run over many articles: number of titles, speed, time left, and failures."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -96,7 +96,7 @@ class Progress:
 
 
 def estimate_rows(files: tuple[str, ...]) -> int | None:
-    """Return about how many articles files hold; None where one does not tell without being read."""
+    """Return about how many articles files hold; None where a file must be read to tell."""
     total = 0
     for name in files:
         found = _estimate(Path(name))

@@ -1,4 +1,4 @@
-"""A run over many articles out of the settings: what it reads, with which model, and what a person is told of it."""
+"""A run over many articles, from the settings: its files, its model, and the report to a person."""
 
 import importlib.util
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from titlegen.serve.deployment import served_digest
 from titlegen.serve.server import server_url
 from titlegen.settings import RaySettings, ServeSettings, Settings
 
-# Of how an article is read, what a title depends on.
+# The settings of reading that a title depends on.
 _READING = ("content_column", "encoding", "script")
 
 
@@ -36,7 +36,7 @@ def generate_directory(
     make_titler: Callable[[Job], Titler] | None = None,
     observe: Callable[[Receipt], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write titles for the articles of files into a directory, on Ray; an interrupted run is gone on from.
+    """Write titles for the articles of files into a directory, on Ray; an interrupted run is resumed.
 
     Args:
         settings: all settings; ``ray`` says where and with what.
@@ -143,7 +143,7 @@ def _output_settings(job: Job) -> dict[str, Any]:
     values |= {"num_ctx": job.serve.num_ctx, "num_predict": job.serve.num_predict, "n": job.number}
     values |= {"block_rows": job.ray.block_rows, "format": job.ray.format, "backend": job.ray.backend}
     if job.ray.backend == "local":
-        # Which articles stand beside each other changes the rounding.
+        # The articles of a batch change each other's rounding.
         values["batch_size"] = job.ray.batch_size
     # Moved files are the same articles, and stand in the records where there are several.
     return values | ({"files": digest_json(job.names)} if len(job.files) > 1 else {})

@@ -1,4 +1,4 @@
-"""Ray: started on this machine or joined, with every machine of the cluster looked at before anything is done."""
+"""Ray: started on this machine or joined, with every machine of the cluster checked before any work."""
 
 import contextlib
 import logging
@@ -21,11 +21,12 @@ INSTALL = "pip install 'titlegen[cluster]'"
 _CONNECT_TIMEOUT_S = 10.0
 _PROBE_TIMEOUT_S = 120.0
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Ray puts its object store
-# Read by Ray while it is imported. Nothing is sent home, and a machine without a GPU keeps what says so.
+# Read by Ray while it is imported. Nothing is sent home, and CUDA_VISIBLE_DEVICES stays as it is on a machine without a
+# GPU.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Else it prints for every run that a worker's arguments die with this process, which they do anyway.
+    # Without it, Ray prints for every run that a worker's arguments are lost with this process, which is meant.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
@@ -74,7 +75,7 @@ def _connect(settings: RaySettings) -> None:
     import ray
 
     for name in ("ray", "ray.data"):
-        # What a person should know, we say ourselves; the rest is in Ray's own logs.
+        # titlegen reports what a person should know; the rest is in Ray's own logs.
         logging.getLogger(name).setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if settings.address is None:
@@ -94,7 +95,7 @@ def _connect(settings: RaySettings) -> None:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keep from a person what Ray's own processes and library print while they start; failures are raised."""
+    """Hide the output of Ray's processes and library while they start; failures are raised."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -155,7 +156,7 @@ def _explain(settings: RaySettings, error: Exception) -> str:
 
 
 class _Seen(NamedTuple):
-    """What a machine of the cluster has."""
+    """The state of a machine of the cluster."""
 
     titlegen: str
     python: str
@@ -172,7 +173,7 @@ def _look(directory: Path, needed: tuple[str, ...]) -> _Seen:
 
 
 def _check_nodes(nodes: list[dict[str, Any]], job: Job) -> None:
-    """Refuse a cluster whose machines would write something else, or to somewhere else.
+    """Refuse a cluster whose machines would write other titles, or to another place.
 
     Raises:
         ConfigError: naming the machine and what it has.

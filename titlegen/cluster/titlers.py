@@ -1,4 +1,4 @@
-"""What writes titles in a process of the cluster: model servers, or titlegen's decoder."""
+"""The back ends that write titles in a process of the cluster: model servers, or titlegen's decoder."""
 
 import threading
 import time
@@ -17,12 +17,12 @@ from titlegen.serve.endpoint import UnavailableError
 if TYPE_CHECKING:
     from titlegen.generation import Draft
 
-# After this long, a server that had gone is asked again.
+# Seconds after which a server that had gone is asked again.
 _LEFT_OUT_S = 60.0
 
 
 def make_titler(job: Job) -> Titler:
-    """Return what writes the titles of a job.
+    """Return the back end of a job.
 
     Raises:
         TitlegenError: it cannot be made on this machine.

@@ -1,4 +1,4 @@
-"""vLLM as Ray Data drives it: the configuration for the merged model, for whoever has its wheels."""
+"""vLLM on Ray Data: the configuration for the merged model."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Arrow tables, in Parquet files or Arrow's own, with values that Python cannot hold told from those it can."""
+"""Arrow tables, in Parquet files or Arrow's own; values that Python cannot hold are marked as unreadable."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -98,7 +98,7 @@ def _values(column: Any) -> list[Any]:
 
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        # Python's moments have microseconds.
+        # Python's datetime has microseconds.
         column = column.cast(pa.timestamp("us", kind.tz), safe=False)
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         column = column.cast(pa.timestamp(column.type.unit, "UTC"))
@@ -119,7 +119,7 @@ def _value(scalar: Any) -> Any:
     except UnicodeDecodeError as error:
         return Unreadable(f"is not UTF-8 (byte 0x{error.object[error.start]:02x})")
     except (ValueError, OverflowError, TypeError, pa.ArrowException) as error:
-        # A moment beyond the years that Python counts is text, and no day.
+        # A timestamp beyond Python's years is text, and gives no day.
         if pa.types.is_temporal(scalar.type):
             return str(getattr(scalar, "value", ""))
         return Unreadable(f"cannot be read ({short(error)})")

@@ -1,4 +1,4 @@
-"""The data card: what came in, what each step took out and why, and what is left."""
+"""The data card: the rows of the source, what each step removed and why, and what is left."""
 
 import json
 import math
@@ -129,7 +129,7 @@ def _dates(dates: Mapping[str, Any]) -> str:
 
 
 def _reading(read: Mapping[str, Any]) -> list[str]:
-    """Return what the reader made of the source, files and cells; nothing when there is nothing to say."""
+    """Return how the source's files and cells were read; empty when there is nothing to report."""
     rows = [
         *((f"{what}: flattened to text", count) for what, count in read["flattened"].items()),
         *((f"instruction taken off: {what}", count) for what, count in read["instructions"].items()),
@@ -144,7 +144,7 @@ def _reading(read: Mapping[str, Any]) -> list[str]:
 
 
 def _scripts(scripts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what was in Simplified characters; nothing when nothing was."""
+    """Return what was in Simplified characters; empty when nothing was."""
     rows = [
         (what, count["articles"], " · ".join(_escape(text) for text in count["examples"]))
         for what, count in scripts.items()

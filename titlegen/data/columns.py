@@ -1,4 +1,4 @@
-"""Which column of a source holds what."""
+"""The columns of a source, by what they hold."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
 
-# As OpenAI, ShareGPT and Gemini name the column of a conversation; the last may hold plain articles, too.
+# Names of a conversation's column at OpenAI, ShareGPT and Gemini; the last may hold plain articles, too.
 _CHATS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "contents")
 # Columns with an order to a model, in which the article stands; with the column of its answer.
 _PROMPTS = (
@@ -72,7 +72,7 @@ class Columns:
 def find_columns(name: str, available: Sequence[str], settings: DataSettings, *, titled: bool = True) -> Columns:
     """Return which column holds content, title and, where there are such, date, source and id.
 
-    A column is found under its very name, else under one that differs in case and white space alone.
+    A column is found under its exact name, else under one that differs in case and white space alone.
 
     Args:
         name: the source, for the message.
@@ -153,7 +153,7 @@ class _Lookup:
         like = difflib.get_close_matches(column, self._available, n=1)
         guess = _shown(like[0]) if like else "NAME"
         if len(self._available) == 1 and not _plain(self._available[0]).isidentifier():
-            # One column is what a table looks like whose delimiter is not known, or whose header lies further down.
+            # A table with an unknown delimiter, or a header further down, appears to have one column.
             return DataError(
                 f"data source {self._source!r} has no column {column!r} for the {role}: its first line is read as the "
                 f"one column {_shown(self._available[0])!r}; separate the columns by commas, tabs, semicolons or bars, "

@@ -1,4 +1,4 @@
-"""What is counted while rows are cleaned, with a few examples of each; chunks add up in any order."""
+"""Counts of the cleaning, with a few examples of each; chunks add up in any order."""
 
 import reprlib
 from collections import Counter

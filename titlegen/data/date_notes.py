@@ -1,4 +1,4 @@
-"""What became of the dates: a table for the data card, and lines for the person who waits."""
+"""How the dates were read: a table for the data card, and lines for the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which number of 5/1/2024 is the month: a whole column of dates decides, and where it cannot, nothing is guessed."""
+"""The order of day and month in 5/1/2024: the whole column decides, and where it cannot, nothing is guessed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ class Spread:
 
 @dataclass(slots=True)
 class OrderCounts:
-    """What a column's values with a shape say about its order; sums over the parts of a column."""
+    """Counts of a column's values by shape and order, summed over the parts of the column."""
 
     seen: Counter[str] = field(default_factory=Counter)
     """Values of each shape."""

@@ -1,4 +1,4 @@
-"""How a date may be written, and what one value of a date column says."""
+"""The forms of a written date, and the reading of one value of a date column."""
 
 import re
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ FORMS = (ABSENT, UNKNOWN, AMBIGUOUS, YEAR_FIRST, MONTH_FIRST, DAY_FIRST, ROC, NA
 """How a date is written; the first three give no day."""
 
 UNDATED: Final = -1
-"""In place of a day's number where there is none."""
+"""Stands for the number of a day where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one value says."""
+    """The reading of one value."""
 
     form: str
     """One of ``FORMS``."""

@@ -1,4 +1,4 @@
-"""The day of publication out of whatever a source holds in its date column; nothing here ever raises.
+"""The day of publication from any value of a date column; nothing here raises.
 
 The day is Taiwan's: a moment with a time zone belongs to the day that the calendar in Taipei shows then, and one
 without is taken as it is written. What has two readings is not guessed here: ``date_order`` judges whole columns.

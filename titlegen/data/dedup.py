@@ -211,7 +211,7 @@ class _Matcher:
     """Pairs that were compared and are not alike: most share more than one bucket."""
 
     def join(self, members: Rows) -> int:
-        """Compare the texts of one bucket until all are of one cluster, or all pairs across clusters are compared."""
+        """Compare the texts of one bucket until all are in one cluster, or all pairs across clusters are compared."""
         joins = 0
         rows = self.views[members].tolist()
         if len(set(map(self.clusters.find, rows))) == 1:

@@ -36,7 +36,7 @@ _QUOTED_BY_ONE = re.compile(r"\s*'[^',;|\t]+'\s*[,;|\t]\s*'")
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What a table looks like, by its first rows."""
+    """The format of a table, recognised by its first rows."""
 
     delimiter: str
     skips_spaces: bool
@@ -47,7 +47,7 @@ class _Shape:
     is_padded: bool = False
     """Spaces stand behind closing quotation marks, which a CSV reader would not take for closing."""
     is_nested: bool = False
-    """Each line is one quoted cell that holds the cells: a table that was saved as a cell of another."""
+    """Each line is one quoted cell that holds the row: a table that was saved as a column of another."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _rows(file: io.TextIOBase, shape: _Shape) -> Iterator[tuple[int, list[str] |
             if shape.is_nested and row is not None and len(row) == 1:
                 row = next(csv.reader(io.StringIO(row[0], newline=""), **shape.options), [])
         except csv.Error as error:
-            if "limit" in str(error):  # What follows would be read from the middle of a field.
+            if "limit" in str(error):  # The rest would be read from the middle of a field.
                 raise
             at_end = "end of data" in str(error)
             cause = "that opens here is never closed" if at_end else "inside a cell must be written twice"

@@ -1,4 +1,4 @@
-"""What the other stages read: one article with its title, out of the JSONL files that ``prepare`` wrote."""
+"""The examples that the other stages read: articles with titles, from the JSONL files that ``prepare`` wrote."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

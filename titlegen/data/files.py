@@ -1,4 +1,4 @@
-"""Which files a source is made of: one, the tables of a folder, or what a pattern matches."""
+"""The files of a source: one file, the tables of a folder, or the matches of a pattern."""
 
 import bz2
 import glob
@@ -21,7 +21,7 @@ _OPENERS: dict[str, tuple[bytes, Callable[[Path], Any]]] = {
     ".bz2": (b"BZh", bz2.open),
     ".xz": (b"\xfd7zXZ\x00", lzma.open),
 }
-# What cannot be read, by its first bytes: what it is, and what to do about it.
+# Formats that cannot be read, by their first bytes: the name, and what to do about it.
 _FOREIGN = (
     (b"PK\x03\x04", "a workbook or ZIP archive", "save the sheet as CSV UTF-8, or unpack the archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Word document", "save the sheet as CSV UTF-8"),

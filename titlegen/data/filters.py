@@ -1,4 +1,4 @@
-"""One raw row to one clean example, or the reason why it is dropped; every step is a small pure function."""
+"""From a raw row to a clean example, or the reason why it is dropped; every step is a small pure function."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from titlegen.settings import DataSettings
 from titlegen.text import Converted, Removals, clean_content, clean_title, convert_article, is_simplified
 from titlegen.text.sentences import split_sentences
 
-# Longer than any article; what follows is a dump of something else, and would cost time in every step.
+# Longer than any article: a longer one is a dump of something else, and would cost time in every step.
 MAX_CONTENT_CHARS = 1_000_000
 _MAX_ID_CHARS = 100
 # In the order in which a row meets them.
@@ -33,7 +33,7 @@ REASONS = (
 )
 # Rules that bring characters to light which the raw text did not have.
 _DECODING = frozenset({"html_entity", "mojibake", "literal_escape"})
-# What a conversion puts where it had no character, such as for 堃 of a name: without it, the title is another.
+# What a conversion writes for a missing character, such as 堃 of a name: removing it would change the title.
 _LOST = "\ufffd"
 _MIN_HAN_SHARE = 0.4
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -94,7 +94,7 @@ def unreadable(row: Row) -> str | None:
 
 
 def describe_unreadable(row: Row) -> str:
-    """Return what a row that cannot be cleaned holds in place of an article; empty for one that can."""
+    """Return what a row that cannot be cleaned holds instead of an article; empty for one that can."""
     if row.problem:
         return row.problem
     wrong = ((role, value) for role, value in (("content", row.content), ("title", row.title)))

@@ -1,4 +1,4 @@
-"""Data sets on the Hub: configurations, splits, and what stands between a name and its rows."""
+"""Data sets on the Hub: configurations, splits, rows, and the errors on the way to them."""
 
 import itertools
 import re
@@ -84,7 +84,7 @@ def _unusable() -> tuple[type[Exception], ...]:
     return (
         OSError,
         ValueError,
-        # datasets raises it for what it no longer runs.
+        # datasets raises it for data sets with a script, which it no longer runs.
         RuntimeError,
         datasets.exceptions.DatasetsError,
         huggingface_hub.errors.HfHubHTTPError,

@@ -60,7 +60,7 @@ def _shared_beginning(texts: Sequence[str]) -> set[str]:
     if len(texts) < _LEAST_ARTICLES and not is_order:
         return set()
     match = (_SHARED_SENTENCE if is_order else _SHARED).match(shared)
-    # What all articles share is theirs when it is as long as one.
+    # A shared beginning as long as an article belongs to the articles.
     return {match[0]} if match and len(match[0]) < min(map(len, texts)) else set()
 
 

@@ -16,7 +16,7 @@ from titlegen.errors import DataError
 
 CHUNK_CHARS = 2**20
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
-"""What reading a packed file raises where it is cut off or damaged."""
+"""Errors of reading a compressed file that is cut off or damaged."""
 _TWO_VALUES = ": more than one value in the line, give each a line of its own"
 
 

@@ -1,4 +1,4 @@
-"""What a person should know about how a source was read, in a few lines."""
+"""Notices about how a source was read."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from titlegen.data.dedup import Rows
 from titlegen.data.sources import Source
 from titlegen.plural import count
 
-# A share of the rows from which on something is no accident any more.
+# The share of rows above which a finding is not an accident.
 _WARNING_SHARE = 0.03
 _SHOWN_CHARS = 60
 _SHOWN_FILES = 3

@@ -1,4 +1,4 @@
-"""Records of a file as they stand there, each with its place: what the readers of all formats give."""
+"""Records of a file with their places, as the readers of all formats return them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -9,9 +9,9 @@ from typing import Any
 from titlegen.data.columns import Columns
 from titlegen.errors import DataError
 
-# Longer than any article with all that stands beside it; what follows is a dump of something else.
+# Longer than any record of an article: a longer one is a dump of something else.
 MAX_RECORD_BYTES = 8 * 2**20
-# What old systems, and disks that were switched off, leave behind the last line.
+# Padding that old systems, and disks that lost power, leave behind the last line.
 PADDING = "\0\x1a"
 TOO_LONG = f"over {MAX_RECORD_BYTES // 2**20} MiB"
 
@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What stands where a record should, and why it is none."""
+    """A place without a record, and the reason."""
 
     reason: str
     is_long: bool = False

@@ -1,4 +1,4 @@
-"""Raw articles out of the embedded corpus, local files or a Hub data set, as one stream of typed rows."""
+"""Raw articles from the embedded corpus, local files or a Hub data set, as one stream of typed rows."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +97,7 @@ def open_source(settings: DataSettings, *, titled: bool = True, strict: bool = T
 
 
 def source_digest(settings: DataSettings) -> str:
-    """Return the digest of all bytes of a local source; of one on the Hub only what it is called."""
+    """Return the digest of all bytes of a local source, or of the name of one on the Hub."""
     if settings.source == EMBEDDED:
         return digest_json(sorted(path.read_text(encoding="utf-8") for path in embedded_files()))
     if not is_local(settings.source):

@@ -1,4 +1,4 @@
-"""Which article goes into train, val or test; all decisions depend on digests and the seed, never on file order."""
+"""The split into train, val and test; all decisions depend on digests and the seed, never on file order."""
 
 from collections.abc import Mapping
 
@@ -75,7 +75,7 @@ def split_rows(
 
 
 def _held_out(count: int, share: float) -> int:
-    """Return how many articles a share is: one at least, where there is one for each split."""
+    """Return the number of articles of a share: at least one, where there is one for each split."""
     return max(round(count * share), 1 if share and count >= _SPLITS else 0)
 
 

@@ -1,4 +1,4 @@
-"""Generate titles for a split with any generator, score them beside trivial baselines, and report what that proves."""
+"""Generate titles for a split with any generator, score them beside trivial baselines, and write the report."""
 
 from titlegen.evaluate.compare import Comparison, compare
 from titlegen.evaluate.generate import Generation, Generator, generate_predictions

@@ -1,4 +1,4 @@
-"""Places of everything that the report's three pictures draw, in the units of their SVG view boxes."""
+"""Coordinates for the report's three charts, in the units of their SVG view boxes."""
 
 import math
 from collections import Counter

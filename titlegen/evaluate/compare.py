@@ -40,7 +40,7 @@ class Comparison:
     worse: tuple[Change, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the comparison as report.json holds it."""
+        """Return the comparison in report.json's form."""
         return {
             "other": self.other,
             "rows": self.rows,

@@ -1,4 +1,4 @@
-"""Whether a score is good enough to release a model, and whether the split can say so at all."""
+"""Gates: whether a score is good enough for a release, and whether the split is large enough to decide."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -29,7 +29,7 @@ def check_gates(scores: Mapping[str, Score], limits: Mapping[str, float]) -> lis
 
 
 def stand(profile: Verdict | None, specified: Verdict) -> Standing:
-    """Return what two verdicts make of a score: only what the specification's own limit proves has passed.
+    """Return a score's standing from two verdicts: only a pass of the specification's own limit counts as passed.
 
     Args:
         profile: the verdict on the profile's limit, None when the profile has turned the gate off.

@@ -1,4 +1,4 @@
-"""Raw outputs for a split: batch by batch, with progress, and going on where an interrupted run stopped."""
+"""Raw outputs for a split: batch by batch, with progress, resumed where an interrupted run stopped."""
 
 import functools
 import json
@@ -34,7 +34,7 @@ class Generator(Protocol):
 
 
 class Generation(NamedTuple):
-    """Raw outputs in the order of the examples, and how they came to be."""
+    """Raw outputs in the order of the examples, and how they were generated."""
 
     predictions: list[str]
     description: dict[str, Any]
@@ -100,13 +100,13 @@ def _generate_batch(generator: Generator, batch: Sequence[Example], advance: Adv
 
 
 def _line(record: dict[str, Any]) -> str:
-    # Half a surrogate pair, which a server may send, has no place in UTF-8.
+    # Half a surrogate pair, which a server may send, has no UTF-8 form.
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
 
 
 def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, dict[str, Any]]:
     try:
-        # A title can hold what splitlines takes for the end of a line.
+        # A title can hold characters that splitlines takes for line ends.
         lines = partial.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     except FileNotFoundError:
         return {}

@@ -10,7 +10,7 @@ from titlegen.evaluate.report import Mark
 from titlegen.metrics.numerals import fold_width
 
 _TOKEN = regex.compile(r"\p{Han}|[a-z]+|\d+(?:\.\d+)?|[^\s\p{P}\p{S}]")
-# A broken model writes pages; a report shows the beginning.
+# A report shows the beginning of a broken model's long output.
 SHOWN_CHARS = 160
 
 

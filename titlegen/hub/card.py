@@ -87,7 +87,7 @@ class DataCard(_Part):
 
 
 class Decision(_Part):
-    """What the validation articles said of a preferred model."""
+    """The decision about a preferred model on the validation articles."""
 
     accepted: bool
     rows: Annotated[int, Field(ge=0)]
@@ -119,7 +119,7 @@ class Facts:
     """Results of the merge."""
     files: tuple[str, ...]
     preference: Preference | None = None
-    """What preference training came to, where there was one."""
+    """The result of preference training, where there was one."""
 
     @property
     def base(self) -> str | None:
@@ -197,7 +197,7 @@ def render_card(facts: Facts) -> str:
     template = (resources.files("titlegen") / "model_card.md.j2").read_text(encoding="utf-8")
     train = dict(facts.training or facts.settings.train.model_dump(mode="json"))
     if (start := train.get("init_adapter")) and Path(start).is_dir():
-        # Where it lies on this machine is nobody else's business.
+        # A path of this machine is not published.
         train["init_adapter"] = Path(start).resolve().name
     body = environment.from_string(template).render(
         facts=facts,

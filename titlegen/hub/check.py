@@ -1,4 +1,4 @@
-"""Proof of a push: every remote file against what was sent, and a clean download that gives the same title."""
+"""Verification of a push: every remote file against what was sent, and a clean download that writes the same title."""
 
 import hashlib
 import tempfile
@@ -31,7 +31,7 @@ class Difference:
     missing: tuple[str, ...]
     changed: tuple[str, ...]
     extra: tuple[str, ...]
-    """Files that are not ours; they are left alone."""
+    """Files of others, which are left alone."""
 
     def describe(self) -> str:
         """Return what is missing or changed in one line; empty when nothing is."""

@@ -1,4 +1,4 @@
-"""The push itself: everything that can be known beforehand is checked, then one commit, then the proof."""
+"""The push itself: every check that is possible beforehand, then one commit, then its verification."""
 
 import glob
 import shutil
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MAIN = "main"
 _CONFLICT = 412
-# Somebody else's push in between makes ours start again from theirs, so often.
+# How often ours starts again after another push came in between.
 _ROUNDS = 4
 # What transformers loads in place of a sharded model, or on top of it.
 _SHADOWING = frozenset({"model.safetensors", "model.safetensors.index.json", "adapter_config.json"})
@@ -197,7 +197,7 @@ def _check_card(target: HubTarget, path: Path) -> None:
 
 
 def _check_tag(api: "HfApi", repo_id: str, hub: HubSettings, files: Mapping[str, FileRecord]) -> None:
-    """Refuse to give a tag that exists to other files: a release does not change."""
+    """Refuse to move an existing tag to other files: a release does not change."""
     tagged = _tags(api, repo_id).get(str(hub.tag)) if _head(api, repo_id, _MAIN) else None
     if tagged is not None and compare(api, repo_id, tagged, files, read_all=False).describe():
         raise HubError(f"the tag {hub.tag!r} is on another model ({tagged[:12]}); choose a new one with --hub.tag")
@@ -227,7 +227,7 @@ def _head(api: "HfApi", repo_id: str, revision: str) -> str | None:
 def _stale_files(api: "HfApi", repo_id: str, head: str, difference: Difference, staged: Staged) -> list[str]:
     """Return files of an earlier push that are not part of this one, and those that would be loaded in its place.
 
-    What else others put there is theirs.
+    Other files of other people stay.
     """
     earlier = read_remote_manifest(api, repo_id, head)
     known = _SHADOWING | (earlier.files.keys() if earlier is not None else set())

@@ -162,12 +162,12 @@ def connect(target: HubTarget) -> Iterator["HfApi"]:
 
 
 def persist(action: Callable[[], T]) -> T:
-    """Return what a request returns; after a passing failure it is repeated, as late as the Hub asks for."""
+    """Return what a request returns, retried after a temporary failure, with the pause that the Hub asks for."""
     return call_again(action, _is_passing, _RETRIES, first_wait_s=_FIRST_WAIT_S)
 
 
 def _is_passing(error: Exception) -> bool | float:
-    """Return whether a failure may be over at the next try, or after how many seconds the Hub says that it is."""
+    """Return whether a failure is temporary, or the pause in seconds that the Hub asks for."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 

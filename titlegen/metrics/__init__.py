@@ -1,4 +1,4 @@
-"""Scores of generated titles: pure functions on texts, and intervals around what they add up to."""
+"""Scores of generated titles: pure functions on texts, and intervals of their sums."""
 
 from titlegen.metrics.records import SCORES
 from titlegen.metrics.scores import Score, Statistics, estimate_scores, measure_titles, score_titles

@@ -1,4 +1,4 @@
-"""Everything that an editor is shown of candidates for one article: evidence, reasons for the order, rules."""
+"""The assessment of candidates that an editor sees: evidence, reasons for the order, rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from titlegen.text import first_line
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What is shown of one title."""
+    """The assessment of one title."""
 
     evidence: tuple[Claim, ...]
     reasons: tuple[Reason, ...]
@@ -21,7 +21,7 @@ class Assessment:
 
 
 def assess_titles(outputs: Sequence[str], facts: Facts) -> list[Assessment]:
-    """Return what is shown of each of the candidates, in their order.
+    """Return the assessment of each candidate, in their order.
 
     Args:
         outputs: raw outputs for one article.

@@ -1,4 +1,4 @@
-"""Titles that cost nothing: what a model has to beat before its scores mean anything."""
+"""Trivial baselines: titles that a model has to beat before its scores mean anything."""
 
 import random
 

@@ -1,11 +1,11 @@
-"""What the model owes its caller beside the right words: a title and nothing else, of the right length, clean."""
+"""The form of a title: a title and nothing else, of the right length, and clean."""
 
 import regex
 
 from titlegen.specification import TITLE_CHARS
 
 MIN_CHARS, MAX_CHARS = TITLE_CHARS
-# What is longer is no title, and is not read to its end: outputs are untrusted.
+# A longer output is no title, and is not read to its end: outputs are untrusted.
 _MAX_READ_CHARS = 1000
 
 _OPEN_CLOSE = {
@@ -22,7 +22,7 @@ _OPEN_CLOSE = {
 }
 _WRAPPING = {**{mark: _OPEN_CLOSE[mark] for mark in "「『《〈【“‘"}, '"': '"', "'": "'", "`": "`", "＂": "＂"}
 
-# What is wrong with a raw output, in the order in which it is looked for.
+# Violations of a raw output, in the order in which they are looked for.
 _PREFIX = regex.compile(
     r"(?:(?:新聞|新闻|文章|建議|本文|生成的?|精煉的?)?(?:標題|标题|題目|题目|主題)(?:如下|為|是|建議)?"
     r"|答案?|輸出|回覆|摘要|說明|解釋|title|headline|answer|output)\s*[:：]"
@@ -57,9 +57,9 @@ _TRAILING = regex.compile(r"[,，、;；:：。.…~～\-—_=|/\\]$")
 
 
 def title_violations(raw: str) -> tuple[str, ...]:
-    """Return what makes a raw output more, or less, than a title; empty when it is a title and nothing else.
+    """Return the violations of a raw output; empty when it is a title and nothing else.
 
-    White space around the output is not held against it. The names: empty, lines, prefix, explanation, markdown,
+    White space around the output is no violation. The names: empty, lines, prefix, explanation, markdown,
     json, chat_token, quotes, long.
     """
     text = raw.strip()

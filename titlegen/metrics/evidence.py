@@ -1,4 +1,4 @@
-"""What a title claims, and the sentence of its article that says so: numbers, dates, names, places, quotations.
+"""The claims of a title and the sentences of its article that back them: numbers, dates, names, places, quotations.
 
 A mark is for a reader. What is said in other words, by whom to whom, and what is left out cannot be seen here:
 docs/gates.md says how much of it is.
@@ -20,7 +20,7 @@ from titlegen.metrics.title_warnings import Evidence, Facts, closest_sentence
 Kind = Literal["number", "date", "name", "place", "quotation"]
 KINDS: tuple[Kind, ...] = ("number", "date", "name", "place", "quotation")
 
-# As in the warnings: what a broken model wrote after a title is not read.
+# As in the warnings, text that a broken model wrote after a title is not read.
 _MAX_TITLE = 200
 _CALENDAR = frozenset({"year", "month", "day", "weekday", "relative day", "relative year"})
 # What may stand between the parts of one date: 5月 20日, 12月20日(週六).
@@ -50,7 +50,7 @@ _MESSAGES: dict[Kind, tuple[str, str, str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One thing that a title says, from ``start`` to ``end`` (exclusive), and what its article says of it."""
+    """One claim of a title, from ``start`` to ``end`` (exclusive), and what its article says of it."""
 
     kind: Kind
     text: str
@@ -62,7 +62,7 @@ class Claim:
     place: tuple[int, int] | None = None
     """Start and end (exclusive) of the words of the article that back it."""
     sentence: Evidence | None = None
-    """The sentence around them; of what nothing backs, the one most like the title there."""
+    """The sentence around them; for an unsupported claim, the sentence most like the title there."""
 
 
 def find_evidence(title: str, facts: Facts) -> tuple[Claim, ...]:
@@ -211,7 +211,7 @@ def _names(title: str, facts: Facts) -> Iterator[Claim]:
             continue
         kind: Kind = "place" if is_place(name.text) else "name"
         places = [] if name in missing else locate_name(name.text, facts.article)
-        # A press release often leaves out whose it is: nothing to show, and nothing wrong.
+        # A press release often leaves out whose it is: there is nothing to show, and nothing is wrong.
         if places or name in missing:
             yield _claim(kind, title, (name.start, name.end), places, facts)
 

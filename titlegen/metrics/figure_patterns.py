@@ -1,4 +1,4 @@
-"""What numbers look like in a text of folded width, and the words around them that say what they count."""
+"""Patterns of numbers in a text of folded width, and of the words around them that say what they count."""
 
 import re
 from decimal import Decimal

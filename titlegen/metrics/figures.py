@@ -46,7 +46,7 @@ Bound = Literal["exact", "rounded", "at_least", "at_most", "about"]
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number in a text: what stands there, where, and everything that it may mean."""
+    """One number in a text: its words, its place, and everything that it may mean."""
 
     text: str
     start: int

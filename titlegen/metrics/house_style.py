@@ -1,4 +1,4 @@
-"""A newspaper's own style, out of a TOML file: checks with corrections that an editor takes with one click."""
+"""A newspaper's own style, from a TOML file: checks with corrections that an editor accepts with one click."""
 
 import re
 import tomllib
@@ -48,7 +48,7 @@ class HouseStyle(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StyleFinding:
-    """A place in a title, from ``start`` to ``end`` (exclusive), that the style would have otherwise."""
+    """A place in a title, from ``start`` to ``end`` (exclusive), that departs from the style."""
 
     kind: Kind
     text: str

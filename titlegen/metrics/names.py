@@ -1,4 +1,4 @@
-"""Which people, places, organisations and foreign words of a title are not in its article: candidates for a reader."""
+"""People, places, organisations and foreign words of a title that are not in its article, for a reader to check."""
 
 import re
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ _COMMON = frozenset(
 )
 # Which side of a city, or a part of a longer name: 原住民族委員會.
 _GENERIC_PLACE = re.compile(r"[東西南北中]{1,2}[區部]|.{1,2}地區|.{0,2}(?:委員會|公所|分局|總局)")
-# Nobody is called after a camp, a team or a fair: 夏令營.
+# No person is named after a camp, a team or a fair: 夏令營.
 _NO_NAME_END = frozenset("營團隊會展節館站場區院校班賽季獎金費稅")
 # These stand in headlines for their sound: 一起來FUN電.
 _INTERJECTIONS = frozenset(
@@ -86,7 +86,7 @@ _ANY_REGION = re.compile("|".join(REGIONS))
 _CLAUSE = re.compile(r"[^\W_]+(?:[-.&'][^\W_]+)*")
 # 南市府 is backed by 臺南市政府: the same characters in order, within a few others.
 _ABBREVIATION_SPREAD, _MAX_ABBREVIATION = 3, 8
-# Where a name stands more often, the further places show nothing new.
+# Further places of a frequent name add nothing.
 _MAX_PLACES = 50
 _PLACE_NAME = re.compile(r".+[國省州市縣區鄉鎮村里島港山溪湖灣路街站]")
 _VARIANTS = str.maketrans("台峯温鐘凃", "臺峰溫鍾涂")
@@ -211,7 +211,7 @@ def _stands_in(name: str, article: str) -> bool:
 
 
 def _abbreviation(name: str) -> re.Pattern[str] | None:
-    """Return what finds the words that a name abbreviates, None where it can abbreviate nothing."""
+    """Return the pattern of the words that a name abbreviates, None where it can abbreviate nothing."""
     if name.isascii() or len(name) > _MAX_ABBREVIATION:
         return None
     gap = rf".{{0,{_ABBREVIATION_SPREAD}}}?"

@@ -28,7 +28,7 @@ _ADJACENT = re.compile(
     # Looked ahead for, since what is denied may begin with the next denial: 不足未通過.
     rf"{_DENIAL}(?=(?P<filler>{_FILLER})(?P<core>[\u4e00-\u9fff]{{2}})|(?P<single>[\u4e00-\u9fff])(?![\u4e00-\u9fff]))"
 )
-# Whatever may deny or doubt what a clause says, whether or not it does here: then nothing is said of it.
+# Words that may deny or doubt a clause, whether or not they do here: such a clause is left alone.
 _DOUBT = re.compile(
     r"[不未沒無非勿免否拒零禁防杜別莫休]|停止|[暫喊]停|停辦|取消|暫緩|延後|駁回|撤|避免|擺脫|告別|遠離|解除|減少|降低|落空|破局|反對|抗議"
     r"|難以|杜絕|喊卡|告吹"
@@ -39,7 +39,7 @@ _EMPTY_CORES = re.compile(
     r"[的了在是與及和或也都就之其此該這那一二三四五六七八九十兩百千萬年月日元]|.[的了在是與及和或也都之，]"
 )
 _MAX_TITLE, _MAX_ARTICLE = 200, 200_000
-# No real article says anything so often, and each place takes its time.
+# No real article repeats a word so often, and each place takes time.
 _MAX_PLACES = 200
 
 

@@ -1,4 +1,4 @@
-"""How much of a title is copied from its article, repeated, or written in the wrong script."""
+"""Shares of a title that are copied from its article, repeated, or written in the wrong script."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""Which of several titles for one article is the best, without a reference."""
+"""The ranking of several titles for one article, without a reference."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ _LEAST_TEMPERATURE = 0.8
 
 
 def candidate_temperature(temperature: float) -> float:
-    """Return what candidates after the first are drawn at: at least 0.8, or they would all be the same."""
+    """Return the temperature of candidates after the first: at least 0.8, or they would all be the same."""
     return max(temperature, _LEAST_TEMPERATURE)
 
 
 def describe_candidates(number: int, temperature: float) -> dict[str, float | str]:
-    """Return what is recorded of so many candidates: more than one have a temperature of their own."""
+    """Return the record of the candidates: their number and, for more than one, their temperature."""
     if number == 1:
         return {"candidates": 1}
     return {
@@ -33,10 +33,10 @@ def describe_candidates(number: int, temperature: float) -> dict[str, float | st
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What decides the place of a title among others for the same article; less is better, but for ``agreement``."""
+    """The counts that rank a title among others for the same article; less is better, except for ``agreement``."""
 
     broken: tuple[str, ...]
-    """What makes the output more, or less, than a title (:func:`titlegen.metrics.contract.title_violations`)."""
+    """Violations of the form (:func:`titlegen.metrics.contract.title_violations`)."""
     grave: int
     """Warnings of fact or language."""
     slight: int
@@ -48,7 +48,7 @@ class Standing:
 
     @property
     def key(self) -> tuple[int, int, int, int, float]:
-        """What titles are sorted by, the best first."""
+        """The sort key, the best title first."""
         return len(self.broken), self.grave, self.slight, len(self.unclean), -self.agreement
 
 
@@ -68,7 +68,7 @@ def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
 
 
 def judge_titles(outputs: Sequence[str], facts: Facts) -> list[Standing]:
-    """Return what decides the place of each raw output; ``rank_titles`` says what that is."""
+    """Return the standing of each raw output, by which ``rank_titles`` sorts."""
     titles = [first_line(raw)[:_MAX_READ_CHARS] for raw in outputs]
     agreements = agreement(titles)
     warned = {title: Counter(warning.kind in GRAVE for warning in find_warnings(title, facts)) for title in set(titles)}

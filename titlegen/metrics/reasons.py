@@ -1,4 +1,4 @@
-"""Why a title has its place among the candidates, in words."""
+"""The reasons for a title's place among the candidates, in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

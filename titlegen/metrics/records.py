@@ -1,4 +1,4 @@
-"""Every metric once: what it measures of a title, how titles add up, how sure that is, and what people call it.
+"""Every metric once: its measure of a title, its sum over titles, its interval, and its name for people.
 
 A new metric is a function in a file of this folder and a record in ``METRICS``; a gated one is also a setting.
 """

@@ -1,6 +1,6 @@
-"""Where a title repeats itself as a broken model does: 災情無災情, 公車增班公車增班, 哈哈哈哈.
+"""Repetitions in a title as a broken model writes them: 災情無災情, 公車增班公車增班, 哈哈哈哈.
 
-Headlines repeat words on purpose (一棒接一棒, 高齡及中高齡), so that a word that comes twice says nothing.
+Headlines repeat words on purpose (一棒接一棒, 高齡及中高齡), so a word that comes twice is no sign.
 """
 
 import re

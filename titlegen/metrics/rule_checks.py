@@ -1,4 +1,4 @@
-"""The rules that a title is held to, one by one and in words, as an editor sees them while typing."""
+"""The rules for a title, one by one and in words, as an editor sees them while typing."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +28,7 @@ _VIOLATIONS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RuleCheck:
-    """One rule, whether a title keeps it, and what of it."""
+    """One rule, whether a title keeps it, and the detail."""
 
     rule: Rule
     passed: bool

@@ -1,4 +1,4 @@
-"""From titles to scores: what each row contributes, what the rows add up to, and how sure that is."""
+"""From titles to scores: each row's contribution, the sums over rows, and their intervals."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,14 +60,14 @@ def estimate_scores(statistics: Statistics, resamples: int, seed: int) -> dict[s
 
 
 def _interval(samples: Floats, rows: int, lowest: float) -> tuple[float, float]:
-    """Return the bootstrap's interval, or all of ``lowest`` to 1 where too few rows were drawn from."""
+    """Return the bootstrap's interval, or all of ``lowest`` to 1 where there are too few rows."""
     return bootstrap_interval(samples, rows) if rows >= LEAST_ROWS else (lowest, 1.0)
 
 
 def compare_scores(first: Statistics, second: Statistics, resamples: int, seed: int) -> dict[str, Score]:
     """Return first minus second, for every score, with the 95% interval of the difference on the same rows.
 
-    Each resample draws the same rows for both, so what makes an article hard for both falls out.
+    Each resample draws the same rows for both, so that an article's difficulty for both cancels.
     """
     rows = len(first.values)
     width = first.values.shape[1]

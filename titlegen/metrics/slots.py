@@ -1,4 +1,4 @@
-"""Which candidate fits which place: a push message, a phone, a web page, a newspaper."""
+"""The candidate for each place: a push message, a phone, a web page, a newspaper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an editor should look at in a title before it is used, with its place and, where there is one, its evidence.
+"""Warnings about a title for an editor, each with its place and, where there is one, its evidence.
 
 Warnings are for a reader, and a title with one may be right: on 1,030 press releases that people wrote, the titles of
 one in thirty get any (docs/gates.md says which).
@@ -23,11 +23,11 @@ from titlegen.text.sentences import sentence_spans
 
 Kind = Literal["length", "repetition", "script", "language", "number", "name", "negation"]
 KINDS: tuple[Kind, ...] = ("number", "name", "negation", "language", "repetition", "script", "length")
-"""Every kind, the gravest first: what is wrong in fact, in language, in form."""
+"""Every kind, the most serious first: faults in fact, in language, in form."""
 GRAVE: frozenset[Kind] = frozenset({"number", "name", "negation", "language"})
-"""What may be wrong in fact, or cannot be used at all."""
+"""Kinds that may be wrong in fact, or make a title unusable."""
 
-# Titles are short; what a broken model wrote after one is not read.
+# Titles are short; text that a broken model wrote after one is not read.
 _MAX_TITLE = 200
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _CLAUSE = re.compile(r"[^\s，。！？!?、：:；;「」『』]+")
@@ -44,7 +44,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class TitleWarning:
-    """One thing to look at: what stands in the title from ``start`` to ``end`` (exclusive)."""
+    """One warning about the title's text from ``start`` to ``end`` (exclusive)."""
 
     kind: Kind
     text: str
@@ -58,7 +58,7 @@ class TitleWarning:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a title is checked against: an article, and the day on which it was published (YYYY-MM-DD), when known."""
+    """The article that a title is checked against, and the day on which it was published (YYYY-MM-DD), when known."""
 
     article: str
     date: str | None = None
@@ -95,7 +95,7 @@ class Facts:
 
 
 def find_warnings(title: str, facts: Facts) -> tuple[TitleWarning, ...]:
-    """Return what is to be looked at in a title, the gravest first.
+    """Return the warnings about a title, the most serious first.
 
     Args:
         title: one line, as it is shown.

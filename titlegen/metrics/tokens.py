@@ -1,4 +1,4 @@
-"""What counts as a token when titles are compared: one Han character, one Latin word, one number."""
+"""Tokens for comparing titles: one Han character, one Latin word, one number."""
 
 import logging
 import unicodedata

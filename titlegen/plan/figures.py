@@ -1,6 +1,6 @@
-"""The figures that estimates rest on: what was measured, and what is only assumed."""
+"""The figures behind the estimates: measured, or assumed."""
 
-# What the scripts in benchmarks/ measured: FILE.METRIC of benchmarks/results. A test compares them with the files.
+# Measured by the scripts in benchmarks/: FILE.METRIC of benchmarks/results. A test compares them with the files.
 MEASURED = {
     "data_speed.docs_s": 4534.0,
     "data_speed.peak_gib_1m": 1.05,
@@ -38,7 +38,7 @@ MEASURED = {
 # Source: docs/performance.md, "When compiling pays".
 UNCOMPILED_TOK_S, COMPILE_TOKENS = 8200.0, 1_000_000
 
-# What nobody has measured; wherever one of these is used, the plan says so.
+# Assumed, not measured; wherever one of these is used, the plan says so.
 NETWORK_MIB_S = 50.0
 GPU_STEPS_S = 20.0
 LLAMA_CPU_TITLE_S = 20.0
@@ -55,7 +55,7 @@ def cite(*names: str) -> str:
 
 
 def disk_minutes(gib: float) -> float:
-    """Return how long the disk takes to write so much."""
+    """Return the minutes that the disk takes to write so much."""
     return gib * 1024 / _DD_MIB * MEASURED["push_speed.dd_s"] / 60
 
 

@@ -1,4 +1,4 @@
-"""Size and shape of what a run starts from: the base model and the articles."""
+"""Size and shape of a run's inputs: the base model and the articles."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -85,7 +85,7 @@ class Estimator:
         return [*first, self.verify(), self.push(), self.deploy(), self.evaluate_served()]
 
     def fetch(self) -> Stage:
-        """Return the base model's way to this machine."""
+        """Return the download or preparation of the base model."""
         base, gib = self.settings.model.base, self.model.gib
         size = f"{self.model.parameters / 1e9:.2f} G parameters, {self.model.stored_bytes} bytes each"
         if base == EMBEDDED:
@@ -135,7 +135,7 @@ class Estimator:
             hosts = "" if devices.hosts == "1" else f" on each of {devices.hosts} hosts"
             sources.append(f"{count(devices.count, 'card')}{hosts} ({devices.why}); GPU memory is that of each card")
         if self.model.on_gpu and devices.count > 1:
-            # Of what it does alone, each of more cards is taken to do what each of two does.
+            # Each of several cards is assumed to reach the share of its speed alone that each of two reaches.
             speed *= devices.count * MEASURED[_SEVERAL] / 2
             sources.append(cite(_SEVERAL))
         minutes = (start + tokens / speed) / 60
@@ -262,7 +262,7 @@ class Estimator:
         return Stage("push", reads, target, minutes=network_minutes(size), sources=(f"{size:.1f} GiB", _NETWORK))
 
     def deploy(self) -> Stage:
-        """Return the model's way onto the server, which keeps a copy of its own."""
+        """Return the deployment to the server, which keeps a copy of its own."""
         weights, serve = self.gguf_gib[0], self.settings.serve
         memory = weights + serve.num_ctx * self.model.cache_bytes / 2**30 + _RUNTIME_GIB
         gpu = memory if self.model.on_gpu else 0.0
@@ -273,7 +273,7 @@ class Estimator:
         return Stage("deploy", self._folder(Folder.GGUF), server, weights, memory, gpu, minutes, sources)
 
     def evaluate_served(self) -> Stage:
-        """Return scoring what the server answers."""
+        """Return the scoring of the server's titles."""
         server, reads = self.deploy(), self.settings.serve.model_name
         titles = self.titles * self.settings.evaluate.candidates
         if self.model.on_gpu:

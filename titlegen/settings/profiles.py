@@ -62,7 +62,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def describe_unknown(what: str, given: str, known: Iterable[str]) -> str:
-    """Say that a name is unknown, and which like one there is, or else all that are known."""
+    """Return the message for an unknown name, with the most similar one, or else all that are known."""
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {_listed(known)}"
     return f"unknown {what}; {hint}"

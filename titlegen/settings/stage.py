@@ -1,4 +1,4 @@
-"""What the settings of every stage have in common."""
+"""The base of every stage's settings."""
 
 from typing import Annotated
 

@@ -44,7 +44,7 @@ def shown(value: Any) -> str:
 
 
 def call(name: str, arguments: Sequence[Callable[[], Any]]) -> Any:
-    """Return what a function makes of its arguments, which are worked out when they are needed.
+    """Return a function's value; its arguments are evaluated when they are needed.
 
     Raises:
         TemplateError: an argument is not of a kind that it takes.

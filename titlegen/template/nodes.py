@@ -1,4 +1,4 @@
-"""What a template consists of, once it was read."""
+"""The nodes of a parsed template."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Text:
-    """What stands outside of the actions."""
+    """The text outside of the actions."""
 
     text: str
 

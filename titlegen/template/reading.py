@@ -42,7 +42,7 @@ class _Open(NamedTuple):
 
 
 class Reader:
-    """Reads a template; ``nodes`` is what it consists of."""
+    """Parses a template; ``nodes`` is its content."""
 
     def __init__(self, text: str) -> None:
         """Read it.
@@ -166,7 +166,7 @@ class _Pipeline:
         if self._next().kind == "word" and self._next().text not in _LITERALS:
             name = self.rest.pop(0).text
             if name not in LEAST_ARGUMENTS:
-                # Go knows some of these; what they would render is not known here.
+                # Go knows some of these; they are not implemented here.
                 raise TemplateError(f'function "{name}" not defined')
         arguments: list[Value] = []
         while self._next().kind not in {"end", "close"} and self._next() != ("sign", "|"):

@@ -13,7 +13,7 @@ _RESPONSE = Call(None, (Value(fields=("Response",)),))
 
 
 class Rendering:
-    """One pass over the nodes; ``output`` is what came out."""
+    """One pass over the nodes; ``output`` is the rendered text."""
 
     def __init__(self, values: Mapping[str, Any], *, stops: bool) -> None:
         """Take the values of the fields, and whether ``.Response`` ends it."""

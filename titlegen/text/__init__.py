@@ -1,4 +1,4 @@
-"""Plain article text out of what news sites and press offices publish: cleaning, script, sentences, token budgets."""
+"""Plain article text from the pages of news sites and press offices: cleaning, script, sentences, token budgets."""
 
 from titlegen.text.clean import Removals, clean_content, clean_title, rule_names
 from titlegen.text.script import Converted, convert_article, is_simplified, to_traditional

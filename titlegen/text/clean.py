@@ -10,8 +10,8 @@ from titlegen.text.press import PRESS_RULES
 from titlegen.text.rule import AnyRule, TriggerIndex
 from titlegen.text.titles import TITLE_RULES
 
-# Three passes settle any real article. Text that is still moving after this many is markup nested on purpose,
-# and every further pass would cost its author nothing and us another walk over the text.
+# Three passes settle any real article. Text that still changes after this many is markup nested on purpose, and every
+# further pass would cost time for nothing.
 _MAX_PASSES = 12
 UNSETTLED = "unsettled"
 
@@ -22,7 +22,7 @@ _CONTENT_INDEX, _TITLE_INDEX = TriggerIndex(_CONTENT), TriggerIndex(_TITLE)
 
 @dataclass(slots=True)
 class Removals:
-    """What cleaning took away: for each rule its removed or replaced pieces, in order of removal."""
+    """What cleaning removed: for each rule its removed or replaced pieces, in order of removal."""
 
     pieces: dict[str, list[str]] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Site names around headlines: what goes is an outlet's name, known as such, and the site's section beside it.
+"""Site names around headlines: known outlets' names are removed, with the site's section beside them.
 
 An unknown 某某新聞網 stays: the headline may be about it. So does what stands before a bar: 返鄉記｜小鎮青年募資辦日報.
 """
@@ -58,7 +58,7 @@ _BRACKETS = re.compile(r" ?[（(【〔\[](?P<segment>[^（()）【】〔〕\[\]]
 _IN_FRONT = re.compile(
     rf"(?:(?P<name>[^{BARS}【】〔〕\[\]]{{1,20}}?) ?[{BARS}]|[【〔\[](?P<bracketed>[^【】〔〕\[\]]{{1,20}})[】〕\]]) ?"
 )
-# What no headline would end with as a word of its own, so that a space before it is enough.
+# Words that no headline ends with, so that a space before them is enough.
 _SURE = re.compile(r"(?:新聞網|電子報|新聞雲)$|^ETtoday|^NOWnews|^Yahoo奇摩|^Yahoo!奇摩")
 TRIGGERS = (
     *BARS,
@@ -102,7 +102,7 @@ def is_site(text: str) -> bool:
 
 
 def strip_sites(title: str) -> tuple[str, list[str]]:
-    """Return the title without the outlets and sections around it, and what went; it is never left without a letter."""
+    """Return the title without the outlets and sections around it, and what was removed; at least one letter stays."""
     start, end = 0, _end_of_text(title, _behind_title)
     while (match := _IN_FRONT.match(title, start, end)) and is_site(match["name"] or match["bracketed"]):
         if not _LETTER.search(title, match.end(), end):
@@ -118,7 +118,7 @@ def strip_site_line(line: str) -> str:
 
 
 Ending = tuple[int, bool] | None
-"""Where what may go begins, and whether it is an outlet."""
+"""The start of a part that may be removed, and whether it is an outlet."""
 
 
 def _end_of_text(text: str, find_ending: Callable[[str, bool], Ending]) -> int:

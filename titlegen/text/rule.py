@@ -1,4 +1,4 @@
-"""What a cleaning rule is: a name, the texts it concerns, and what it takes away."""
+"""Cleaning rules: a name, the texts it concerns, and what it removes."""
 
 import itertools
 import re
@@ -12,7 +12,7 @@ Replacement = str | Callable[[re.Match[str]], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnyRule:
-    """What rules have in common: a rule never makes a text longer and takes time linear in it."""
+    """The base of all rules: a rule never makes a text longer and takes time linear in it."""
 
     name: str
     triggers: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Simplified and Traditional Chinese: which of the two a text is, and how Taiwan's newsrooms would write it."""
+"""Simplified and Traditional Chinese: telling them apart, and converting to the spelling of Taiwan's newsrooms."""
 
 import json
 import re
@@ -77,7 +77,7 @@ def has_simplified(text: str) -> bool:
 
 
 def _balance(text: str) -> int:
-    """Return how many more characters only Simplified text has than only Traditional text; below 0 for the reverse."""
+    """Return the number of characters that only Simplified text has, minus those that only Traditional text has."""
     simplified, traditional = _patterns()
     return len(simplified.findall(text)) - len(traditional.findall(text))
 

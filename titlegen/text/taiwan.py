@@ -1,4 +1,4 @@
-"""What OpenCC's dictionaries for Taiwan lack: words and names as its newsrooms write them.
+"""Words and names as Taiwan's newsrooms write them, which OpenCC's dictionaries lack.
 
 OpenCC takes its longest phrase from the left, so that 被|发明家 turns into 被髮, as in 被髮左衽, and every 余 that is
 alone into 餘. It also follows a standard that hardly any newsroom does: 公佈, 計劃, 汙染, 瞭解, 臺. The lists here

@@ -8,7 +8,7 @@ from titlegen.families import ModelFamily
 from titlegen.models import read_json, text_config
 from titlegen.verify.check import Check, none_wrong
 
-# What an export may change in them.
+# Keys that an export may change.
 _SETTINGS_FILES = {
     "generation_config.json": {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"},
     "tokenizer_config.json": {"added_tokens_decoder", "extra_special_tokens"},
@@ -16,7 +16,7 @@ _SETTINGS_FILES = {
 
 
 def what_is_compared(base: Path | None) -> str:
-    """Return what a report says of this check."""
+    """Return the description of this check for a report."""
     return f"config.json against {base.name if base else 'the importers'}"
 
 
@@ -47,7 +47,7 @@ def check_config(export: Path, base: Path | None, family: ModelFamily) -> Check:
 
 
 def _importer_faults(text: dict[str, Any], family: ModelFamily) -> list[str]:
-    """Return what the importers of Ollama and llama.cpp would not find, or find otherwise than transformers."""
+    """Return what the importers of Ollama and llama.cpp would miss, or read differently from transformers."""
     wrong = []
     rope = text.get("rope_parameters") or {}
     for kind, form in family.rope.items():
@@ -73,7 +73,7 @@ def _config_changes(text: dict[str, Any], original: dict[str, Any], family: Mode
 
 
 def _other_changes(export: Path, base: Path, family: ModelFamily) -> list[str]:
-    """Return what differs in the files that decide how text goes in and titles come out."""
+    """Return what differs in the files that decide how text is tokenized and titles are generated."""
     wrong = []
     for name, added in _SETTINGS_FILES.items():
         found, expected = (read_json(place / name) if (place / name).is_file() else {} for place in (export, base))

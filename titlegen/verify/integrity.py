@@ -15,7 +15,7 @@ from titlegen.verify.config import check_config, what_is_compared
 
 # A sum over r products in float32, taken in another order, differs by a few units in the last place of the largest.
 _SUM_ORDER = 4e-6
-# Shares of the adapter's update that a faulty merge holds, to within this much.
+# Tolerance within which a share of the adapter's update names a known fault of a merge.
 _NEAR = 0.1
 
 

@@ -27,7 +27,7 @@ def llama_server(path: Path) -> Iterator[str]:
     parameters.n_parallel = 1
     parameters.warmup = False
     parameters.port = 0
-    # Its log goes to standard error as it is; only errors concern a person here.
+    # Its log goes to standard error unchanged, so that only errors are let through.
     parameters.verbosity = 0
     try:
         server = xllamacpp.Server(parameters)

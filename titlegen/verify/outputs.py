@@ -22,7 +22,7 @@ _BATCH = 4
 
 
 class Bounds(NamedTuple):
-    """What outputs of one type owe: no bound on one figure would catch every fault."""
+    """The bounds on the outputs of one type: no single figure would catch every fault."""
 
     equal: float
     """Smallest share of identical greedy titles."""
@@ -46,7 +46,7 @@ OUTPUT_BOUNDS = {
     "Q8_0": Bounds(0.5, 2e-2, 1.0),
 }
 _OTHER_BOUNDS = Bounds(0.0, 0.3, 3.0)
-# A smaller share of equal titles than the bound is chance as long as it comes this often with that many articles.
+# A share of equal titles below the bound counts as chance while its probability is at least this.
 _CHANCE = 0.01
 
 

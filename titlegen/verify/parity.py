@@ -14,7 +14,7 @@ from titlegen.verify.llama_cpp import ask, llama_server
 
 
 def check_prompt_bytes(export: Path, articles: Sequence[str], tokenizer: Any = None) -> Check:
-    """The chat template and the Ollama template render the very bytes that the model was trained on."""
+    """The chat template and the Ollama template render exactly the bytes that the model was trained on."""
     tokenizer = tokenizer or load_tokenizer(export)
     prompt_format = family_at(export).prompt
     template = Template(prompt_format.template)

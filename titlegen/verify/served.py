@@ -22,7 +22,7 @@ def check_served_file(exported: Path, modelfile: str) -> Check:
         exported: the GGUF file that was exported.
         modelfile: the model's Modelfile as the server shows it, whose FROM line names the file that runs.
     """
-    # Hashed here and now: a manifest could be of another file.
+    # Hashed now: a manifest could be of another file.
     digest = digest_file(exported)
     compared = f"{exported.name} (sha256 {digest[:12]}) against what the server runs"
     bound = "the same bytes, or the same keys and tensors"
@@ -56,7 +56,7 @@ def _differences(exported: GgufHeader, served: GgufHeader) -> list[str]:
 
 def _key(header: GgufHeader, name: str) -> Any:
     value = header.fields[name]
-    # A long array is not kept; and a number that is none is equal to nothing.
+    # A long array is not kept, and NaN is equal to nothing; so their texts are compared.
     return repr(header.strings(name) or header.numbers(name)) if value is None else repr(value)
 
 

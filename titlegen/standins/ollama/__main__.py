@@ -1,7 +1,7 @@
 """A stand-in for Ollama on loopback: its REST API over llama.cpp, for machines without network, container or root.
 
-Run as ``python -m titlegen.standins.ollama --port N --directory DIR``. What it answers was recorded of a real Ollama;
-where it means to differ, docs/bundled-server.md says so.
+Run as ``python -m titlegen.standins.ollama --port N --directory DIR``. Its answers follow those recorded from Ollama;
+docs/bundled-server.md lists the intended differences.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def build_app(store: Store, pool: EnginePool, settings: ServerSettings) -> Starl
             Exception: lambda _, error: error_response(500, f"internal error: {type(error).__name__}"),
         },
     )
-    # It would answer 307 to every method.
+    # Starlette would answer 307 to every method.
     app.router.redirect_slashes = False
     return app
 
@@ -128,7 +128,7 @@ def main() -> None:
     except (ValueError, EngineError) as error:
         parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # It logs every call to an engine.
+    # httpx logs every call to an engine.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     serve(
         host,

@@ -1,4 +1,4 @@
-"""``/api/generate``: the prompt rendered, the engine asked, its events put into Ollama's words."""
+"""``/api/generate``: renders the prompt, asks the engine, and puts its events into Ollama's form."""
 
 import json
 import time
@@ -30,7 +30,7 @@ _SAMPLING = {
 _DEFAULT_NUM_KEEP = 4
 # Source: Ollama's llm/server.go: an answer ends after this many context windows, or this many like tokens.
 _MOST_CONTEXTS, _MOST_REPEATS = 10, 30
-# Stands for a prompt where only what is around it is wanted.
+# Stands for a prompt where only the text around it is wanted.
 _MARK = "\x00prompt\x00"
 
 
@@ -81,7 +81,7 @@ class Answer:
 
     def gather(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the one answer that parts add up to, for a request that is not streamed."""
-        # None at all: the model repeated what is no text, until it was stopped.
+        # No part: the model repeated tokens without text until it was stopped.
         last = dict(parts[-1]) if parts else self._part("", done=False)
         return last | {"response": "".join(part["response"] for part in parts)}
 
@@ -99,7 +99,7 @@ class Answer:
         return text.removeprefix(bos) if bos else text
 
     def _opening(self) -> str:
-        """Return what the template puts before every prompt; empty where it does something else with it."""
+        """Return the text that the template puts before every prompt; empty where there is no such text."""
         before, mark, _ = self._render(_MARK).partition(_MARK)
         return self._without_bos(before) if mark else ""
 

@@ -43,7 +43,7 @@ class Api:
         self._pool = pool
         self._settings = settings
         self._pending = 0
-        # What changes names and blobs runs one after the other.
+        # Requests that change names and blobs run one after another.
         self._changing = asyncio.Lock()
 
     def routes(self) -> list[Route]:
@@ -119,7 +119,7 @@ class Api:
         """Answer a prompt."""
         body = await self._body(request, "generate", GENERATE)
         answer = Answer(self._store, self._pool, body)
-        # What unloads a model takes no time, and helps a busy server.
+        # A request that unloads a model takes no time, and helps a busy server.
         unloads = answer.is_empty and body.get("keep_alive") == 0
         if self._pending >= self._settings.max_queue and not unloads:
             raise ApiError(503, "server busy, please try again.  maximum pending requests exceeded")

@@ -1,4 +1,4 @@
-"""``/api/create``: a model out of an uploaded file or out of another model, step by step as Ollama reports it."""
+"""``/api/create``: a model from an uploaded file or another model, step by step as Ollama reports it."""
 
 import asyncio
 import json
@@ -130,7 +130,7 @@ class Creation:
             return Layer("model", digest, size), fresh
 
     def _text_layers(self, inherited: list[Layer]) -> list[tuple[Layer, bool]]:
-        """Store template, system text and parameters, each behind what is inherited; an empty text replaces nothing.
+        """Store template, system text and parameters, each after the inherited ones; an empty text replaces nothing.
 
         Parameters of the other model stay where none replaces them.
         """

@@ -1,4 +1,4 @@
-"""Who may ask a server on loopback: programs and pages of this machine, and no page of the web."""
+"""Access to a server on loopback: for programs and pages of this machine, and no page of the web."""
 
 import ipaddress
 import logging
@@ -26,7 +26,7 @@ _PREFLIGHT = {
 class LoopbackGuard:
     """Middleware: answers only to names and pages of this machine, and logs each request.
 
-    As in Ollama, a page that this machine serves may ask, and its browser is told so. Neither queries nor bodies are
+    As in Ollama, pages that this machine serves have access, by CORS headers. Neither queries nor bodies are
     logged: they hold articles.
     """
 
@@ -61,7 +61,7 @@ class LoopbackGuard:
             await app(scope, receive, watch)
         finally:
             elapsed_ms = 1000 * (time.monotonic() - started)
-            # As it came: decoded, it could hold a line of its own.
+            # Not decoded: a decoded one could hold a line break.
             path = scope["raw_path"][:_LOGGED_CHARS].decode("latin-1")
             log.info("%s %s %d %.0f ms", scope["method"], path, status, elapsed_ms)
 

@@ -1,4 +1,4 @@
-"""The loaded models: each has an engine, started on demand and ended when its time is over."""
+"""The loaded models: each has an engine, started on demand and stopped when its keep-alive ends."""
 
 import asyncio
 import contextlib
@@ -127,7 +127,7 @@ class EnginePool:
         return min(num_ctx, largest), int(options.get("num_thread") or self.settings.threads)
 
     def _schedule(self, engine: Engine) -> None:
-        """Let the engine end when its time is over, or at once when it has been retired."""
+        """Let the engine end when its keep-alive ends, or at once when it has been retired."""
         if engine.timer is not None:
             engine.timer.cancel()
             engine.timer = None

@@ -45,7 +45,7 @@ async def quantize(source: Path, target: Path, level: str) -> None:
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        # What it has open is removed next, and must not come back.
+        # Its open files are removed next, and must not be written again.
         await process.wait()
         raise
     if process.returncode != 0:

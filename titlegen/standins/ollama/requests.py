@@ -34,7 +34,7 @@ CREATE = {
 }
 NAMED = {"model": str, "name": str}
 COPY = {"source": str, "destination": str}
-# What Ollama has and no verb, client or document of ours asks for: refused, so that no answer is another than Ollama's.
+# Fields of Ollama that no verb, client or document of titlegen uses: refused, so that no answer differs from Ollama's.
 _ABSENT = {
     "generate": (*("raw", "template", "context", "format", "logprobs", "top_logprobs", "suffix", "images", "think"),),
     "create": ("adapters", "license", "messages", "parser", "renderer", "requires"),

@@ -87,7 +87,7 @@ class StoredModel:
     full_name: str
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
-    """What the weights' file says about itself: family, parameter_size, quantization_level, bos, ..."""
+    """The header's facts about the weights: family, parameter_size, quantization_level, bos, ..."""
     modified: datetime
     directory: Path
 
@@ -132,7 +132,7 @@ class StoredModel:
 
 
 def describe(header: GgufHeader) -> dict[str, Any]:
-    """Return what a manifest keeps of a GGUF file's header."""
+    """Return the part of a GGUF file's header that a manifest keeps."""
     return {
         "family": header.architecture,
         "parameter_size": _short_count(header.parameter_count),
@@ -191,7 +191,7 @@ class Store:
         return sorted(found, key=lambda model: model.modified, reverse=True)
 
     async def put_blob(self, digest: str, chunks: AsyncIterator[bytes]) -> str:
-        """Write a blob and return the digest of what came; the blob is kept only when that is ``digest``.
+        """Write a blob and return the digest of the received bytes; the blob is kept only when that is ``digest``.
 
         Raises:
             OSError: the disk is full or cannot be written to; nothing of the blob stays.

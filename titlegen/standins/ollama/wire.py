@@ -1,4 +1,4 @@
-"""HTTP as the bundled server needs it: how long a request may take, and answers in parts."""
+"""HTTP of the bundled server: time limits of requests, and streamed answers."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ log = logging.getLogger("titlegen.standins")
 
 _CLIENT_GONE = 499
 JSON = "application/json; charset=utf-8"
-# What Ollama says of an answer that it gathered from a stream, a failure too.
+# Ollama's content type for an answer that it gathered from a stream, also for a failure.
 GATHERED_JSON = "application/json"
 Parts = AsyncGenerator[dict[str, Any]]
 
@@ -70,7 +70,7 @@ def timed_protocol(timeout_s: float) -> type[TimedProtocol]:
 
 
 class PartStream:
-    """Answer parts in the making: a task of its own makes them, so that a slow reader does not hold up the engine."""
+    """The parts of an answer, made by a task of its own, so that a slow reader does not hold up the engine."""
 
     def __init__(self, source: Parts, on_done: Callable[[], None]) -> None:
         self._queue: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
@@ -114,7 +114,7 @@ class _PartsResponse(StreamingResponse):
         except failures as error:
             yield line({"error": str(error)})
         except Exception as error:
-            # The client is told where the answer ends; what it was is for the log.
+            # The client sees where the answer ends; the error goes to the log.
             log.exception("unexpected")
             yield line({"error": f"internal error: {type(error).__name__}"})
 
