@@ -47,7 +47,7 @@ def describe(run: StageRun) -> str:
 
 
 def describe_checks(checks: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line a check: what was compared, the figure and its bound; then what is wrong."""
+    """Return one line for each check: what was compared, the figure and its bound; then the faults."""
     rows = [
         (check["name"], "passed" if check["passed"] else "FAILED", check["figure"], check["bound"], check["compared"])
         for check in checks

@@ -58,7 +58,7 @@ def processor_config(export: Path, serve: ServeSettings, ray: RaySettings) -> An
             "dtype": "bfloat16",
             "max_model_len": serve.num_ctx,
             "enable_prefix_caching": True,
-            # Code that a model brings is not run.
+            # Code in a model's directory is not run.
             "trust_remote_code": False,
             "seed": 0,
         },
@@ -71,7 +71,7 @@ def processor_config(export: Path, serve: ServeSettings, ray: RaySettings) -> An
 
 
 def request(prompt: Sequence[int], form: PromptFormat, serve: ServeSettings) -> dict[str, Any]:
-    """Return what vLLM is asked for an article: the tokens of its rendered prompt, greedily.
+    """Return vLLM's request for an article: the tokens of its rendered prompt, decoded greedily.
 
     Ray's own stage for tokens would put a second <bos> in front of it.
     """

@@ -1,4 +1,4 @@
-"""A process of the cluster: takes blocks of articles, writes the file of each, and tells that it is done."""
+"""A process of the cluster: takes blocks of articles, writes a file for each, and reports it."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ Batch = Mapping[str, Any]
 
 
 def read_file(batch: Batch, job: Job, done: Mapping[int, frozenset[int]]) -> Iterator[dict[str, Any]]:
-    """Yield the blocks of a file as batches of one row; what keeps it from being read comes as such a row, too.
+    """Yield the blocks of a file as batches of one row; an error of reading it comes as such a row, too.
 
     Args:
         batch: number of the file, in a batch of one row.
@@ -39,7 +39,7 @@ class BlockWriter:
     """
 
     def __init__(self, job: Job) -> None:
-        """Take the run; the model is loaded with the first block, so that what fails then is told like the rest."""
+        """Take the run; the model is loaded with the first block, so that its errors are reported like others."""
         self._job = job
         self._titler: Titler | None = None
         self._lock = threading.Lock()

@@ -155,5 +155,5 @@ def connect(settings: ServeSettings) -> Iterator[Connection]:
 
 
 def shorten(error: Any) -> str:
-    """Return what a server said, on one line of 300 characters: a proxy answers with a page."""
+    """Return a server's message in one line of up to 300 characters: a proxy answers with a page."""
     return " ".join(str(error.error).split())[:300]

@@ -55,7 +55,7 @@ class DataSettings(Stage):
     near_duplicate: Share = specification.NEAR_DUPLICATE
     """Jaccard similarity of character 5-grams from which two articles count as the same."""
     max_content_tokens: Annotated[int, Field(ge=16)] = 1536
-    """Token budget of the article; a longer one is shortened at a sentence end."""
+    """Token budget of the article; a longer article is shortened at a sentence end."""
     max_title_tokens: Annotated[int, Field(ge=4)] = 64
     """Token budget of the title; a longer title drops the row."""
     shorten: Literal["truncate", "lead", "textrank"] = "truncate"
@@ -177,17 +177,17 @@ class ServeSettings(Stage):
     source: str = "gguf"
     """`gguf` (the exported file), a path to GGUF or safetensors, `hf.co/ORG/REPO[:QUANT]`, or a model name."""
     quantize: Literal["q4_K_M", "q4_K_S", "q8_0"] | None = None
-    """Quantisation that the server makes while it creates the model."""
+    """Quantisation by the server while it creates the model."""
     num_ctx: Annotated[int, Field(ge=256)] = 4096
     """Context window, tokens."""
     num_predict: Annotated[int, Field(ge=1)] = 48
     """Longest answer, tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.3
-    """Sampling temperature put into the Modelfile, for those who ask without one; titlegen itself asks greedily."""
+    """Sampling temperature in the Modelfile, for clients that send none; titlegen itself asks greedily."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    """Wait for one answer before it is asked for again, seconds; longer where the server's answers take long."""
+    """Timeout of one answer, seconds; longer on a server whose answers take long."""
     retries: Annotated[int, Field(ge=0)] = 3
-    """Further tries after a server's failure (5xx), a lost connection or, two at most, no answer in time."""
+    """Retries after a server's failure (5xx), a lost connection or, two at most, a timeout."""
     start_offline: bool = True
     """Start `ollama serve`, or else the bundled server, when no server answers at a loopback host."""
 
@@ -217,7 +217,7 @@ class DeskSettings(Stage):
     parallel: Annotated[int, Field(ge=1, le=16)] = 1
     """Titles of one article that are written at a time; more is faster where the server has a GPU."""
     store: Path | None = None
-    """SQLite file of what was made and chosen; by default `desk.sqlite3` among the profile's outputs."""
+    """SQLite file of the titles written and chosen; by default `desk.sqlite3` among the profile's outputs."""
     keep_articles: bool = False
     """Keep the articles themselves beside what was chosen, as training on preferences needs them."""
     fetch_urls: bool = False

@@ -1,15 +1,15 @@
 """Stand-ins on loopback for machines without the Hugging Face Hub or without Ollama: the same wire protocols.
 
-Each is a program of its own; what starts one, and what its clients know of it, is here.
+Each is a program of its own; its command, and the names that its clients need, are here.
 """
 
 import sys
 from pathlib import Path
 
-# Not a secret: whoever can reach a loopback port may use the Hub, and the client wants to send some token.
+# Not a secret: every program that reaches a loopback port may use the Hub, and the client insists on a token.
 HUB_TOKEN = "titlegen-offline"  # noqa: S105
 HUB_ACCOUNT = "local"
-# What the Hub says that it is, at its root.
+# The Hub's answer at its root.
 HUB_SERVICE = "titlegen offline Hub"
 
 

@@ -1,1 +1,1 @@
-"""A stand-in for the Hugging Face Hub: what the real client asks of it, on loopback."""
+"""A stand-in for the Hugging Face Hub on loopback: the requests that the real client sends."""

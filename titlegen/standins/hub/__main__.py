@@ -12,7 +12,7 @@ from titlegen.standins.hub.wire import require_loopback
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until the process is ended; returns 2 when that cannot start."""
+    """Serve until the process is ended; returns 2 when the server cannot start."""
     import uvicorn
 
     parser = argparse.ArgumentParser(prog="python -m titlegen.standins.hub", description=app.__doc__)

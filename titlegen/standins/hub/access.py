@@ -1,4 +1,4 @@
-"""Which repository and revision a request names, and whether it may see or change them."""
+"""Access control: the repository and revision that a request names, and whether it may read or write them."""
 
 from starlette.requests import Request
 
@@ -8,7 +8,7 @@ from titlegen.standins.hub.wire import authenticate, check_name
 
 
 class Access:
-    """What a request names, for those who have the token or need none."""
+    """The repository that a request names, when it has the token or needs none."""
 
     def __init__(self, store: Store, token: str) -> None:
         self._store, self._token = store, token

@@ -39,7 +39,7 @@ class Api:
         self._store, self._access = store, access
 
     async def whoami(self, request: Request) -> Response:
-        """Say whose the token is."""
+        """Return the owner of the token."""
         self._access.authenticate(request)
         token = {"displayName": "offline", "role": "write"}
         user = {"type": "user", "id": HUB_ACCOUNT, "name": HUB_ACCOUNT, "fullname": HUB_SERVICE, "orgs": []}
@@ -162,7 +162,7 @@ class Api:
         answers = []
         for file in (await read_body(request, LocalFiles)).files:
             known = commit.files.get(file.path)
-            # What is stored one way stays so: the client compares its file with the digest of that kind.
+            # A file keeps its kind of storage: the client compares its file with the digest of that kind.
             large = known.lfs if known else _is_large(file)
             answer = {"path": file.path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if known:

@@ -47,7 +47,7 @@ def create_app(store: Store, token: str = HUB_TOKEN) -> ASGIApp:
         Route("/lfs/{upload:segment}/{part:int}", files.lfs_part, methods=["PUT"]),
         Route("/lfs/{upload:segment}", files.lfs_complete, methods=["POST"]),
         Route(f"{repo}/resolve/{revision}/{{path:path}}", files.resolve, methods=["GET", "HEAD"]),
-        # What a browser is led to by an address that a push prints.
+        # The page behind the address that a push prints.
         Route(repo, files.page),
         Route(f"{repo}/tree/{revision}", files.page),
         Route(f"{repo}/commit/{revision}", files.page),
@@ -58,12 +58,12 @@ def create_app(store: Store, token: str = HUB_TOKEN) -> ASGIApp:
         routes=routes,
         exception_handlers={RefusedError: _refuse, TitlegenError: refuse, OSError: fail, HTTPException: _refuse},
     )
-    # Another site's page, opened in a browser here, could otherwise reach us under a name that it points to loopback.
+    # Otherwise another site's page, opened here, could reach this server under a name that resolves to loopback.
     return TrustedHostMiddleware(KeepSlashes(app), allowed_hosts=["127.0.0.1", "localhost"])
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """Answer what is not there, or not allowed: a page for a browser, and for a program what it expects."""
+    """Answer an unknown or forbidden request: with a page for a browser, in the Hub's form for a program."""
     place = request.url.path.split("/")[1]
     if wants_page(request) and place in {"datasets", "spaces"}:
         return error_page(404, f"This Hub keeps models only, no {place}; a model's card names its data set.")

@@ -1,4 +1,4 @@
-"""The routes by which large files come in, files go out, and a browser looks at them."""
+"""The routes for uploads of large files, downloads, and pages for a browser."""
 
 import asyncio
 from typing import Any
@@ -23,13 +23,13 @@ class Files:
         self._store, self._access = store, access
 
     async def describe(self, request: Request) -> Response:
-        """Say what this is: to a browser, which repositories there are."""
+        """Answer the root: the Hub's name, or for a browser the list of repositories."""
         if wants_page(request):
             return await run_in_threadpool(list_page, self._store)
         return JSONResponse({"service": HUB_SERVICE, "directory": str(self._store.directory)})
 
     async def lfs_batch(self, request: Request) -> Response:
-        """Say where large objects are uploaded to; nowhere, where they are here already."""
+        """Return the upload address of each large object, none for one that is here already."""
         self._access.authenticate(request)
         self._access.open(request)
         objects = []
@@ -58,7 +58,7 @@ class Files:
         try:
             await _receive(request, upload, part)
         except OSError:
-            # Room is needed most by those who go on.
+            # Uploads in progress need the room most.
             self._store.drop(name)
             raise
         if upload.parts == 1:

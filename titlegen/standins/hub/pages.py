@@ -1,4 +1,4 @@
-"""The offline Hub in a browser: the models, a model's card with its files, and what is not there; read only."""
+"""The offline Hub in a browser: the models, a model's card with its files, and error pages; read only."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MAX_CARD_BYTES = 2**16
 _MAX_LISTED = 1000
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-# Whatever has a scheme other than the web's would be handed to some program of the reader's.
+# A browser hands a link with another scheme than the web's to some program.
 _LINK = re.compile(r"https?://|[^:/?#]*(?:[/?#]|\Z)", re.IGNORECASE)
 _ELSEWHERE = re.compile(r"[a-z]+:|[/#?]", re.IGNORECASE)
 _NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -48,7 +48,7 @@ class Entry:
 
 
 def wants_page(request: Request) -> bool:
-    """Return whether a browser asks, which says that it reads HTML; programs never do."""
+    """Return whether a browser asks: its Accept header names HTML, a program's never does."""
     return request.method in {"GET", "HEAD"} and "text/html" in request.headers.get("accept", "")
 
 
@@ -60,7 +60,7 @@ def list_page(store: Store) -> Response:
 def repository_page(store: Store, repo_id: str, revision: str = MAIN) -> Response:
     """Return a model's page at a revision: its card, and its files with their sizes.
 
-    Also of a private repository: a browser cannot send the token, which whoever can reach this port knows anyway.
+    A private repository is shown, too: a browser cannot send the token, which is no secret on this machine.
     """
     repository, oid = store.read(repo_id), store.resolve(repo_id, revision)
     commit = store.read_commit(repo_id, oid)

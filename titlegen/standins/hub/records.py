@@ -1,4 +1,4 @@
-"""What the bundled Hub knows of a repository: its commits, and how they refer to files."""
+"""The bundled Hub's records of a repository: its commits, and how they refer to files."""
 
 import datetime as dt
 import hashlib

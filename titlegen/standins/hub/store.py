@@ -43,7 +43,7 @@ class Store:
             self._held.acquire(timeout=0)
         except Timeout as error:
             raise HubError(f"another offline Hub already serves {self.directory}; stop it or choose another") from error
-        # Nothing in here can be continued: the addresses of its parts went with the process that gave them out.
+        # Uploads in here cannot be continued: their addresses were lost with the process that issued them.
         shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir()
         self.uploads: dict[str, Incoming] = {}

@@ -1,4 +1,4 @@
-"""The wire format of the offline Hub: how requests are read, checked within bounds, and turned down."""
+"""The wire format of the offline Hub: reading requests, checking them within bounds, and refusing them."""
 
 import base64
 import ipaddress
@@ -79,7 +79,7 @@ FilePath = Annotated[str, AfterValidator(lambda path: _inside(path.removesuffix(
 
 
 async def refuse(_: Request, error: Exception) -> Response:
-    """Answer a request that was turned down, in the form from which the client makes its error."""
+    """Answer a refused request in the form that the client turns into its error."""
     status = error.status if isinstance(error, RefusedError) else 507
     # A header is one line of ASCII.
     headers = {"X-Error-Message": " ".join(str(error).split()).encode("ascii", "replace").decode()}
