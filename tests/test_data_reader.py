@@ -151,6 +151,29 @@ def test_a_compressed_file_is_known_by_its_bytes(tmp_path: Path, name: str, pack
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfd....", "it is compressed with zstd"),
         ("a.csv", b"PK\x03\x04....", "it is a workbook or ZIP archive; save the sheet as CSV UTF-8"),
         ("a.xls", b"\xd0\xcf\x11\xe0....", "an old Excel or Word document"),
+        ("a.csv.gz", gzip.compress(gzip.compress(table().encode())), "compressed twice; unpack it with `gunzip` once"),
+        ("a.csv", b"7z\xbc\xaf\x27\x1c....", "a 7z archive"),
+        ("a.csv", b"Rar!\x1a\x07....", "a RAR archive"),
+        (
+            "a.csv",
+            (b"a.csv".ljust(257, b"\0") + b"ustar\0").ljust(512, b"\0"),
+            "a tar archive; unpack it with `tar -xf`",
+        ),
+        ("a.tar.gz", gzip.compress((b"a.csv".ljust(257, b"\0") + b"ustar\0").ljust(512, b"\0")), "a tar archive"),
+        ("a.pkl", b"\x80\x04\x95....", "a Python pickle"),
+        ("a.npy", b"\x93NUMPY....", "a NumPy array"),
+        ("a.avro", b"Obj\x01....", "an Avro file"),
+        ("a.txt", b"{\\rtf1\\ansi {}}", "an RTF document"),
+        *(
+            (name, b"<!DOCTYPE html>\n<html><title>404</title></html>\n", "an HTML page; download the file again")
+            for name in ("a.csv", "a.jsonl", "a.parquet", "a.arrow", "a.json")
+        ),
+        ("a.xls", "\ufeff<table><tr><td>標題</td></tr></table>".encode(), "open the table in a spreadsheet"),
+        ("a.csv", b'<?xml version="1.0"?>\n<rss><channel/></rss>', "it is XML; write its articles as JSONL or CSV"),
+        *(
+            (name, b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "with `git lfs pull`")
+            for name in ("a.csv", "a.jsonl", "a.parquet", "a.arrow", "a.json")
+        ),
         ("a.parquet", b"", "is not a Parquet file, or is cut off"),
         ("a.arrow", b"x", "is not an Arrow file, or is cut off"),
         ("a.txt", "一篇文章".encode(), "ends in none of .jsonl, .ndjson, .json, .csv"),
@@ -249,8 +272,61 @@ def test_big5_with_characters_that_its_users_added_is_called_big5(tmp_path: Path
     path.write_bytes(table().encode("cp950").replace("，".encode("cp950"), own))
     with pytest.raises(DataError, match="iconv -f BIG5"):
         read(path)
-    with pytest.raises(DataError, match="not CP950"):
+    # Where it is named, the first row with such a character is, for every reader.
+    message = rf"line 2 cannot be read: not CP950 \(byte 0x{own[0]:02x}"
+    with pytest.raises(DataError, match=message):
         read(path, encoding="big5")
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl().encode("cp950").replace("，".encode("cp950"), own, 1))
+    with pytest.raises(DataError, match=message.replace("2", "1", 1)):
+        read(path, encoding="big5")
+    problems = [row.problem for row in read(path, encoding="big5", strict=False)]
+    assert [bool(problem) for problem in problems] == [True] + [False] * 5
+
+
+@pytest.mark.fault
+def test_the_characters_of_hong_kong_have_an_encoding_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(table().replace("，", "啲嘢𠝹", 1).encode("big5hkscs"))
+    with pytest.raises(DataError, match="may be BIG5 or GB18030 or BIG5-HKSCS"):
+        read(path)
+    assert "啲嘢𠝹" in read(path, encoding="Big5-HKSCS")[0].content
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("codec", "named"),
+    [
+        ("cp950", "Big-5 "),
+        ("cp950", "ms950"),
+        ("cp950", "CP950"),
+        # What Windows calls GB2312 has more characters than that.
+        ("gb18030", "GB2312"),
+        ("gb18030", "gbk"),
+        # Without the mark that Python's reader asks for, and with one that says another thing.
+        ("utf-16-le", "utf-16"),
+        ("utf-16-be", "UTF-16"),
+        ("utf-32-be", "utf-32"),
+        ("utf-8-sig", "big5"),
+        ("utf-16", "big5"),
+    ],
+)
+def test_an_encoding_is_known_by_what_people_call_it(tmp_path: Path, name: str, codec: str, named: str) -> None:
+    path = tmp_path / name
+    path.write_bytes((jsonl() if name == "a.jsonl" else table()).encode(codec))
+    assert texts(read(path, encoding=named)) == EXPECTED
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "named", ["hex", "rot13", "base64", "idna", "undefined", "unicode_escape", "mbcs", "utf9", "\0"]
+)
+def test_what_is_no_encoding_of_files_is_refused(tmp_path: Path, named: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(table(), encoding="utf-8")
+    with pytest.raises(DataError, match=r"data\.encoding .* is no encoding; use big5"):
+        read(path, encoding=named)
 
 
 @pytest.mark.fault

@@ -1,6 +1,7 @@
 """A text's encoding: taken from its bytes where these prove it, else refused with the remedy."""
 
 import codecs
+import io
 import re
 import unicodedata
 from pathlib import Path
@@ -21,6 +22,11 @@ _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 _MARKUP = frozenset('\n\r\t,;:{["')
 # Name for iconv, name for Python. Python's big5 lacks characters that Windows writes.
 _LEGACY = {"BIG5": "cp950", "GB18030": "gb18030"}
+# What else people call the two; a file named GB2312 has characters that only its successors know.
+_NAMES = _LEGACY | dict.fromkeys(("MS950", "CP950"), "cp950") | dict.fromkeys(("GB2312", "GBK", "CP936"), "gb18030")
+_HONG_KONG = "big5hkscs"
+# Codecs of Python's that are none of files.
+_NO_FILES = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "mbcs", "oem"})
 # Pairs from the left on: a trailing byte may look like a leading one.
 _BIG5_CHARACTER = re.compile(rb"[\x81-\xfe][\x40-\x7e\xa1-\xfe]")
 # Where Windows keeps them; names with rare characters such as 堃 are written so.
@@ -43,10 +49,8 @@ def detect_encoding(head: bytes, where: str) -> str:
     """
     if marked := marked_codec(head):
         return marked
-    if b"\0" in head:
-        wide = [codec for codec in _WIDE if _is_written(head, codec)]
-        if len(wide) == 1:
-            return wide[0]
+    if b"\0" in head and (wide := _wide_codec(head)):
+        return wide
     if _decodes(head, "utf-8") is not None or not _is_foreign(head):
         return "utf-8"
     names = [
@@ -54,6 +58,8 @@ def detect_encoding(head: bytes, where: str) -> str:
     ]
     if not names:
         return "utf-8"
+    if _decodes(head, _LEGACY["BIG5"]) is None and _decodes(head, _HONG_KONG) is not None:
+        names.append("BIG5-HKSCS")
     raise DataError(
         f"{where} is not UTF-8; its bytes may be {' or '.join(names)}, which they do not prove: look at it, then "
         f"convert it with `iconv -f {names[0]} -t UTF-8`, or name its encoding with --data.encoding {names[0].lower()}"
@@ -65,6 +71,29 @@ def marked_codec(head: bytes) -> str | None:
     return next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
 
 
+def find_codec(head: bytes, where: str, named: str | None = None) -> str:
+    """Return Python's codec for a text: the one that a person named, unless a byte order mark proves another.
+
+    Args:
+        head: the first ``HEAD_BYTES``, or all there is.
+        where: name of the text in the message.
+        named: the encoding that a person named, if any.
+
+    Raises:
+        DataError: there is no encoding of that name, or none is named and the bytes do not prove one.
+    """
+    if not named:
+        return detect_encoding(head, where)
+    codec = python_codec(named)
+    if marked := marked_codec(head):
+        return marked
+    if codec in {"utf-16", "utf-32"}:
+        # Python's reader asks for the mark that the file does not have; Windows writes the low byte first.
+        wide = _wide_codec(head)
+        return wide if wide and wide.startswith(codec) else f"{codec}-le"
+    return codec
+
+
 def python_codec(name: str) -> str:
     """Return Python's codec for an encoding that a person named.
 
@@ -72,11 +101,21 @@ def python_codec(name: str) -> str:
         DataError: there is none of that name.
     """
     try:
-        return codecs.lookup(_LEGACY.get(name.upper().replace("-", ""), name)).name
-    except LookupError as error:
+        codec = codecs.lookup(_NAMES.get(name.strip().upper().replace("-", ""), name.strip())).name
+        # Python has codecs from bytes to bytes, too.
+        io.TextIOWrapper(io.BytesIO(), codec)
+    except (LookupError, ValueError):
+        codec = ""
+    if not codec or codec in _NO_FILES:
         raise DataError(
             f"data.encoding {name!r} is no encoding; use big5, gb18030, utf-16 or another that Python knows"
-        ) from error
+        )
+    return codec
+
+
+def lenient_errors(codec: str) -> str:
+    """Return how bytes are read that a codec does not know: as lone surrogates, so that their row can be named."""
+    return "strict" if codec.startswith(("utf-16", "utf-32")) else "surrogateescape"
 
 
 def decode_text(data: bytes, where: str, encoding: str | None = None) -> str:
@@ -90,7 +129,7 @@ def decode_text(data: bytes, where: str, encoding: str | None = None) -> str:
     Raises:
         DataError: it is not in that encoding, or in none that its bytes prove.
     """
-    codec = python_codec(encoding) if encoding else detect_encoding(data[:HEAD_BYTES], where)
+    codec = find_codec(data[:HEAD_BYTES], where, encoding)
     try:
         return data.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as error:
@@ -124,6 +163,12 @@ def _without_own_characters(head: bytes, codec: str) -> bytes:
     if codec != _LEGACY["BIG5"]:
         return head
     return _BIG5_CHARACTER.sub(lambda pair: b"" if _OWN_CHARACTER.fullmatch(pair[0]) else pair[0], head)
+
+
+def _wide_codec(head: bytes) -> str | None:
+    """Return the one codec of two or four bytes a character in which a head is text."""
+    wide = [codec for codec in _WIDE if _is_written(head, codec)]
+    return wide[0] if len(wide) == 1 else None
 
 
 def _is_written(head: bytes, codec: str) -> bool:

@@ -23,7 +23,7 @@ from titlegen.data.records import (
     Unreadable,
     unreadable_row,
 )
-from titlegen.encodings import HEAD_BYTES
+from titlegen.encodings import HEAD_BYTES, lenient_errors
 from titlegen.errors import DataError
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -151,13 +151,11 @@ def _names(header: list[str]) -> list[str]:
 
 
 def _read(path: Path, codec: str, shape: _Shape, names: list[str], *, is_wrapped: bool) -> Iterator[Numbered]:
-    # Bytes that are not UTF-8 come through as lone surrogates, so that the row that holds them can be named.
-    errors = "surrogateescape" if codec.startswith("utf-8") else "strict"
     number = 0
     try:
         with (
             open_bytes(path) as raw,
-            io.TextIOWrapper(raw, "utf-8-sig" if codec == "utf-8" else codec, errors, "") as file,
+            io.TextIOWrapper(raw, "utf-8-sig" if codec == "utf-8" else codec, lenient_errors(codec), "") as file,
         ):
             rows = _rows(file, shape)
             next(rows, None)
@@ -165,7 +163,7 @@ def _read(path: Path, codec: str, shape: _Shape, names: list[str], *, is_wrapped
                 if isinstance(row, Unreadable):
                     yield number, row
                 else:
-                    yield number, _record([*map(_without_wrap, row)] if is_wrapped else row, names)
+                    yield number, _record([*map(_without_wrap, row)] if is_wrapped else row, names, codec)
     except UnicodeError as error:
         raise DataError(
             f"{path}, behind line {number}: not {codec.upper()} ({error}); save the file as UTF-8"
@@ -178,7 +176,7 @@ def _read(path: Path, codec: str, shape: _Shape, names: list[str], *, is_wrapped
         raise DataError(f"{path} cannot be read to its end: {error}; it may be cut off, copy it again") from error
 
 
-def _record(row: list[str], names: list[str]) -> Record | Unreadable:
+def _record(row: list[str], names: list[str], codec: str) -> Record | Unreadable:
     if len(row) != len(names):
         if len(row) < len(names) or any(row[len(names) :]):
             return Unreadable(f"the row has {len(row)} fields, not {len(names)} as the header has")
@@ -187,7 +185,7 @@ def _record(row: list[str], names: list[str]) -> Record | Unreadable:
         "".join(row).encode()
     except UnicodeEncodeError as error:
         byte = ord(error.object[error.start]) - 0xDC00
-        return Unreadable(f"not UTF-8 (byte 0x{byte:02x})")
+        return Unreadable(f"not {codec.removesuffix('-sig').upper()} (byte 0x{byte:02x})")
     return dict(zip(names, map(_unwrapped, row), strict=True))
 
 

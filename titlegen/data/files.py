@@ -21,14 +21,6 @@ _OPENERS: dict[str, tuple[bytes, Callable[[Path], Any]]] = {
     ".bz2": (b"BZh", bz2.open),
     ".xz": (b"\xfd7zXZ\x00", lzma.open),
 }
-# Formats that cannot be read, by their first bytes: the name, and what to do about it.
-_FOREIGN = (
-    (b"PK\x03\x04", "a workbook or ZIP archive", "save the sheet as CSV UTF-8, or unpack the archive"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel or Word document", "save the sheet as CSV UTF-8"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it with `unzstd`"),
-    (b"SQLite format 3", "an SQLite database", "export the table with `sqlite3 -header -csv`"),
-    (b"%PDF", "a PDF document", "give the texts as JSONL or CSV"),
-)
 # Records of a data set beside its rows, as datasets and the Hub write them.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json"})
 # Hidden files, and those that Excel and Emacs write beside an open one.
@@ -129,7 +121,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading, unpacked where its first bytes say that it is compressed.
 
     Raises:
-        DataError: it cannot be read, or is something that holds no rows of text; the message says what to do.
+        DataError: it cannot be read; the message says what to do.
     """
     try:
         with path.open("rb") as file:
@@ -138,9 +130,6 @@ def open_bytes(path: Path) -> IO[bytes]:
             if start.startswith(mark):
                 unpacked: IO[bytes] = opener(path)
                 return unpacked
-        for mark, what, remedy in _FOREIGN:
-            if start.startswith(mark):
-                raise DataError(f"{path} holds no rows that can be read: it is {what}; {remedy}")
         return path.open("rb")
     except OSError as error:
         raise DataError(

@@ -11,7 +11,7 @@ from typing import IO
 
 from titlegen.data.files import open_bytes
 from titlegen.data.records import MAX_RECORD_BYTES, PADDING, TOO_LONG, Numbered, Record, Unreadable
-from titlegen.encodings import HEAD_BYTES
+from titlegen.encodings import HEAD_BYTES, lenient_errors
 from titlegen.errors import DataError
 
 CHUNK_CHARS = 2**20
@@ -66,9 +66,12 @@ def _utf8_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _converted_lines(file: IO[bytes], codec: str) -> Iterator[bytes]:
-    decode = codecs.getincrementaldecoder(codec)().decode
+    errors = lenient_errors(codec)
+    decode = codecs.getincrementaldecoder(codec)(errors).decode
+    # Bytes that the codec does not know come out as they were.
+    back = "surrogatepass" if errors == "strict" else errors
     chunks = iter(lambda: file.read(CHUNK_CHARS), b"")
-    yield from _split_lines(decode(chunk).encode("utf-8", "surrogatepass") for chunk in chunks)
+    yield from _split_lines(decode(chunk).encode("utf-8", back) for chunk in chunks)
     decode(b"", final=True)
 
 
@@ -85,14 +88,15 @@ def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield from (line[: MAX_RECORD_BYTES + 1] for line in rest.splitlines(keepends=True))
 
 
-def parse_line(line: bytes) -> Record | Unreadable | None:
-    """Return the object in a line, why there is none, or None for a blank line."""
+def parse_line(line: bytes, codec: str = "utf-8") -> Record | Unreadable | None:
+    """Return the object in a line, why there is none, or None for a blank line; ``codec`` is the file's own."""
     if len(line) > MAX_RECORD_BYTES:
         return Unreadable(f"line {TOO_LONG}", is_long=True)
     try:
         value = json.loads(line.decode("utf-8").lstrip("\ufeff"))  # files that were joined have marks inside
     except UnicodeDecodeError as error:
-        return Unreadable(f"not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start})")
+        name = codec.removesuffix("-sig").upper()
+        return Unreadable(f"not {name} (byte 0x{line[error.start]:02x} at position {error.start})")
     except ValueError as error:
         reason = f"not JSON ({error}{_TWO_VALUES if 'Extra data' in str(error) else ''})"
         return Unreadable(reason) if line.strip().strip(PADDING.encode()) else None
@@ -106,7 +110,7 @@ def parse_line(line: bytes) -> Record | Unreadable | None:
 def numbered_lines(path: Path, codec: str) -> Iterator[Numbered]:
     """Yield line number and object of each line that is not blank."""
     for number, line in raw_lines(path, codec):
-        if (record := parse_line(line)) is not None:
+        if (record := parse_line(line, codec)) is not None:
             yield number, record
 
 

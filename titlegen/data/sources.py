@@ -21,12 +21,13 @@ from titlegen.data.files import (
     stem_of,
     suffix_of,
 )
+from titlegen.data.foreign import refuse_foreign
 from titlegen.data.hub_sets import open_hub
 from titlegen.data.instructions import Instructions, find_instructions
 from titlegen.data.json_files import open_json
 from titlegen.data.lines import read_head
 from titlegen.data.records import Findings, Part, Record, Table, Unreadable, unreadable_row
-from titlegen.encodings import detect_encoding, python_codec
+from titlegen.encodings import find_codec
 from titlegen.errors import DataError
 from titlegen.manifest import digest_file, digest_json
 from titlegen.settings import EMBEDDED, DataSettings
@@ -147,11 +148,12 @@ def open_table(path: Path, encoding: str | None = None) -> Table:
         DataError: it is nothing that holds rows, or in an encoding that its bytes do not prove.
     """
     head = read_head(path)
+    refuse_foreign(head, path)
     if head.startswith(b"PAR1") or suffix_of(path) == ".parquet":
         return arrow.open_parquet(path)
     if head.startswith(b"ARROW1") or suffix_of(path) in ARROW_SUFFIXES:
         return arrow.open_arrow(path)
-    codec = python_codec(encoding) if encoding else detect_encoding(head, str(path))
+    codec = find_codec(head, str(path), encoding)
     if suffix_of(path) not in SUFFIXES and not head.decode(codec, "replace").lstrip("\ufeff \r\n\t").startswith(
         ("{", "[")
     ):
