@@ -23,13 +23,14 @@ from typing import Any
 
 from machine import describe_run
 
-from titlegen.control import SLOTS, Control, ask, draw_control
+from titlegen.control import Control, ask, draw_control
 from titlegen.data import Example, load_split
 from titlegen.generation import TransformersGenerator
 from titlegen.metrics.records import Text
 from titlegen.metrics.scores import compare_scores, estimate_scores, measure_titles
 from titlegen.prefer import Task, decide, draw_candidates, learn, make_pairs
 from titlegen.settings import EvaluateSettings, PreferSettings, TrainSettings
+from titlegen.slots import LENGTHS
 from titlegen.train import fit
 
 _SCORES = ("rougeL", "rouge1", "bleu1", "title_only_rate", "length_rate", "clean_rate", "number_support")
@@ -311,7 +312,7 @@ class Scorer:
         """Return how many greedy titles are as asked for."""
         examples = self.examples[: self.arguments.controlled or None]
         found: dict[str, Any] = {}
-        for slot in SLOTS:
+        for slot in (length.max_chars for length in LENGTHS):
             control = Control(slot)
             titles = self._write(adapter, [ask(example.content, control) for example in examples], 1)
             found[f"in_slot_{slot}"] = round(sum(not control.unmet(title) for title in titles) / len(titles), 4)

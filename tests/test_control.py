@@ -9,18 +9,17 @@ from hypothesis import strategies as st
 
 from titlegen.control import (
     NO_CONTROL,
-    SLOTS,
     Control,
     ask,
     common_runs,
     describe_reference,
     draw_control,
-    slot_of,
     with_controls,
 )
 from titlegen.data import Example
 from titlegen.errors import ConfigError
 from titlegen.families import gemma3
+from titlegen.slots import LENGTHS, length_of
 
 ARTICLE = "臺南市政府今日宣布，將投入2億元整修安平老街的人行道，預計明年完工。"
 
@@ -62,10 +61,10 @@ def test_what_is_missing_is_named() -> None:
 
 
 @given(st.text(min_size=0, max_size=40))
-def test_every_length_from_9_to_28_has_one_slot(title: str) -> None:
-    slot = slot_of(title)
-    assert (slot is not None) == (9 <= len(title) <= 28)
-    assert slot is None or not Control(slot).unmet(title)
+def test_what_has_a_length_meets_the_control_that_asks_for_it(title: str) -> None:
+    length = length_of(title)
+    assert (length is not None) == (9 <= len(title.strip()) <= 28)
+    assert length is None or not Control(length.max_chars).unmet(title)
 
 
 @given(st.sampled_from(["臺南將整修安平老街", "2億元整修安平老街 明年完工", "完全無關的新聞"]), st.integers(0, 10_000))
@@ -93,7 +92,6 @@ def test_a_share_of_the_rows_asks_and_rare_lengths_come_first() -> None:
     asked = [row for row, before in zip(changed, rows, strict=True) if row.content != before.content]
     assert len(asked) == 20
     assert all(row.content.endswith(f"）\n{ARTICLE}") for row in asked)
-    assert Counter(slot_of(row.title) for row in asked)[13] >= 6, "of ten, by the weight of a rare slot"
+    assert Counter(length_of(row.title) for row in asked)[LENGTHS[0]] >= 6, "of ten, by the weight of a rare slot"
     assert with_controls(rows, 0.2, seed=1) == changed
     assert with_controls(rows, 0.0, seed=1) == rows
-    assert set(SLOTS) == {13, 18, 23, 28}

@@ -17,7 +17,6 @@ from titlegen.metrics.numbers import article_numbers, article_readings
 from titlegen.metrics.ranking import judge_titles, rank_titles
 from titlegen.metrics.reasons import explain_place
 from titlegen.metrics.rule_checks import RULES, check_rules
-from titlegen.metrics.slots import SLOTS, Slot, fill_slots
 from titlegen.metrics.title_warnings import Facts
 
 ARTICLE = (
@@ -218,16 +217,6 @@ def test_a_slot_sets_the_length() -> None:
     longer = check_rules("公車增開3班 夜間延長服務到晚上", min_chars=1, max_chars=13)[1]
     assert (push.passed, longer.passed) == (True, False)
     assert check_rules("甲" * 99, max_chars=None)[1].passed
-
-
-# Slots
-
-
-def test_each_slot_has_the_best_that_fits() -> None:
-    titles = ["甲" * 20, "乙" * 13, "丙" * 12, "丁" * 40]
-    assert fill_slots(titles) == {"push": 1, "mobile": 1, "web": 0, "print": 0}
-    assert fill_slots(titles, [Slot("tiny", 5)]) == {"tiny": None}
-    assert fill_slots([]) == dict.fromkeys([slot.name for slot in SLOTS])
 
 
 # House style

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 from titlegen.data import Example
 from titlegen.errors import ConfigError
+from titlegen.slots import LENGTHS, Length, length_of
 
-# As desks count: push up to 13 characters, mobile up to 18, web up to 28.
-SLOTS = (13, 18, 23, 28)
-_WIDTH = 5
-_MAX_WORDS = 3
+_LENGTHS = {length.max_chars: length for length in LENGTHS}
+MAX_WORDS = 3
 MAX_WORD_CHARS = 12
 # What a control token, or another line, is made of.
 _UNSAFE = frozenset("<>[]|\r\n")
@@ -26,10 +25,10 @@ _LETTERS = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A length slot and words that a title has to have."""
+    """A length and words that a title has to have."""
 
     chars: int | None = None
-    """Most characters; at most four fewer are asked for. One of ``SLOTS``."""
+    """Most characters, the end of one of ``LENGTHS``; at most four fewer are asked for."""
     include: tuple[str, ...] = ()
     """Words, at most three."""
 
@@ -39,12 +38,14 @@ class Control:
         Raises:
             ConfigError: naming the value and what is possible.
         """
-        if self.chars is not None and self.chars not in SLOTS:
-            raise ConfigError(f"a title of {self.chars} characters cannot be asked for; choose {_listed(SLOTS)}")
-        if len(self.include) > _MAX_WORDS:
-            raise ConfigError(f"{len(self.include)} words cannot be asked for at a time; give {_MAX_WORDS} at most")
+        if self.chars is not None and self.chars not in _LENGTHS:
+            raise ConfigError(
+                f"a title of {self.chars} characters cannot be asked for; choose {_listed(list(_LENGTHS))}"
+            )
+        if len(self.include) > MAX_WORDS:
+            raise ConfigError(f"{len(self.include)} words cannot be asked for at a time; give {MAX_WORDS} at most")
         for word in self.include:
-            if not word.strip() or len(word) > MAX_WORD_CHARS or _UNSAFE.intersection(word):
+            if not can_ask_for(word):
                 raise ConfigError(
                     f"{word[:40]!r} cannot be asked for; give a word of 1 to {MAX_WORD_CHARS} characters in one line, "
                     "without < > [ ] |"
@@ -54,27 +55,39 @@ class Control:
         """Whether anything is asked for."""
         return self.chars is not None or bool(self.include)
 
+    @property
+    def length(self) -> Length | None:
+        """The length that is asked for, None for any."""
+        return None if self.chars is None else _LENGTHS[self.chars]
+
     def line(self) -> str:
         """Return the line that asks for it; empty for nothing."""
-        parts = [] if self.chars is None else [f"{self.chars - _WIDTH + 1}到{self.chars}字"]
+        parts = [] if self.length is None else [f"{self.length.min_chars}到{self.length.max_chars}字"]
         if self.include:
             parts.append("包含" + "".join(f"「{word.strip()}」" for word in self.include))
         return f"（{'，'.join(parts)}）" if parts else ""
 
     def describe_length(self) -> str:
         """Return the length that is asked for, for a person."""
-        return "any length" if self.chars is None else f"{self.chars - _WIDTH + 1} to {self.chars} characters"
+        if self.length is None:
+            return "any length"
+        return f"{self.length.min_chars} to {self.length.max_chars} characters"
 
     def unmet(self, title: str) -> list[str]:
         """Return what of it a title does not have: ``chars``, or a word."""
         missing = [word for word in self.include if word.strip() not in title]
-        if self.chars is not None and not self.chars - _WIDTH < len(title) <= self.chars:
+        if self.length is not None and not self.length.fits(title):
             return ["chars", *missing]
         return missing
 
 
 NO_CONTROL = Control()
 """Any title."""
+
+
+def can_ask_for(word: str) -> bool:
+    """Return whether a word can stand in the line that asks for it."""
+    return bool(word.strip()) and len(word) <= MAX_WORD_CHARS and not _UNSAFE.intersection(word)
 
 
 def ask(content: str, control: Control) -> str:
@@ -87,18 +100,14 @@ def with_control(example: Example, control: Control) -> Example:
     return replace(example, content=ask(example.content, control))
 
 
-def slot_of(title: str) -> int | None:
-    """Return the slot that a title's length falls into, None for none."""
-    return next((slot for slot in SLOTS if slot - _WIDTH < len(title) <= slot), None)
-
-
 def describe_reference(example: Example, source: random.Random) -> Control:
-    """Return a control that an example's own title meets, drawn: its slot, a word that its article has, or both."""
-    slot = slot_of(example.title)
+    """Return a control that an example's own title meets, drawn: its length, a word that its article has, or both."""
+    length = length_of(example.title)
     runs = common_runs(example.title, example.content)
-    wants_length = slot is not None and (not runs or source.random() < _LENGTH_SHARE)
+    wants_length = length is not None and (not runs or source.random() < _LENGTH_SHARE)
     wants_word = bool(runs) and (not wants_length or source.random() < _WORD_SHARE)
-    return Control(slot if wants_length else None, (_cut(source.choice(runs), source),) if wants_word else ())
+    chars = length.max_chars if length is not None and wants_length else None
+    return Control(chars, (_cut(source.choice(runs), source),) if wants_word else ())
 
 
 def common_runs(title: str, content: str) -> list[str]:
@@ -117,13 +126,13 @@ def common_runs(title: str, content: str) -> list[str]:
 def with_controls(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
     """Return the examples, a share of them with a control that their own title meets.
 
-    Those whose titles have a rare length come first, so that each slot is asked for about as often.
+    Those whose titles have a rare length come first, so that each of ``LENGTHS`` is asked for about as often.
     """
     source = random.Random(seed)  # noqa: S311 - a choice of rows, no secret
-    slots = [slot_of(example.title) for example in examples]
-    frequency = Counter(slots)
+    lengths = [length_of(example.title) for example in examples]
+    frequency = Counter(lengths)
     # Drawn without replacement, each with a weight. Source: Efraimidis and Spirakis, 2006.
-    keys = [source.random() ** frequency[slot] for slot in slots]
+    keys = [source.random() ** frequency[length] for length in lengths]
     chosen = set(sorted(range(len(keys)), key=lambda row: -keys[row])[: round(share * len(examples))])
     return [
         replace(example, content=ask(example.content, describe_reference(example, source)))
@@ -134,12 +143,12 @@ def with_controls(examples: Sequence[Example], share: float, seed: int) -> list[
 
 
 def draw_control(example: Example, source: random.Random) -> Control:
-    """Return a control that an example's own title need not meet: any slot, a word of the article, or both."""
+    """Return a control that an example's own title need not meet: any length, a word of the article, or both."""
     runs = common_runs(example.title, example.content) or [example.content[:_LONGEST]]
     wants_length = source.random() < _LENGTH_SHARE
     wants_word = not wants_length or source.random() < _WORD_SHARE
     word = _cut(source.choice(runs), source) if source.random() < _REFERENCE_SHARE else _piece(example.content, source)
-    return Control(source.choice(SLOTS) if wants_length else None, (word,) if wants_word and word else ())
+    return Control(source.choice(LENGTHS).max_chars if wants_length else None, (word,) if wants_word and word else ())
 
 
 def _piece(content: str, source: random.Random) -> str:

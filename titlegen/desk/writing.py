@@ -34,11 +34,11 @@ from titlegen.metrics.overlap import rouge_l
 from titlegen.metrics.ranking import judge_titles
 from titlegen.metrics.reasons import Reason, explain_place
 from titlegen.metrics.rule_checks import check_rules
-from titlegen.metrics.slots import fill_slots
 from titlegen.metrics.title_warnings import Facts, find_warnings
 from titlegen.metrics.tokens import tokenize
 from titlegen.serve import Answer, Client, UnavailableError, served_digest
 from titlegen.settings import Settings
+from titlegen.slots import fill_slots
 
 # Tries for each title that is wanted: a sure model writes the same one again and again.
 _TRIES, _TRIES_WITH_WORDS = 3, 6
