@@ -16,6 +16,8 @@ from typing import Any
 
 from machine import describe_run
 
+from titlegen.train.encode import EncodedRow
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -78,9 +80,7 @@ def main() -> None:
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _plain(
-    model: Any, tokenizer: Any, rows: list[dict[str, Any]], train: Any, work: Path, *, checkpointing: bool
-) -> Any:
+def _plain(model: Any, tokenizer: Any, rows: list[EncodedRow], train: Any, work: Path, *, checkpointing: bool) -> Any:
     """Return TRL's trainer for rows that are tokens already.
 
     Its own loss is a Triton kernel since 1.15, which no CPU runs; before that it was the model's, with every logit.
@@ -123,7 +123,7 @@ def _plain(
     )
 
 
-def _ours(model: Any, tokenizer: Any, rows: list[dict[str, Any]], train: Any, work: Path) -> Any:
+def _ours(model: Any, tokenizer: Any, rows: list[EncodedRow], train: Any, work: Path) -> Any:
     from titlegen.train.memory import Plan
     from titlegen.train.trainer import build_trainer
     from titlegen.train.trim import CompletionTrim

@@ -21,7 +21,7 @@ from random_e4b import copy_tokenizer, random_model
 
 from titlegen.errors import TitlegenError
 from titlegen.models import resolve_base
-from titlegen.prefer.trainer import Row, build_trainer, score_reference
+from titlegen.prefer.trainer import PairRow, build_trainer, score_reference
 from titlegen.settings import ModelSettings, PreferSettings, TrainSettings
 from titlegen.train.backends import load_for_training
 from titlegen.train.memory import Plan
@@ -80,7 +80,7 @@ def main() -> None:
     sys.stdout.write(text)
 
 
-def make_rows(count: int, per_article: int, vocabulary: int = 200_000) -> list[Row]:
+def make_rows(count: int, per_article: int, vocabulary: int = 200_000) -> list[PairRow]:
     """Return pairs of random tokens: articles as long as the PTS data set's, whose prompts begin alike."""
     source = random.Random(0)
 
@@ -88,7 +88,7 @@ def make_rows(count: int, per_article: int, vocabulary: int = 200_000) -> list[R
         return [source.randrange(200, vocabulary) for _ in range(length)]
 
     instruction = ids(INSTRUCTION)
-    rows: list[Row] = []
+    rows: list[PairRow] = []
     while len(rows) < count:
         article = instruction + ids(int(min(1400, max(80, source.lognormvariate(5.9, 0.45)))))
         rows += [
@@ -98,7 +98,14 @@ def make_rows(count: int, per_article: int, vocabulary: int = 200_000) -> list[R
 
 
 def measure(
-    model: Any, tokenizer: Any, rows: list[Row], train: TrainSettings, *, trimmed: bool, compiled: bool, batch: int = 4
+    model: Any,
+    tokenizer: Any,
+    rows: list[PairRow],
+    train: TrainSettings,
+    *,
+    trimmed: bool,
+    compiled: bool,
+    batch: int = 4,
 ) -> dict[str, float]:
     """Train on the pairs, and return tokens a second after warm-up, with and without the reference, and memory."""
     import torch

@@ -53,7 +53,8 @@ def test_titles_are_the_full_models_likeliest_tokens(kind: str, dtype: torch.dty
 
 def test_tokens_without_a_per_layer_row_are_read_like_the_first(prompts: list[list[int]]) -> None:
     model = tiny_model("gemma3n", torch.float32).eval()
-    decoder, table = TitleDecoder(model), text_model(model).embed_tokens_per_layer
+    inner: Any = text_model(model)
+    decoder, table = TitleDecoder(model), inner.embed_tokens_per_layer
     with torch.no_grad():
         table.weight[VOCABULARY // 2 :] = table.weight[0]
     expected = decoder.generate(prompts, {1}, TOKENS)
@@ -61,7 +62,7 @@ def test_tokens_without_a_per_layer_row_are_read_like_the_first(prompts: list[li
     assert expected == [likeliest(model, prompt, TOKENS) for prompt in prompts]
     with torch.no_grad():
         table.weight = torch.nn.Parameter(table.weight[: VOCABULARY // 2].clone())
-    text_model(model).config.vocab_size_per_layer_input = VOCABULARY // 2
+    inner.config.vocab_size_per_layer_input = VOCABULARY // 2
     assert decoder.generate(prompts, {1}, TOKENS) == expected
 
 

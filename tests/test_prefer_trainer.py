@@ -10,7 +10,7 @@ from training_models import KINDS, tiny_model
 from titlegen.generation import load_tokenizer
 from titlegen.models import family_at
 from titlegen.prefer.pairs import Pair
-from titlegen.prefer.trainer import Row, build_trainer, encode_pairs, score_reference
+from titlegen.prefer.trainer import PairRow, build_trainer, encode_pairs, score_reference
 from titlegen.settings import PreferSettings, TrainSettings
 from titlegen.train.memory import Plan
 from titlegen.train.trim import CompletionTrim
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 _LOGGED = ("loss", "grad_norm", "rewards/margins", "rewards/accuracies", "entropy", "logits/chosen", "logps/rejected")
 
 
-def random_rows() -> list[Row]:
+def random_rows() -> list[PairRow]:
     """Return pairs about three articles, two of them about one; their prompts begin alike."""
     generator = torch.Generator().manual_seed(1)
 

@@ -157,8 +157,8 @@ def test_a_packed_batch_moves_as_a_whole(shared: int) -> None:
     assert moved.kept_rows.lengths == packed.kept_rows.lengths
     tensors = [moved.ids, moved.positions, moved.kept, moved.targets]
     tensors += [spans.bounds for spans in (moved.rows, moved.own_rows, moved.kept_rows)]
-    tensors += [moved.places] if shared else []
-    assert moved.places is None or shared
+    assert (moved.places is not None) == bool(shared)
+    tensors += [] if moved.places is None else [moved.places]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 

@@ -38,10 +38,15 @@ def load(base: Path, settings: TrainSettings = SETTINGS) -> Any:
     return model.train()
 
 
+def inner(model: Any) -> Any:
+    """Return the decoder with all of its parts."""
+    return text_model(model)
+
+
 def in_4_bits(model: Any) -> set[str]:
     """Return the layers whose weights are bitsandbytes' codes."""
-    names = (name for name, module in text_model(model).named_modules() if hasattr(module, "weight"))
-    found = {name for name in names if hasattr(text_model(model).get_submodule(name).weight, "quant_state")}
+    names = (name for name, module in inner(model).named_modules() if hasattr(module, "weight"))
+    found = {name for name in names if hasattr(inner(model).get_submodule(name).weight, "quant_state")}
     return {name.removesuffix(".base_layer") for name in found}
 
 
@@ -49,7 +54,7 @@ def test_all_but_head_and_mixing_is_in_4_bits(base: Path) -> None:
     model = load(base)
     linear = {
         name.removesuffix(".base_layer")
-        for name, module in text_model(model).named_modules()
+        for name, module in inner(model).named_modules()
         if isinstance(module, torch.nn.Linear) and "lora_" not in name and "altup." not in name
     }
     assert in_4_bits(model) == linear
@@ -82,7 +87,7 @@ def test_the_untuned_loss_is_that_of_the_dequantised_model(base: Path) -> None:
     # The weights that bitsandbytes itself unpacks, in a model that was never quantised.
     by_hand = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     for name in in_4_bits(model):
-        quantised = text_model(model).get_submodule(name)
+        quantised = inner(model).get_submodule(name)
         quantised = getattr(quantised, "base_layer", quantised).weight
         values = weights._bitsandbytes().dequantize_4bit(quantised.data, quantised.quant_state)
         by_hand.model.get_submodule(name).weight.data = values
@@ -136,7 +141,7 @@ def test_the_check_knows_the_rounding_of_the_computation(base: Path, low_memory:
 def test_a_weight_in_4_bits_takes_half_a_byte_and_its_scale(base: Path) -> None:
     model = load(base)
     weights.settle_weights(model, low_memory=True)
-    layer = text_model(model).layers[0].mlp.down_proj.base_layer
+    layer = inner(model).layers[0].mlp.down_proj.base_layer
     count = layer.form[2][0] * layer.form[2][1]
     assert sum(buffer.nbytes for buffer in layer.buffers()) == count / 2 + 4 * count / 64
     assert not list(layer.parameters())
@@ -164,18 +169,18 @@ def test_per_layer_embeddings_leave_room_for_activations(
     tables: float | None, low_memory: bool, host: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("gemma3n", torch.float32)
-    table, batch = text_model(model).embed_tokens_per_layer, random_batch([(9, 4), (5, 3)], 0)
+    table, batch = inner(model).embed_tokens_per_layer, random_batch([(9, 4), (5, 3)], 0)
     expected = CompletionTrim(model)(batch)
     if tables is not None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(weights, "gpu_memory", lambda: (tables * table.weight.nbytes, 0.0))
     weights.settle_weights(model, low_memory=low_memory)
-    assert (text_model(model).embed_tokens_per_layer is not table) == host
+    assert (inner(model).embed_tokens_per_layer is not table) == host
     assert torch.equal(CompletionTrim(model)(batch), expected)
 
 
 def test_rows_of_a_table_that_is_on_the_host_already_go_to_the_gpu() -> None:
-    decoder = text_model(tiny_model("gemma3n", torch.float32))
+    decoder = inner(tiny_model("gemma3n", torch.float32))
     table = decoder.embed_tokens_per_layer.weight.data
     # Unsloth moves the table on a small card. The meta device, on which nothing is computed, plays the GPU.
     decoder.to("meta")

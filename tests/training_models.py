@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from titlegen.settings import TrainSettings
-from titlegen.train.encode import IGNORED
+from titlegen.train.encode import IGNORED, EncodedRow
 from titlegen.train.memory import Plan
 from titlegen.train.ranks import Ranks
 from titlegen.train.trainer import build_trainer
@@ -129,14 +129,15 @@ def trace_instead_of_compiling(patch: Any) -> None:
     patch.setattr(torch, "compile", lambda function, **_: traced(function, fullgraph=True))
 
 
-def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
+def random_rows(count: int, seed: int) -> list[EncodedRow]:
     """Return encoded rows of unequal lengths that begin alike, as prompts do."""
     generator = torch.Generator().manual_seed(seed)
-    rows = []
+    rows: list[EncodedRow] = []
     for number in range(count):
         prompt, title = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((4, 40), (1, 9)))
         ids = [7, 8, 9, *torch.randint(10, VOCABULARY, (prompt + title,), generator=generator).tolist()]
-        rows.append({"id": f"a{number}", "input_ids": ids, "labels": [IGNORED] * (3 + prompt) + ids[3 + prompt :]})
+        labels = [IGNORED] * (3 + prompt) + ids[3 + prompt :]
+        rows.append(EncodedRow(id=f"a{number}", input_ids=ids, labels=labels, shortened=False, left_out_chars=0))
     return rows
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     # What runs from layer to layer, (T, hidden) each.
     Streams: TypeAlias = tuple[Tensor, ...]
@@ -102,6 +102,10 @@ class TextModel(Protocol):
     # Its layers have more parts in some families.
     layers: Sequence[Any]
     norm: Norm
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Return everything that it is made of, itself included."""
+        ...
 
     def rotary_emb(self, like: Tensor, positions: Tensor, kind: str) -> Angles:
         """Return the angles of tokens at these places, for one kind of layer."""

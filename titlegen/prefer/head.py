@@ -1,18 +1,25 @@
 """What TRL's preference loss is computed from: the final hidden states, trimmed, and log-probabilities everywhere."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.train.packed import Packed
 from titlegen.train.trim import CompletionTrim
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 # Logits of this many tokens are held at a time.
 _HEAD_TOKENS = 512
 
 
-def trim_backbone(model: Any, trim: CompletionTrim) -> None:
+def trim_backbone(model: PreTrainedModel | PeftModel, trim: CompletionTrim) -> None:
     """Let a model's decoder compute packed batches by the trimmed computation, and the others as before.
 
     TRL's fused head reads the final hidden states of the tokens that predict a title, and no others: where it does not
@@ -45,16 +52,16 @@ class LogProbabilities:
 
     @staticmethod
     def apply(  # noqa: PLR0917 - TRL's signature
-        hidden: Any,
-        weight: Any,
-        bias: Any,
-        targets: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
         temperature: float,
         _chunk: int,
         softcap: float | None,
         scale: float,
         outputs: Sequence[str],
-    ) -> tuple[Any, Any, Any, Any, Any]:
+    ) -> tuple[Tensor, Tensor, None, Tensor, Tensor]:
         """Return log-probability, entropy, nothing, mean logit, and whether it is the likeliest, for each target (N,).
 
         Source: trl 1.15, trl/kernels/chunked_logprob.py.
@@ -66,7 +73,7 @@ class LogProbabilities:
         if not set(outputs) <= {"log_probs", "entropy", "mean_logits", "is_top1"}:
             raise NotImplementedError(f"no {outputs} without Triton")
 
-        def head(hidden: Any, targets: Any) -> tuple[Any, ...]:
+        def head(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
             logits = F.linear(hidden, weight.to(hidden.dtype), bias)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * scale
             if softcap is not None:
@@ -78,7 +85,7 @@ class LogProbabilities:
                 facts = entropy, logits.mean(-1), logits.argmax(-1) == targets
             return logs.gather(-1, targets[:, None])[:, 0], *facts
 
-        parts = zip(hidden.split(_HEAD_TOKENS), targets.split(_HEAD_TOKENS), strict=True)
+        parts = zip(torch.split(hidden, _HEAD_TOKENS), torch.split(targets, _HEAD_TOKENS), strict=True)
         found = [checkpoint(head, *part, use_reentrant=False) for part in parts]
         logs, entropy, means, likeliest = (torch.cat(column) for column in zip(*found, strict=True))
         return logs, entropy, None, means, likeliest

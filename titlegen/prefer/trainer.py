@@ -1,24 +1,40 @@
 """TRL's DPOTrainer over encoded pairs, with an article read once for all of its titles, and the SFT model's scores."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from titlegen.prefer.head import supply_head, trim_backbone
 from titlegen.prefer.pairs import Pair
 from titlegen.prompt import PromptFormat
 from titlegen.settings import PreferSettings, TrainSettings
 from titlegen.train.arguments import steps_between_checkpoints
-from titlegen.train.encode import IGNORED, encode, encode_prompt
+from titlegen.train.encode import IGNORED, Batch, TrainingRow, encode, encode_prompt
 from titlegen.train.memory import Plan
 from titlegen.train.packed import pack, rows_alike
 from titlegen.train.progress import log_class
 from titlegen.train.trim import CompletionTrim
 
-Row = dict[str, Any]
-"""A pair's ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``, as TRL's trainer takes them."""
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+
+class PairRow(TypedDict):
+    """A pair's tokens, as TRL's trainer takes them."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
 
 # Without a reference model: SimPO is DPO's loss on mean log-probabilities against a constant, CPO that against nothing,
 # beside the best title's cross-entropy. Source: arXiv 2405.14734 and 2401.08417; trl, DPOConfig.loss_type.
@@ -26,8 +42,8 @@ _LOSSES = {"dpo": "sigmoid", "simpo": "sigmoid_norm", "cpo": "sigmoid", "sft": "
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: Any, prompt_format: PromptFormat, max_length: int, seed: int
-) -> list[Row]:
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, max_length: int, seed: int
+) -> list[PairRow]:
     """Return the pairs' tokens; articles in an order drawn by ``seed``, those of one article beside each other.
 
     Raises:
@@ -35,7 +51,7 @@ def encode_pairs(
     """
     groups = [list(group) for _, group in groupby(sorted(pairs, key=lambda pair: pair.content), lambda p: p.content)]
     random.Random(seed).shuffle(groups)  # noqa: S311 - an order, no secret
-    rows = []
+    rows: list[PairRow] = []
     for group in groups:
         titles = [title for pair in group for title in (pair.chosen, pair.rejected)]
         # One prompt for all, so that they share its reading.
@@ -52,23 +68,23 @@ def encode_pairs(
     return rows
 
 
-def as_training_row(row: Row) -> dict[str, Any]:
+def as_training_row(row: PairRow) -> TrainingRow:
     """Return a pair as one row of prompt and titles, which a pass over it computes about as much as for."""
     titles = row["chosen_ids"] + row["rejected_ids"]
     return {"input_ids": row["prompt_ids"] + titles, "labels": [IGNORED] * len(row["prompt_ids"]) + titles}
 
 
 def build_trainer(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[Row],
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[PairRow],
     settings: PreferSettings,
     train: TrainSettings,
     work: Path,
     *,
     plan: Plan,
     trim: CompletionTrim | None = None,
-) -> Any:
+) -> DPOTrainer:
     """Return TRL's trainer; its checkpoints and log go to ``work``.
 
     Args:
@@ -104,7 +120,7 @@ def build_trainer(
     return trainer
 
 
-def score_reference(trainer: Any, settings: PreferSettings) -> None:
+def score_reference(trainer: DPOTrainer, settings: PreferSettings) -> None:
     """Score every pair with the SFT adapter before training, and not with a copy of it in each step, as TRL does.
 
     Objectives without a reference get what makes TRL's loss theirs.
@@ -126,7 +142,7 @@ def score_reference(trainer: Any, settings: PreferSettings) -> None:
         trainer.model.delete_adapter("ref")
 
 
-def _score(trainer: Any, dataset: Any) -> list[tuple[float, float]]:
+def _score(trainer: DPOTrainer, dataset: Dataset) -> list[tuple[float, float]]:
     """Return the SFT model's log-probabilities of each pair's titles."""
     import sys
 
@@ -149,7 +165,7 @@ def _score(trainer: Any, dataset: Any) -> list[tuple[float, float]]:
 
 def _arguments(
     settings: PreferSettings, train: TrainSettings, rows: int, work: Path, plan: Plan, *, trimmed: bool
-) -> Any:
+) -> DPOConfig:
     import math
 
     import torch
@@ -199,14 +215,14 @@ def _arguments(
     return arguments
 
 
-def _collator(tokenizer: Any, *, packed: bool) -> Any:
+def _collator(tokenizer: PreTrainedTokenizerBase, *, packed: bool) -> DataCollatorForPreference:
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     class PairCollator(DataCollatorForPreference):  # type: ignore[misc] # trl is untyped
         """Packs a batch beside TRL's padded form, each article once."""
 
-        def torch_call(self, examples: list[Row]) -> dict[str, Any]:
-            batch: dict[str, Any] = super().torch_call(examples)
+        def torch_call(self, examples: list[PairRow]) -> Batch:
+            batch: Batch = super().torch_call(examples)
             if packed:
                 labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
                 prompts = [example["prompt_ids"] for example in examples]
@@ -220,7 +236,7 @@ def _collator(tokenizer: Any, *, packed: bool) -> Any:
     return PairCollator(pad_token_id=tokenizer.pad_token_id)
 
 
-def _trainer_class() -> Any:
+def _trainer_class() -> type[DPOTrainer]:
     from trl import DPOTrainer
 
     class PreferenceTrainer(DPOTrainer):  # type: ignore[misc] # trl is untyped
@@ -228,16 +244,17 @@ def _trainer_class() -> Any:
 
         tokens_seen = 0
 
-        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
             return dataset
 
-        def create_model_card(self, *_: Any, **__: Any) -> None:
+        def create_model_card(self, *_: object, **__: object) -> None:
             """Write none: the model card belongs to the published model."""
 
-        def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        def compute_loss(self, model: nn.Module, inputs: Batch, *arguments: object, **named: object) -> Tensor:
             # As TRL's own count of tokens: both titles, each with its article.
             packed = inputs.get("packed")
             self.tokens_seen += inputs["input_ids"].numel() if packed is None else sum(packed.rows.lengths)
-            return super().compute_loss(model, inputs, *arguments, **named)
+            loss: Tensor = super().compute_loss(model, inputs, *arguments, **named)
+            return loss
 
     return PreferenceTrainer

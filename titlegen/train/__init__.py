@@ -1,5 +1,7 @@
 """Fit a LoRA adapter to the train split: one ``fit`` for both back ends, loss on the title only."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -8,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.adapter import CONFIG, sign_adapter
 from titlegen.control import with_controls
@@ -21,18 +23,22 @@ from titlegen.runs import say
 from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.devices import choose_devices, find_cards
-from titlegen.train.encode import check_tokenizer, encode_examples
+from titlegen.train.encode import Batch, TrainingRow, check_tokenizer, encode_examples
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.launch import train_on
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import smooth_loss, write_loss_curve
-from titlegen.train.progress import EVENTS, LOG, peak_gib
+from titlegen.train.progress import EVENTS, LOG, LogRecord, peak_gib
 from titlegen.train.ranks import ALONE, TIMEOUT_S, Ranks
 from titlegen.train.shared import as_record
 from titlegen.train.trainer import build_trainer, collator
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
 from titlegen.train.weights import settle_weights
 from titlegen.train.work import Work
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "check_backend",
@@ -210,7 +216,7 @@ def _fit(
     }
 
 
-def padded_batch(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def padded_batch(model: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> Batch:
     """Return encoded rows as a padded batch on a model's device."""
     device = next(parameter for parameter in model.parameters() if parameter.requires_grad).device
     batch = collator(tokenizer)([as_record(row, number) for number, row in enumerate(rows)])
@@ -218,7 +224,7 @@ def padded_batch(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> 
 
 
 def trimmed_loss(
-    model: Any, make_batch: MakeBatch, rows: Sequence[dict[str, Any]], settings: TrainSettings, tokens: int
+    model: PeftModel, make_batch: MakeBatch, rows: Sequence[TrainingRow], settings: TrainSettings, tokens: int
 ) -> tuple[CompletionTrim | None, dict[str, Any]]:
     """Return the trimmed computation, checked against the full model, and what is to be known about it."""
     import torch
@@ -246,7 +252,7 @@ def newest_checkpoint(work: Path, ranks: Ranks = ALONE) -> Path | None:
     return None if step is None else work / f"checkpoint-{step}"
 
 
-def save_adapter(model: Any, base: Path, directory: Path) -> None:
+def save_adapter(model: PeftModel, base: Path, directory: Path) -> None:
     """Write a PEFT model's adapter as titlegen keeps one: signed with its base model, without paths of this machine."""
     model.save_pretrained(directory)
     # PEFT writes an empty model card; the real one belongs to the published model.
@@ -259,13 +265,13 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[LogRecord]:
     """Read the log, keeping the last record of a step that was repeated after a resume."""
-    records: dict[tuple[int, bool], dict[str, Any]] = {}
+    records: dict[tuple[float, bool], LogRecord] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         # A kill can cut the last line off.
         with contextlib.suppress(ValueError):
-            record = json.loads(line)
+            record: LogRecord = json.loads(line)
             records[record["step"], "eval_loss" in record] = record
     return [records[key] for key in sorted(records)]
 

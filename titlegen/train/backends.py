@@ -1,9 +1,11 @@
 """What differs between the two training back ends: how the model is loaded and where it can run."""
 
+from __future__ import annotations
+
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.environment import prepare_training_environment
 from titlegen.errors import TrainError
@@ -11,6 +13,10 @@ from titlegen.models import family_at
 from titlegen.settings import TrainSettings
 from titlegen.train.init_adapter import load_init_adapter, resolve_init_adapter
 from titlegen.train.memory import gpu_limit
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Source: Unsloth's requirements, CUDA capability 7.0 (V100) and later.
 _MIN_CAPABILITY = (7, 0)
@@ -118,7 +124,7 @@ def _locked() -> dict[str, str]:
     return {name: version for name, _, version in pins if name in _CHECKED}
 
 
-def load_for_training(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
+def load_for_training(base: Path, settings: TrainSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """Load base model and tokenizer and put an adapter on the model: a fresh one, or the one to start from.
 
     Returns:
@@ -136,7 +142,7 @@ def load_for_training(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
+def _load_peft(base: Path, settings: TrainSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
@@ -176,7 +182,7 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
     return get_peft_model(model, lora), tokenizer
 
 
-def _keep_weights_as_loaded(model: Any) -> None:
+def _keep_weights_as_loaded(model: PreTrainedModel) -> None:
     """Keep bitsandbytes from repacking 4-bit weights for inference, which it does on a CPU with AVX512-BF16.
 
     The first pass in evaluation mode would do it, for good: the loss is then computed in bfloat16, the layers pass no
@@ -189,7 +195,7 @@ def _keep_weights_as_loaded(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
+def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     # Unsloth patches trl, transformers and peft, so it comes before any of them.
     import unsloth  # noqa: I001 - and before torch is used
     import torch
@@ -222,7 +228,7 @@ def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[Any, Any]:
     return model, getattr(tokenizer, "tokenizer", tokenizer)
 
 
-def _allow_quantised_coefficients(model: Any) -> None:
+def _allow_quantised_coefficients(model: PeftModel) -> None:
     """Leave out Gemma 3n's clamp of AltUp's coefficients when these are 4-bit codes.
 
     Unsloth quantises them, and the model's clamp of the packed bytes fails in the first training step. The published
@@ -234,6 +240,6 @@ def _allow_quantised_coefficients(model: Any) -> None:
         object.__setattr__(model.config.get_text_config(), "altup_coef_clip", None)
 
 
-def _unsloth_checkpointing(settings: TrainSettings) -> Any:
+def _unsloth_checkpointing(settings: TrainSettings) -> str | bool:
     # The trimmed computation recomputes its own layers.
     return "unsloth" if settings.gradient_checkpointing and not settings.completion_trim else False

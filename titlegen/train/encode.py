@@ -1,8 +1,10 @@
 """Token ids and labels of the training rows: the prompt masked, the title and its end of turn learned."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from titlegen.data import Example
 from titlegen.errors import TrainError
@@ -10,10 +12,38 @@ from titlegen.families import ModelFamily
 from titlegen.prompt import PromptFormat
 from titlegen.text import trim_to_tokens
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 IGNORED = -100  # Source: torch.nn.CrossEntropyLoss, ignore_index
+Batch: TypeAlias = dict[str, Any]
+"""``input_ids``, ``attention_mask`` and ``labels``, each a (batch, seq) int64 tensor; what is known of them beside."""
 
 
-def check_tokenizer(tokenizer: Any, family: ModelFamily) -> None:
+class TrainingRow(TypedDict):
+    """What training reads of a prompt and its title."""
+
+    input_ids: list[int]
+    labels: list[int]
+    """As long as ``input_ids``, -100 where masked."""
+
+
+class EncodedRow(TrainingRow):
+    """One that was made of an example."""
+
+    id: str
+    shortened: bool
+    left_out_chars: int
+
+
+class NumberedRow(TrainingRow):
+    """One as the collator takes it."""
+
+    row: int
+    length: int
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, family: ModelFamily) -> None:
     """Refuse a base model whose tokenizer or chat template is not its family's: it would learn another prompt.
 
     Raises:
@@ -44,15 +74,11 @@ def check_tokenizer(tokenizer: Any, family: ModelFamily) -> None:
 
 
 def encode_examples(
-    examples: Sequence[Example], tokenizer: Any, prompt: PromptFormat, max_length: int
-) -> list[dict[str, Any]]:
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, prompt: PromptFormat, max_length: int
+) -> list[EncodedRow]:
     """Encode each example as one row of prompt and title.
 
     The content of a row over ``max_length`` is shortened at a sentence end; the title is never cut.
-
-    Returns:
-        One dict a row: ``input_ids`` and ``labels`` (equal lengths, -100 where masked), ``id``, ``shortened``,
-        ``left_out_chars``.
 
     Raises:
         TrainError: a title leaves no room for any content.
@@ -61,7 +87,12 @@ def encode_examples(
 
 
 def encode_prompt(
-    content: str, title: str, tokenizer: Any, prompt_format: PromptFormat, max_length: int, name: str
+    content: str,
+    title: str,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_format: PromptFormat,
+    max_length: int,
+    name: str,
 ) -> tuple[list[int], str]:
     """Return the tokens of an article's prompt that leave room for a title, and as much of the content as they hold.
 
@@ -88,7 +119,9 @@ def encode_prompt(
     return prompt, content
 
 
-def _encode(example: Example, tokenizer: Any, prompt_format: PromptFormat, max_length: int) -> dict[str, Any]:
+def _encode(
+    example: Example, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, max_length: int
+) -> EncodedRow:
     prompt, content = encode_prompt(example.content, example.title, tokenizer, prompt_format, max_length, example.id)
     completion = encode(tokenizer, prompt_format.render_completion(example.title))
     return {
@@ -100,7 +133,7 @@ def _encode(example: Example, tokenizer: Any, prompt_format: PromptFormat, max_l
     }
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the tokens of a rendered text, which carries its own ``<bos>`` where it has one."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids

@@ -1,17 +1,24 @@
 """A pass as DistributedDataParallel sees it: what it trains, and the loss that its gradients come from."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from titlegen.train.encode import Batch
 from titlegen.train.memory import Loss
 from titlegen.train.ranks import Ranks
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
 
 # A resumed run must not repeat the dropout of its beginning; any large odd number keeps steps and ranks apart.
 _STRIDE = 1_000_003
 
 
-def wrap_pass(model: Any, loss: Loss, example: dict[str, Any], ranks: Ranks) -> Any:
+def wrap_pass(model: PeftModel, loss: Loss, example: Batch, ranks: Ranks) -> nn.Module:
     """Return a module that computes the loss of a batch and averages its gradients over the ranks.
 
     Args:
@@ -31,17 +38,19 @@ def wrap_pass(model: Any, loss: Loss, example: dict[str, Any], ranks: Ranks) -> 
     return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
-def used_parameters(model: Any, loss: Loss, example: dict[str, Any]) -> list[Any]:
+def used_parameters(model: PeftModel, loss: Loss, example: Batch) -> list[nn.Parameter]:
     """Return the trained parameters that the loss depends on.
 
     The others, such as adapters of projections that Gemma 3n's upper layers never read, would be waited for.
     """
+    import torch
+
     compiled = getattr(loss, "compiled", None)
     if compiled is not None:
         # One small batch is not worth a graph of its own.
         loss.compiled = False  # type: ignore[attr-defined]
     try:
-        loss(example).backward()
+        torch.autograd.backward(loss(example))
         return [p for p in model.parameters() if p.requires_grad and p.grad is not None]
     finally:
         model.zero_grad(set_to_none=True)
@@ -49,24 +58,24 @@ def used_parameters(model: Any, loss: Loss, example: dict[str, Any]) -> list[Any
             loss.compiled = compiled  # type: ignore[attr-defined]
 
 
-def _pass_class() -> Any:
+def _pass_class() -> type[nn.Module]:
     import torch
 
     class Pass(torch.nn.Module):
         """Holds only what is trained: the rest is the same everywhere, and may lie on the host."""
 
-        def __init__(self, model: Any, loss: Loss, trained: Sequence[Any], ranks: Ranks) -> None:
+        def __init__(self, model: PeftModel, loss: Loss, trained: Sequence[nn.Parameter], ranks: Ranks) -> None:
             super().__init__()
             self.trained = torch.nn.ParameterList(trained)
             self._loss, self._ranks, self._passes = loss, ranks, 0
             # In a list, so that its parameters are not this module's.
             self._model = [model]
 
-        def train(self, mode: bool = True) -> Any:  # noqa: FBT001, FBT002 - torch's signature
+        def train(self, mode: bool = True) -> Pass:  # noqa: FBT001, FBT002 - torch's signature
             self._model[0].train(mode)
             return super().train(mode)
 
-        def forward(self, inputs: dict[str, Any], num_items: Any) -> Any:
+        def forward(self, inputs: Batch, num_items: Tensor | int | None) -> Tensor:
             self._passes += 1
             self._ranks.note(self._passes, "computing")
             loss = self._loss(inputs, num_items)

@@ -1,15 +1,21 @@
 """Training that starts from an adapter: where it is, whether it fits, and how its values get onto the model."""
 
+from __future__ import annotations
+
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.adapter import CONFIG, WEIGHTS, AdapterDeltas, digest_base, tail_of
 from titlegen.errors import ConfigError, ExportError, TrainError
 from titlegen.manifest import digest_file, digest_json
 from titlegen.models import download, name_of_base
 from titlegen.settings import EMBEDDED, TrainSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
 
 _REMEDY = "train without it: --train.init-adapter none"
 # Source: Unsloth's names of one model in other precisions.
@@ -43,7 +49,7 @@ def digest_init_adapter(directory: Path) -> str:
     return digest_json([digest_file(directory / name) for name in (CONFIG, WEIGHTS)])
 
 
-def load_init_adapter(model: Any, directory: Path, base: Path, settings: TrainSettings) -> None:
+def load_init_adapter(model: PeftModel, directory: Path, base: Path, settings: TrainSettings) -> None:
     """Put the values of an adapter on a model that has a fresh one of the same shape.
 
     Args:
@@ -92,7 +98,7 @@ def load_init_adapter(model: Any, directory: Path, base: Path, settings: TrainSe
                 parameter.copy_(values)
 
 
-def _parameters(model: Any) -> dict[str, tuple[Any, Any]]:
+def _parameters(model: PeftModel) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """Return A and B of each module that the model's adapter changes, by the module's name from ``layers.`` on."""
     found = dict(model.named_parameters())
     mark = ".lora_A.default.weight"

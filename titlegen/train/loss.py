@@ -1,11 +1,18 @@
 """Cross-entropy on the title's tokens alone, without logits for the prompt: the full model, for any architecture."""
 
-from typing import Any
+from __future__ import annotations
 
-from titlegen.train.encode import IGNORED
+from typing import TYPE_CHECKING
+
+from titlegen.train.encode import IGNORED, Batch
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
-def completion_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> Any:
+def completion_loss(model: PreTrainedModel | PeftModel, inputs: Batch, num_items: Tensor | None = None) -> Tensor:
     """Return the loss of a batch, computing logits only where a label is.
 
     Equal to the full model's loss; the head over a vocabulary of 262,144 is most of a small Gemma's work, and only

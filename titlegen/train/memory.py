@@ -1,14 +1,20 @@
 """How many rows go through the model at a time, and how many activations are kept, by what the GPU holds."""
 
+from __future__ import annotations
+
 import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from titlegen.errors import TrainError
 from titlegen.plural import count
 from titlegen.settings import TrainSettings
+from titlegen.train.encode import Batch
 from titlegen.train.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Share of the free memory that activations may take; the rest is for fragments, the optimizer and the head.
 _BUDGET_SHARE = 0.82
@@ -80,7 +86,7 @@ class Plan:
 class Loss(Protocol):
     """Computes the loss of a batch, given the number of labels in the whole step."""
 
-    def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
+    def __call__(self, inputs: Batch, num_items: Tensor | int | None = None) -> Tensor:
         """Return a scalar tensor."""
 
 

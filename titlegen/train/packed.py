@@ -1,12 +1,18 @@
 """Rows of a batch without their padding and with common beginnings once, and attention over them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import sub
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import TrainError
-from titlegen.train.encode import IGNORED
+from titlegen.train.encode import IGNORED, Batch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # Source: torch.nn.functional.scaled_dot_product_attention; its flash kernels have a backward pass for a head
 # dimension of 256 on these compute capabilities only.
@@ -19,7 +25,7 @@ class Spans:
     """Where each row's part lies in a sequence of such parts."""
 
     lengths: tuple[int, ...]
-    bounds: Any
+    bounds: Tensor
     """(rows + 1,) int32: the first token of each part, and the end."""
 
 
@@ -31,15 +37,15 @@ class Packed:
     what a layer makes of it, so they are the same in both.
     """
 
-    ids: Any
+    ids: Tensor
     """(T,) int64."""
-    positions: Any
+    positions: Tensor
     """(T,) int64: place of each token in its row."""
-    kept: Any
+    kept: Tensor
     """(N,) int64: which of the T tokens predict a label."""
-    targets: Any
+    targets: Tensor
     """(N,) int64: the labels."""
-    places: Any
+    places: Tensor | None
     """(S,) int64: which of the T tokens stands at each place of the complete rows; None: each in its own."""
     rows: Spans
     """The complete rows among the S places."""
@@ -48,19 +54,19 @@ class Packed:
     kept_rows: Spans
     """The rows among the N kept tokens."""
 
-    def complete(self, part: Any) -> Any:
+    def complete(self, part: Tensor) -> Tensor:
         """Return what was made of the T tokens, (T, ...), for the S places of the complete rows, (S, ...)."""
         return part if self.places is None else part.index_select(0, self.places)
 
-    def to(self, device: Any, *, non_blocking: bool = False) -> "Packed":
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Packed:
         """Return the batch on another device, as tensors do it."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> "Packed":
+    def pin_memory(self) -> Packed:
         """Return the batch in memory that a GPU copies from while the CPU goes on, as tensors do it."""
         return self._each(lambda tensor: tensor.pin_memory())
 
-    def _each(self, change: Callable[[Any], Any]) -> "Packed":
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Packed:
         changed: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -71,7 +77,7 @@ class Packed:
         return Packed(**changed)
 
 
-def pack(inputs: dict[str, Any], alike: Sequence[int] = ()) -> Packed:
+def pack(inputs: Batch, alike: Sequence[int] = ()) -> Packed:
     """Concatenate the rows of a padded batch.
 
     Args:
@@ -143,14 +149,16 @@ def rows_alike(prompts: Iterable[Sequence[int]]) -> list[int]:
     return alike
 
 
-def _bounds(lengths: Any) -> Any:
+def _bounds(lengths: Tensor) -> Tensor:
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
     return F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
 
 
-def attend(query: Any, key: Any, value: Any, queries: Spans, keys: Spans, *, window: int | None, scale: float) -> Any:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, queries: Spans, keys: Spans, *, window: int | None, scale: float
+) -> Tensor:
     """Causal attention of each row's last queries to that row's keys alone.
 
     Args:
@@ -173,7 +181,7 @@ def attend(query: Any, key: Any, value: Any, queries: Spans, keys: Spans, *, win
     return kernel(query, key, value, queries, keys, window, scale).flatten(1)
 
 
-def _has_flash(query: Any) -> bool:
+def _has_flash(query: Tensor) -> bool:
     import torch
 
     return (
@@ -185,13 +193,13 @@ def _has_flash(query: Any) -> bool:
 
 
 def _attend_flash(  # noqa: PLR0917 - an attention kernel's own arguments
-    query: Any, key: Any, value: Any, queries: Spans, keys: Spans, window: int | None, scale: float
-) -> Any:
+    query: Tensor, key: Tensor, value: Tensor, queries: Spans, keys: Spans, window: int | None, scale: float
+) -> Tensor:
     import torch
 
     longest = max(keys.lengths)
     # The kernel aligns the last query of a row with its last key, which is where our queries lie.
-    return torch.ops.aten._flash_attention_forward(  # noqa: SLF001 - the only variable-length kernel with a window
+    attended: Tensor = torch.ops.aten._flash_attention_forward(  # noqa: SLF001 - the only variable-length kernel with a window
         query,
         key,
         value,
@@ -206,23 +214,24 @@ def _attend_flash(  # noqa: PLR0917 - an attention kernel's own arguments
         window_size_left=window - 1 if window is not None and window < longest else None,
         window_size_right=0,
     )[0]
+    return attended
 
 
 def _attend_efficient(  # noqa: PLR0917 - an attention kernel's own arguments
-    query: Any,
-    key: Any,
-    value: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     queries: Spans,
     keys: Spans,
     window: int | None,  # noqa: ARG001 - this kernel has no backward pass for one
     scale: float,
-) -> Any:
+) -> Tensor:
     """Attend with heads that are too wide for the flash kernel, without a window."""
     import torch
 
     groups = query.shape[1] // key.shape[1]
     wide = [part.repeat_interleave(groups, 1)[None] for part in (key, value)]
-    return torch.ops.aten._efficient_attention_forward(  # noqa: SLF001 - the only other variable-length kernel
+    attended: Tensor = torch.ops.aten._efficient_attention_forward(  # noqa: SLF001 - the only other variable-length kernel
         query[None],
         *wide,
         None,
@@ -235,17 +244,22 @@ def _attend_efficient(  # noqa: PLR0917 - an attention kernel's own arguments
         torch.is_grad_enabled(),
         scale=scale,
     )[0][0]
+    return attended
 
 
 def _attend_rows(  # noqa: PLR0917 - an attention kernel's own arguments
-    query: Any, key: Any, value: Any, queries: Spans, keys: Spans, window: int | None, scale: float
-) -> Any:
+    query: Tensor, key: Tensor, value: Tensor, queries: Spans, keys: Spans, window: int | None, scale: float
+) -> Tensor:
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
     groups = query.shape[1] // key.shape[1]
     attended = []
-    parts = (query.split(queries.lengths), key.split(keys.lengths), value.split(keys.lengths))
+    parts = (
+        torch.split(query, list(queries.lengths)),
+        torch.split(key, list(keys.lengths)),
+        torch.split(value, list(keys.lengths)),
+    )
     for q, k, v in zip(*parts, strict=True):
         mask = _mask(len(q), len(k), window, q.device)
         out = F.scaled_dot_product_attention(
@@ -260,7 +274,7 @@ def _attend_rows(  # noqa: PLR0917 - an attention kernel's own arguments
     return torch.cat(attended)
 
 
-def _mask(queries: int, keys: int, window: int | None, device: Any) -> Any:
+def _mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor | None:
     """Return which keys a row's last queries see, (queries, keys) bool; None where plain causal attention is that."""
     import torch
 

@@ -1,14 +1,17 @@
 """The trial passes behind a plan: which batch, how much recomputing, for this model on this machine."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.manifest import write_atomically
 from titlegen.settings import TrainSettings
+from titlegen.train.encode import Batch, TrainingRow
 from titlegen.train.loss import completion_loss
 from titlegen.train.memory import (
     Activations,
@@ -24,14 +27,17 @@ from titlegen.train.memory import (
 from titlegen.train.ranks import ALONE, Ranks
 from titlegen.train.trim import CompletionTrim
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 PLAN = "plan.json"
 
-Rows = Sequence[dict[str, Any]]
-MakeBatch = Callable[[Rows], dict[str, Any]]
+Rows = Sequence[TrainingRow]
+MakeBatch = Callable[[Rows], Batch]
 
 
 def plan_batches(
-    model: Any,
+    model: PeftModel,
     rows: Rows,
     settings: TrainSettings,
     trim: CompletionTrim | None,
@@ -93,9 +99,11 @@ def _read_plan(path: Path, ranks: int) -> Plan | None:
     return Plan(**fields, activations=Activations(**activations) if activations else None)
 
 
-def _pass(model: Any, longest: Rows, trim: CompletionTrim, make_batch: MakeBatch, tokens: int, share: float) -> int:
+def _pass(
+    model: PeftModel, longest: Rows, trim: CompletionTrim, make_batch: MakeBatch, tokens: int, share: float
+) -> int:
     """Run the trimmed computation forward and backward over about so many tokens; return how many it had."""
-    chosen: list[dict[str, Any]] = []
+    chosen: list[TrainingRow] = []
     total = 0
     computed: list[int] = []
 
@@ -115,7 +123,7 @@ def _pass(model: Any, longest: Rows, trim: CompletionTrim, make_batch: MakeBatch
     return computed[-1]
 
 
-def _try(model: Any, longest: Rows, trim: CompletionTrim | None, make_batch: MakeBatch, plan: Plan) -> None:
+def _try(model: PeftModel, longest: Rows, trim: CompletionTrim | None, make_batch: MakeBatch, plan: Plan) -> None:
     """Run a pass over the longest rows as the plan has it."""
     loss: Loss = trim or partial(completion_loss, model)
     if trim is not None:
@@ -125,8 +133,10 @@ def _try(model: Any, longest: Rows, trim: CompletionTrim | None, make_batch: Mak
     _backward(model, loss, make_batch(longest[: plan.batch]))
 
 
-def _backward(model: Any, loss: Loss, batch: dict[str, Any]) -> None:
+def _backward(model: PeftModel, loss: Loss, batch: Batch) -> None:
+    import torch
+
     try:
-        loss(batch).backward()
+        torch.autograd.backward(loss(batch))
     finally:
         model.zero_grad(set_to_none=True)

@@ -1,16 +1,20 @@
 """The training loss without its noise, and the curve as a picture."""
 
+from __future__ import annotations
+
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from titlegen.train.progress import LogRecord
+
 # Share of the steps over which the loss is averaged: batches differ more than a training changes in a few steps.
 _WINDOW = 0.25
 
 
-def smooth_loss(records: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+def smooth_loss(records: Sequence[LogRecord]) -> list[tuple[float, float]]:
     """Return the training loss averaged over a quarter of the steps at a time, as (step, loss) at their middle.
 
     A record holds the mean over the steps since the one before it, and counts for as many. The first point is the mean
@@ -30,7 +34,7 @@ def smooth_loss(records: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
     return points
 
 
-def write_loss_curve(records: Sequence[dict[str, Any]], path: Path) -> None:
+def write_loss_curve(records: Sequence[LogRecord], path: Path) -> None:
     """Write training loss, as it was and smoothed, and validation loss by optimizer step as an SVG file."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -56,5 +60,5 @@ def write_loss_curve(records: Sequence[dict[str, Any]], path: Path) -> None:
     canvas.print_svg(path)
 
 
-def _points(records: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+def _points(records: Sequence[LogRecord], key: str) -> list[tuple[float, float]]:
     return [(record["step"], record[key]) for record in records if key in record]

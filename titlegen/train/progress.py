@@ -1,15 +1,25 @@
 """What a person sees of a running training, and the log that stays: loss, speed, memory, time left."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from titlegen.errors import MissingDependencyError
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainerState
+
+    from titlegen.train.shared import SharedSteps
+
 LOG = "train.jsonl"
 EVENTS = "tensorboard"
+LogRecord: TypeAlias = dict[str, float]
+"""A line of the log: what was measured at a step."""
 _REDRAW_S = 0.5
 _LOGGED = {"loss", "eval_loss", "learning_rate", "grad_norm", "rewards/accuracies", "rewards/margins"}
 
@@ -24,7 +34,7 @@ def peak_gib() -> float:
     return round(psutil.Process().memory_info().rss / 2**30, 2)
 
 
-def log_class() -> Any:
+def log_class() -> type[TrainerCallback]:
     """Return the callback that keeps ``train.jsonl`` and a progress bar on stderr."""
     from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers import TrainerCallback
@@ -32,20 +42,27 @@ def log_class() -> Any:
     class Log(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         """Appends each log record to ``train.jsonl``, with speed, memory and the time left."""
 
-        def __init__(self, trainer: Any, work: Path) -> None:
+        def __init__(self, trainer: SharedSteps, work: Path) -> None:
             self.trainer, self.path = trainer, work / LOG
             self.started, self.first_step = time.monotonic(), 0
             self.bar: Any = None
             self.validated, self.shown_at = 0, 0.0
 
-        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        def on_train_begin(self, _args: object, state: TrainerState, _control: object, **_: object) -> None:
             self.started, self.first_step = time.monotonic(), state.global_step
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr)
 
-        def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        def on_step_end(self, _args: object, _state: object, _control: object, **_: object) -> None:
             self.bar.update()
 
-        def on_prediction_step(self, _args: Any, _state: Any, _control: Any, eval_dataloader: Any, **_: Any) -> None:
+        def on_prediction_step(
+            self,
+            _args: object,
+            _state: object,
+            _control: object,
+            eval_dataloader: Sized,
+            **_: object,
+        ) -> None:
             """Show a validation within the bar, which would stand still meanwhile."""
             batches, now = len(eval_dataloader), time.monotonic()
             self.validated = self.validated % batches + 1
@@ -53,10 +70,10 @@ def log_class() -> Any:
                 self.bar.set_postfix_str(f"validating, {self.validated} of {batches} batches")
                 self.shown_at = now
 
-        def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        def on_train_end(self, _args: object, _state: object, _control: object, **_: object) -> None:
             self.bar.close()
 
-        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
+        def on_log(self, _args: object, state: TrainerState, _control: object, logs: LogRecord, **_: object) -> None:
             if not {"loss", "eval_loss"} & logs.keys():
                 # The summary at the end repeats what the results hold.
                 return
@@ -76,7 +93,7 @@ def log_class() -> Any:
     return Log
 
 
-def tensorboard_callback(work: Path) -> Any:
+def tensorboard_callback(work: Path) -> TrainerCallback:
     """Return the callback that writes TensorBoard events below ``work``.
 
     Raises:

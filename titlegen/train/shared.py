@@ -1,19 +1,30 @@
 """What a trainer does otherwise so that a step's rows may be shared among several ranks."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.settings import TrainSettings
-from titlegen.train.encode import IGNORED
+from titlegen.train.encode import IGNORED, Batch, EncodedRow, NumberedRow, TrainingRow
 from titlegen.train.exchange import load_random_state, save_random_state, seed_rank, wrap_pass
 from titlegen.train.memory import Loss
 from titlegen.train.ranks import Ranks
 from titlegen.train.steps import StepSampler, load_batches, share_batches
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from torch.utils.data import DataLoader
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_callback import CallbackHandler
+    from transformers.trainer_utils import EvalLoopOutput
 
-def as_record(row: dict[str, Any], number: int) -> dict[str, Any]:
+
+def as_record(row: TrainingRow, number: int) -> NumberedRow:
     """Return an encoded row as the collator takes it."""
     return {"input_ids": row["input_ids"], "labels": row["labels"], "row": number, "length": len(row["input_ids"])}
 
@@ -21,41 +32,49 @@ def as_record(row: dict[str, Any], number: int) -> dict[str, Any]:
 class SharedSteps:
     """Stands before transformers' ``Trainer``: with one rank its steps are as they were."""
 
-    rows: Sequence[dict[str, Any]] = ()
+    rows: Sequence[EncodedRow] = ()
     batch_loss: Loss
     ranks: Ranks
     settings: TrainSettings
     sampler: StepSampler
     tokens_seen = 0
     # The trainer's own.
-    args: Any
-    control: Any
-    model: Any
+    args: TrainingArguments
+    state: TrainerState
+    control: TrainerControl
+    callback_handler: CallbackHandler
+    model: PeftModel
+    train_dataset: Dataset
+    eval_dataset: Dataset
+    data_collator: Callable[[Sequence[NumberedRow]], Batch]
 
-    def get_train_dataloader(self: Any) -> Any:
+    def get_train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's passes of an epoch."""
         return load_batches(self.train_dataset, self.sampler, self.data_collator, self.args)
 
-    def get_eval_dataloader(self: Any, eval_dataset: Any = None) -> Any:
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader[Batch]:
         """Return this rank's batches of rows of like length."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         share = share_batches(rows["length"], self.args.per_device_eval_batch_size, self.ranks)
         return load_batches(rows, share, self.data_collator, self.args)
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, *_: Any) -> tuple[list[Any], int]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, *_: object
+    ) -> tuple[list[Batch], int]:
         """Return this rank's batches of a step, and the number of labels that all ranks have in it."""
         batches = list(islice(epoch_iterator, num_batches))
         labels, tokens = self.sampler.totals(batches[0]["row"][0])
         self.tokens_seen += tokens
         return batches, labels
 
-    def pass_loss(self, model: Any, inputs: dict[str, Any], numbers: Sequence[int], labels: int) -> Any:
+    def pass_loss(self, model: nn.Module, inputs: Batch, numbers: Sequence[int], labels: int) -> Tensor:
         """Return the loss of a pass: its share of the step's mean, over all ranks."""
         if self.ranks.count == 1:
             return self.batch_loss(inputs, labels)
         # Gradients are averaged over the ranks, and so is the loss that is logged: both are to be sums.
         weight = self.ranks.count if self.sampler.owns(numbers[0]) else 0
-        return model(inputs, labels) * weight
+        loss: Tensor = model(inputs, labels) * weight
+        return loss
 
     def scale_of(self, numbers: Sequence[int]) -> float | None:
         """Return what a pass' loss is multiplied by to be the mean of its own labels; None: they count elsewhere."""
@@ -64,7 +83,9 @@ class SharedSteps:
         labels, _ = self.sampler.totals(numbers[0])
         return labels / self.sampler.labels(numbers) / self.ranks.count
 
-    def evaluation_loop(self: Any, dataloader: Any, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> Any:
+    def evaluation_loop(
+        self, dataloader: DataLoader[Batch], *_: object, metric_key_prefix: str = "eval", **__: object
+    ) -> EvalLoopOutput:
         """Return the mean loss of all titles' tokens, whichever rows stand together, on whichever rank."""
         import torch
         from transformers.trainer_utils import EvalLoopOutput
@@ -78,11 +99,16 @@ class SharedSteps:
                 total += torch.stack([self.batch_loss(batch) * labels, labels])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         loss, labels = map(sum, zip(*self.ranks.gather(total.tolist()), strict=True))
-        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss / labels}, len(dataloader.dataset))
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss / labels}, len(dataloader.dataset))  # type: ignore[arg-type]
 
-    def _wrap_model(self: Any, model: Any, training: bool = True, dataloader: Any = None) -> Any:  # noqa: FBT001, FBT002 - transformers' signature
+    def _wrap_model(
+        self,
+        model: nn.Module,
+        training: bool = True,  # noqa: FBT001, FBT002 - transformers' signature
+        dataloader: DataLoader[Batch] | None = None,
+    ) -> nn.Module:
         if self.ranks.count == 1 or not training:
-            return super()._wrap_model(model, training, dataloader)  # type: ignore[misc] # the trainer's
+            return super()._wrap_model(model, training, dataloader)  # type: ignore[misc, no-any-return] # the trainer's
         shortest = min(range(len(self.rows)), key=lambda number: len(self.rows[number]["input_ids"]))
         batch = self.data_collator([as_record(self.rows[shortest], shortest)])
         example = {key: value.to(self.args.device) for key, value in batch.items() if key != "row"}
@@ -90,13 +116,13 @@ class SharedSteps:
         seed_rank(self.settings.seed, self.ranks, 0)
         return wrapped
 
-    def _save_rng_state(self: Any, output_dir: str) -> None:
+    def _save_rng_state(self, output_dir: str) -> None:
         if self.ranks.count == 1:
             super()._save_rng_state(output_dir)  # type: ignore[misc] # the trainer's
         else:
             save_random_state(Path(output_dir), self.ranks)
 
-    def _load_rng_state(self: Any, checkpoint: str | None) -> None:
+    def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         if self.ranks.count == 1 and (Path(checkpoint) / "rng_state.pth").is_file():

@@ -4,12 +4,19 @@ A step's rows depend on the seed, the epoch and the effective batch, and on noth
 nor that of rows at a time changes what a step learns from, so a run can be resumed with other ones.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from titlegen.train.encode import IGNORED
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from titlegen.train.encode import IGNORED, Batch, EncodedRow, NumberedRow
 from titlegen.train.ranks import Ranks
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch.utils.data import DataLoader
+    from transformers import TrainingArguments
 
 Pass = list[list[int]]
 """The rows of each rank in one pass."""
@@ -25,7 +32,7 @@ class Rows:
     """Tokens of each row that have a loss."""
 
     @classmethod
-    def of(cls, rows: Sequence[dict[str, Any]]) -> "Rows":
+    def of(cls, rows: Sequence[EncodedRow]) -> Rows:
         """Count the tokens of encoded rows."""
         return cls(
             [len(row["input_ids"]) for row in rows],
@@ -139,7 +146,12 @@ def share_batches(lengths: Sequence[int], batch: int, ranks: Ranks) -> list[list
     return [order[start : start + batch] for start in range(0, len(order), batch)][ranks.rank :: ranks.count]
 
 
-def load_batches(dataset: Any, batches: Any, collate: Any, arguments: Any) -> Any:
+def load_batches(
+    dataset: Dataset,
+    batches: Iterable[list[int]],
+    collate: Callable[[Sequence[NumberedRow]], Batch],
+    arguments: TrainingArguments,
+) -> DataLoader[Batch]:
     """Return a loader of these batches of rows, each of which is copied to the GPU while the one before it runs.
 
     Args:
@@ -151,7 +163,7 @@ def load_batches(dataset: Any, batches: Any, collate: Any, arguments: Any) -> An
     from accelerate.data_loader import prepare_data_loader
     from torch.utils.data import DataLoader
 
-    return prepare_data_loader(
+    loader: DataLoader[Batch] = prepare_data_loader(
         DataLoader(dataset, batch_sampler=batches, collate_fn=collate, pin_memory=arguments.dataloader_pin_memory),
         arguments.device,
         num_processes=1,
@@ -159,3 +171,4 @@ def load_batches(dataset: Any, batches: Any, collate: Any, arguments: Any) -> An
         put_on_device=True,
         non_blocking=arguments.accelerator_config.non_blocking,
     )
+    return loader

@@ -5,17 +5,20 @@ one before it runs. So a batch's shapes are known before it is copied to the GPU
 arrived.
 """
 
+from __future__ import annotations
+
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
 from titlegen.train.arguments import trainer_arguments
+from titlegen.train.encode import Batch, EncodedRow, NumberedRow
 from titlegen.train.loss import completion_loss
 from titlegen.train.memory import Loss, Plan
 from titlegen.train.packed import pack
@@ -24,22 +27,34 @@ from titlegen.train.ranks import ALONE, Ranks
 from titlegen.train.shared import SharedSteps, as_record
 from titlegen.train.steps import Rows, StepSampler
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import (
+        PreTrainedTokenizerBase,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+    )
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
 # A loss this many times the first one has exploded; a healthy run falls.
 _EXPLODED = 5.0
 
 
 def build_trainer(  # noqa: PLR0913 - a training is made of these
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[dict[str, Any]],
-    val_rows: Sequence[dict[str, Any]],
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[EncodedRow],
+    val_rows: Sequence[EncodedRow],
     settings: TrainSettings,
     work: Path,
     *,
     plan: Plan,
     loss: Loss | None = None,
     ranks: Ranks = ALONE,
-) -> Any:
+) -> Trainer:
     """Return a trainer over encoded rows, ready for ``train()``; its checkpoints and log go to ``work``.
 
     Args:
@@ -95,20 +110,20 @@ def build_trainer(  # noqa: PLR0913 - a training is made of these
     return trainer
 
 
-def collator(tokenizer: Any, *, packed: bool = False) -> Any:
+def collator(tokenizer: PreTrainedTokenizerBase, *, packed: bool = False) -> DataCollatorForLanguageModeling:
     """Return what makes a padded batch of encoded rows, and packs it where that is asked for."""
     collate = _collator_class()(pad_token_id=tokenizer.pad_token_id)
     collate.packed = packed
     return collate
 
 
-def _dataset(rows: Sequence[dict[str, Any]]) -> Any:
+def _dataset(rows: Sequence[EncodedRow]) -> Dataset:
     from datasets import Dataset
 
     return Dataset.from_list([as_record(row, number) for number, row in enumerate(rows)])
 
 
-def _collator_class() -> Any:
+def _collator_class() -> type[DataCollatorForLanguageModeling]:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     class RowCollator(DataCollatorForLanguageModeling):  # type: ignore[misc] # trl is untyped
@@ -116,8 +131,8 @@ def _collator_class() -> Any:
 
         packed = False
 
-        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-            batch: dict[str, Any] = super().torch_call(examples)
+        def torch_call(self, examples: list[NumberedRow]) -> Batch:
+            batch: Batch = super().torch_call(examples)
             if self.packed:
                 batch["packed"] = pack(batch)
             return batch | {"row": [example["row"] for example in examples]}
@@ -128,17 +143,17 @@ def _collator_class() -> Any:
 class _Arriving:
     """A number on its way from the GPU."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Tensor) -> None:
         import torch
 
         self._value = value.detach().to("cpu", non_blocking=True)
-        self._event: Any = None
+        self._event: torch.cuda.Event | None = None
         if value.is_cuda:
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
     def has_arrived(self) -> bool:
-        return self._event is None or bool(self._event.query())
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def wait(self) -> float:
         if self._event is not None:
@@ -158,16 +173,16 @@ class _MicroBatch:
     rows: list[int]
 
 
-def _check_class() -> Any:
+def _check_class() -> type[TrainerCallback]:
     from transformers import TrainerCallback
 
     class Check(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         """Waits for every loss before one is logged, or a checkpoint is written that it would have spoilt."""
 
-        def __init__(self, trainer: Any) -> None:
+        def __init__(self, trainer: Trainer) -> None:
             self.trainer = trainer
 
-        def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, _args: object, _state: object, control: TrainerControl, **_: object) -> None:
             if control.should_log or control.should_evaluate or control.should_save:
                 self.trainer.stop_on_broken(wait=True)
                 # Another rank's loss may be the broken one.
@@ -176,7 +191,7 @@ def _check_class() -> Any:
     return Check
 
 
-def _trainer_class() -> Any:
+def _trainer_class() -> type[Trainer]:
     # Unsloth replaces trl's class when it is imported, so ours is made only now.
     from trl import SFTTrainer
 
@@ -191,11 +206,11 @@ def _trainer_class() -> Any:
 
         def compute_loss(
             self,
-            model: Any,
-            inputs: dict[str, Any],
+            model: nn.Module,
+            inputs: Batch,
             return_outputs: bool = False,  # noqa: FBT001, FBT002 - transformers' signature
             num_items_in_batch: Any = None,
-        ) -> Any:
+        ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
             numbers = inputs.pop("row")
             loss = self.pass_loss(model, inputs, numbers, num_items_in_batch)
             if (scale := self.scale_of(numbers)) is not None:

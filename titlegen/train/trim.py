@@ -6,16 +6,31 @@ title need only those; in Gemma 3n, whose upper layers share the keys of lower o
 layers, and the head, see the predicting tokens alone.
 """
 
+from __future__ import annotations
+
 import logging
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from titlegen.errors import TrainError
 from titlegen.families import all_families
 from titlegen.families.blocks import Decoder
+from titlegen.train.encode import Batch
 from titlegen.train.loss import completion_loss
 from titlegen.train.packed import Packed, attend, pack
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from titlegen.families.modules import Angles, KeyValue, Layer, Streams, TextModel
+
+Made = TypeVar("Made")
+Given = TypeVarTuple("Given")
 
 _LOG = logging.getLogger(__name__)
 # Logits of this many tokens are held at a time: 0.5 GiB in float32 for Gemma's vocabulary.
@@ -33,13 +48,14 @@ def _compile_errors() -> tuple[type[Exception], ...]:
     return exc.Unsupported, exc.BackendCompilerFailed
 
 
-def text_model(model: Any) -> Any:
+def text_model(model: PreTrainedModel | PeftModel) -> TextModel:
     """Return the decoder inside a causal LM, a multimodal model, or a PEFT model around either."""
     causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(causal_lm.model, "language_model", causal_lm.model)
+    found: TextModel = getattr(causal_lm.model, "language_model", causal_lm.model)
+    return found
 
 
-def can_trim(model: Any) -> bool:
+def can_trim(model: PreTrainedModel | PeftModel) -> bool:
     """Return whether the trimmed computation exists for this architecture."""
     config = text_model(model).config
     # Pictures alone see both ways with "vision".
@@ -47,7 +63,7 @@ def can_trim(model: Any) -> bool:
     return _decoder_of(config) is not None and causal
 
 
-def _decoder_of(config: Any) -> type[Decoder] | None:
+def _decoder_of(config: PreTrainedConfig) -> type[Decoder] | None:
     return next((family.decoder for family in all_families() if config.model_type in family.model_types), None)
 
 
@@ -56,7 +72,7 @@ class CompletionTrim:
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel | PeftModel,
         *,
         kept_share: Callable[[int], float] = lambda _: 1.0,
         compiled: bool = False,
@@ -87,7 +103,7 @@ class CompletionTrim:
         if clamp:
             decoder.clamp(self.model)
 
-    def __call__(self, inputs: dict[str, Any], num_items: Any = None) -> Any:
+    def __call__(self, inputs: Batch, num_items: Tensor | int | None = None) -> Tensor:
         """Return the loss of a padded batch, a scalar; arguments as for :func:`completion_loss`.
 
         A batch that has been packed already brings that along as ``packed``.
@@ -101,7 +117,7 @@ class CompletionTrim:
             total = self._cross_entropy(hidden, packed.targets)
         return total / (packed.targets.numel() if num_items is None else num_items)
 
-    def states(self, packed: Packed) -> Any:
+    def states(self, packed: Packed) -> Tensor:
         """Return what :meth:`hidden` does, without compiling where that fails."""
         try:
             return self.hidden(packed)
@@ -114,7 +130,7 @@ class CompletionTrim:
         # Not while the error is handled: its traceback holds what the broken pass had computed.
         return self.hidden(packed)
 
-    def hidden(self, packed: Packed, keys: list[tuple[Any, Any]] | None = None) -> Any:
+    def hidden(self, packed: Packed, keys: list[KeyValue] | None = None) -> Tensor:
         """Return the final hidden states of the predicting tokens, (N, hidden).
 
         ``keys`` is filled with keys and values of the complete rows, (S, heads, head_dim), for each layer that has its
@@ -127,12 +143,12 @@ class CompletionTrim:
             # Nothing below the first layer is trained.
             streams, per_layer = self.decoder.enter(self.model, packed.ids)
             angles = self.angles(packed.positions, streams[0])
-            kept_angles = {kind: tuple(part[packed.kept] for part in pair) for kind, pair in angles.items()}
+            kept_angles = {kind: (cos[packed.kept], sin[packed.kept]) for kind, (cos, sin) in angles.items()}
         if self.compiled and torch.is_grad_enabled():
             # So that the first layer is not a kind of its own to the compiler.
             streams = tuple(stream.requires_grad_() for stream in streams)
         recomputed = boundary + 1 - int(self.kept_share(len(packed.ids)) * (boundary + 1))
-        shared: dict[str, tuple[Any, Any]] = {}
+        shared: dict[str, KeyValue] = {}
         for index, layer in enumerate(layers):
             kind = self._config.layer_types[index]
             own = None if per_layer is None else per_layer[:, index]
@@ -155,7 +171,9 @@ class CompletionTrim:
             )
         return self.decoder.leave(self.model, streams)
 
-    def _full(self, index: int, streams: Any, own: Any, angles: Any, packed: Packed) -> tuple[Any, tuple[Any, Any]]:
+    def _full(
+        self, index: int, streams: Streams, own: Tensor | None, angles: Angles, packed: Packed
+    ) -> tuple[Streams, KeyValue]:
         """Run a layer for every token; return the streams, and keys and values of the complete rows."""
         layer = self.model.layers[index]
         state, query, key, value = self._run("read", layer, streams, *angles)
@@ -165,10 +183,13 @@ class CompletionTrim:
         )
         return self._run("write", layer, state, attended, own, self.thresholds[index]), (key, value)
 
-    def _keys(self, layer: Any, streams: Any, angles: Any, packed: Packed) -> Any:
-        return tuple(packed.complete(part) for part in self._run("read_keys", layer, streams, *angles))
+    def _keys(self, layer: Layer, streams: Streams, angles: Angles, packed: Packed) -> KeyValue:
+        key, value = self._run("read_keys", layer, streams, *angles)
+        return packed.complete(key), packed.complete(value)
 
-    def _kept(self, index: int, streams: Any, own: Any, angles: Any, shared: Any, packed: Packed) -> Any:
+    def _kept(
+        self, index: int, streams: Streams, own: Tensor | None, angles: Angles, shared: KeyValue, packed: Packed
+    ) -> Streams:
         """Run a layer for the predicting tokens, on keys and values of every token."""
         layer = self.model.layers[index]
         state, query = self._run("read_query", layer, streams, *angles)
@@ -176,10 +197,11 @@ class CompletionTrim:
         attended = attend(
             query, key, value, packed.kept_rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
         )
-        return self._run("write", layer, state, attended, own, self.thresholds[index])
+        written: Streams = self._run("write", layer, state, attended, own, self.thresholds[index])
+        return written
 
     @staticmethod
-    def _step(recomputed: bool, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: FBT001
+    def _step(recomputed: bool, function: Callable[[*Given], Made], *arguments: *Given) -> Made:  # noqa: FBT001
         import torch
         from torch.utils.checkpoint import checkpoint
 
@@ -188,23 +210,24 @@ class CompletionTrim:
         errors: list[Exception] = []
         forward = True
 
-        def run(*given: Any) -> Any:
+        def run(*given: *Given) -> Made | None:
             try:
                 return function(*given)
             except _compile_errors() as error:
                 if not forward:
                     raise
                 errors.append(error)
+                return None
 
         # In torch 2.11 an error that leaves a checkpoint leaves it open while anything holds its traceback,
         # and what later layers keep is saved into it.
-        result = checkpoint(run, *arguments, use_reentrant=False)
+        result: Made = checkpoint(run, *arguments, use_reentrant=False)
         forward = False
         if errors:
             raise errors.pop()
         return result
 
-    def _run(self, name: str, layer: Any, *arguments: Any) -> Any:
+    def _run(self, name: str, layer: Layer, *arguments: Tensor | Streams | None) -> Any:
         """Call one half of a layer, compiled when that is on and gradients are."""
         import torch
 
@@ -216,32 +239,29 @@ class CompletionTrim:
         _mark_tokens(arguments)
         return self._compiled[name](layer, *arguments)
 
-    def _cross_entropy(self, hidden: Any, targets: Any) -> Any:
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the summed cross-entropy, a scalar float32, holding few logits at a time."""
         import torch
-        from torch.utils.checkpoint import checkpoint
 
-        parts = list(zip(hidden.split(_HEAD_TOKENS), targets.split(_HEAD_TOKENS), strict=True))
-        if len(parts) == 1 or not torch.is_grad_enabled():
-            return sum(self._head(*part) for part in parts)
-        return sum(checkpoint(self._head, *part, use_reentrant=False) for part in parts)
+        parts = list(zip(torch.split(hidden, _HEAD_TOKENS), torch.split(targets, _HEAD_TOKENS), strict=True))
+        return reduce(add, (self._step(len(parts) > 1, self._head, *part) for part in parts))
 
-    def _head(self, hidden: Any, targets: Any) -> Any:
+    def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
         return F.cross_entropy(self.logits(hidden), targets, reduction="sum")
 
-    def logits(self, hidden: Any) -> Any:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of final hidden states, (N, vocabulary), float32 or wider."""
         import torch
 
-        logits = self._causal_lm.lm_head(hidden)
+        logits: Tensor = self._causal_lm.lm_head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if (cap := getattr(self._config, "final_logit_softcapping", None)) is not None:
             logits = (logits / cap).tanh() * cap
         return logits
 
-    def angles(self, positions: Any, like: Any) -> dict[str, tuple[Any, Any]]:
+    def angles(self, positions: Tensor, like: Tensor) -> dict[str, Angles]:
         """Return cosine and sine of each kind of layer for tokens at these places, (T, head_dim)."""
         angles = {}
         for kind in set(self._config.layer_types):
@@ -250,7 +270,7 @@ class CompletionTrim:
         return angles
 
 
-def _mark_tokens(arguments: Any) -> None:
+def _mark_tokens(arguments: Iterable[Tensor | Streams | None]) -> None:
     """Tell the compiler that the number of tokens varies, and nothing else."""
     import torch
 
@@ -261,7 +281,7 @@ def _mark_tokens(arguments: Any) -> None:
             torch._dynamo.maybe_mark_dynamic(item, 0)  # noqa: SLF001 - documented, though its module is private
 
 
-def check_trim(trim: CompletionTrim, model: Any, inputs: dict[str, Any]) -> tuple[float, float]:
+def check_trim(trim: CompletionTrim, model: PreTrainedModel | PeftModel, inputs: Batch) -> tuple[float, float]:
     """Compare the trimmed loss of a batch with the full model's, dropout off.
 
     Returns:

@@ -1,12 +1,22 @@
 """How the frozen weights are held while training: in 4 bits or unpacked, and the per-layer embeddings on the host."""
 
+from __future__ import annotations
+
 import math
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 from titlegen.train.memory import gpu_memory
 from titlegen.train.trim import text_model
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from titlegen.families.modules import TextModel
 
 # Share of the free memory that unpacked copies of the 4-bit weights may take; the rest holds activations.
 _COPY_SHARE = 0.5
@@ -14,9 +24,20 @@ _COPY_SHARE = 0.5
 # with fewer rows at a time, launching a pass takes longer than running it.
 _TABLE_SHARE = 1 / 3
 _TABLE = "embed_tokens_per_layer"
+Form: TypeAlias = tuple[int, str, list[int]]
+"""Block size, code and shape of a 4-bit weight."""
 
 
-def settle_weights(model: Any, *, low_memory: bool) -> str:
+class Linear4bit(Protocol):
+    """A layer of bitsandbytes."""
+
+    in_features: int
+    out_features: int
+    weight: Any
+    bias: Any
+
+
+def settle_weights(model: PreTrainedModel | PeftModel, *, low_memory: bool) -> str:
     """Put the frozen weights where training is fastest within the GPU's memory.
 
     A 4-bit weight is otherwise unpacked twice a step. With room, that is done once, which changes no value.
@@ -45,21 +66,27 @@ def settle_weights(model: Any, *, low_memory: bool) -> str:
     return "4-bit" if linears and not copies else str(dtype).removeprefix("torch.")
 
 
-def _linears_4bit(model: Any) -> list[tuple[Any, str, Any]]:
+def _linears_4bit(model: PreTrainedModel | PeftModel) -> list[tuple[nn.Module, str, Linear4bit]]:
     return [
         (parent, name, child)
         for parent in text_model(model).modules()
         for name, child in parent.named_children()
-        # An adapter around a layer shows that layer's weight as its own.
-        if not hasattr(child, "base_layer") and getattr(getattr(child, "weight", None), "quant_state", None) is not None
+        if _is_4bit(child)
     ]
+
+
+def _is_4bit(module: nn.Module) -> TypeGuard[Linear4bit]:
+    # An adapter around a layer shows that layer's weight as its own.
+    if hasattr(module, "base_layer"):
+        return False
+    return getattr(getattr(module, "weight", None), "quant_state", None) is not None
 
 
 def _bitsandbytes() -> Any:
     return import_module("bitsandbytes.functional")
 
 
-def _unpack(linear: Any, dtype: Any) -> Any:
+def _unpack(linear: Linear4bit, dtype: torch.dtype) -> nn.Linear:
     import torch
 
     weight = linear.weight
@@ -70,7 +97,7 @@ def _unpack(linear: Any, dtype: Any) -> Any:
     return plain
 
 
-def _keep_4bit(linear: Any) -> Any:
+def _keep_4bit(linear: Linear4bit) -> nn.Module:
     state = linear.weight.quant_state
     scales = state.absmax
     if state.nested:
@@ -79,7 +106,7 @@ def _keep_4bit(linear: Any) -> Any:
 
 
 @cache
-def _linear_4bit() -> Any:
+def _linear_4bit() -> type[nn.Module]:
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
@@ -87,42 +114,43 @@ def _linear_4bit() -> Any:
         """A product with a 4-bit weight that keeps no unpacked copy for the backward pass."""
 
         @staticmethod
-        def forward(ctx: Any, inputs: Any, packed: Any, scales: Any, form: Any) -> Any:
+        def forward(ctx: Any, inputs: Tensor, packed: Tensor, scales: Tensor, form: Form) -> Tensor:
             ctx.save_for_backward(packed, scales)
             ctx.form = form
             return F.linear(inputs, torch.ops.bitsandbytes.dequantize_4bit(packed, scales, *form, inputs.dtype))
 
         @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
+        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
             weight = torch.ops.bitsandbytes.dequantize_4bit(*ctx.saved_tensors, *ctx.form, gradient.dtype)
             return gradient @ weight, None, None, None
 
     class Linear4Bit(torch.nn.Module):
         """A frozen linear layer in 4 bits whose state is plain tensors, so that layers share one compilation."""
 
-        def __init__(self, packed: Any, scales: Any, form: tuple[int, str, list[int]]) -> None:
+        def __init__(self, packed: Tensor, scales: Tensor, form: Form) -> None:
             super().__init__()
             self.packed, self.scales, self.form = torch.nn.Buffer(packed), torch.nn.Buffer(scales), form
 
-        def forward(self, inputs: Any) -> Any:
-            return Dequantised.apply(inputs, self.packed, self.scales, self.form)  # type: ignore[no-untyped-call]
+        def forward(self, inputs: Tensor) -> Tensor:
+            product: Tensor = Dequantised.apply(inputs, self.packed, self.scales, self.form)  # type: ignore[no-untyped-call]
+            return product
 
     return Linear4Bit
 
 
-def _move_to_host(parent: Any, name: str) -> None:
+def _move_to_host(parent: TextModel, name: str) -> None:
     import torch
 
     embedding = getattr(parent, name)
     # Not the table's own: on a small card Unsloth has moved it already.
     device = parent.embed_tokens.weight.device
-    weight = embedding.weight.detach().cpu()
-    scale = embedding.embed_scale.to(device=device, dtype=weight.dtype)
+    weight: Tensor = embedding.weight.detach().cpu()
+    scale: Tensor = embedding.embed_scale.to(device=device, dtype=weight.dtype)
 
     class HostEmbedding(torch.nn.Module):
         """An embedding whose table is no parameter: it stays in host memory, and only rows in use are copied."""
 
-        def forward(self, ids: Any) -> Any:
+        def forward(self, ids: Tensor) -> Tensor:
             rows = torch.empty(ids.numel(), weight.shape[1], dtype=weight.dtype, pin_memory=device.type == "cuda")
             torch.index_select(weight, 0, ids.flatten().cpu(), out=rows)
             return rows.view(*ids.shape, -1).to(device, non_blocking=True) * scale
