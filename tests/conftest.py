@@ -8,16 +8,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
-from corpus import TARGETS, corpus_rows, tiny_vocabulary
+from corpus import corpus_rows, tiny_vocabulary
 from filelock import FileLock
+from tiny_models import write_random_adapter
 
 from titlegen.export import merge_adapter
 from titlegen.manifest import new_directory
 from titlegen.models import write_tokenizer
+from titlegen.prompt import SYSTEM
 from titlegen.settings import ExportSettings
 
 if TYPE_CHECKING:
     from desk_server import Desk
+    from exported_models import Export
+    from ollama_server import OfflineServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,16 +106,11 @@ def tiny_adapter(tiny_base: Path, made_once: MadeOnce) -> Path:
 
 def _write_tiny_adapter(tiny_base: Path, directory: Path) -> None:
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
-    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    model.save_pretrained(directory)
+    write_random_adapter(model, directory, deviation=0.05)
 
 
 @pytest.fixture(scope="session")
@@ -160,6 +159,41 @@ def f16_gguf(made_once: MadeOnce) -> Path:
         write_scripted_gguf(directory / "tiny-F16.gguf", tiny_vocabulary(), {}, dtype=np.float16)
 
     return made_once("f16", write) / "tiny-F16.gguf"
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of a module's commands."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def export(outputs: Path) -> "Export":
+    """What the quickstart profile leaves, with a model that answers each question with its answer."""
+    from exported_models import new_export, quiz
+
+    return new_export(outputs / "quickstart").write(quiz())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, export: "Export") -> Iterator["OfflineServer"]:
+    """A server of that model, by the name of quiz."""
+    from exported_models import ECHO_TEMPLATE
+    from ollama_server import offline_server
+
+    with offline_server(tmp_path_factory.mktemp("server")) as running:
+        running.create("quiz", export.file, template=ECHO_TEMPLATE, system=SYSTEM)
+        yield running
+
+
+@pytest.fixture
+def plain_lfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub as titlegen sets it up for the bundled Hub."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    disable_progress_bars()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from corpus import tiny_vocabulary
+from tiny_models import add_unread_weights, randomise
 
 from titlegen.families.gemma4 import PROMPT
 from titlegen.models import write_tokenizer
@@ -24,7 +25,6 @@ CONTROL = {
 def write_tiny_gemma4(directory: Path) -> None:
     """Write a random Gemma 4 in the shape of the published E4B, with few and narrow layers."""
     import torch
-    from safetensors.torch import load_file, save_file
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
     vocabulary = tiny_vocabulary(("<|turn>", "<turn|>"), CONTROL)
@@ -54,23 +54,9 @@ def write_tiny_gemma4(directory: Path) -> None:
         pad_token_id=0,
     )
     model = Gemma4ForCausalLM(config).float()
-    for parameter in model.parameters():
-        if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, std=0.05)
+    randomise(model, deviation=0.05)
     for index, layer in enumerate(model.model.layers):
         layer.layer_scalar.fill_(0.7 + 0.05 * index)
-        # The attention scale is 1: with wilder queries, rounding alone makes two runs look unrelated.
-        layer.self_attn.q_norm.weight.data.fill_(0.3)
-        if hasattr(layer.self_attn, "k_norm"):
-            layer.self_attn.k_norm.weight.data.fill_(0.3)
     model.save_pretrained(directory)
-    # Published checkpoints keep k/v weights on the shared layers; transformers drops them.
-    weights = load_file(directory / "model.safetensors")
-    for index in range(FIRST_SHARED, LAYERS):
-        attention, width = f"model.layers.{index}.self_attn.", WIDE_HEAD if index % 6 == 5 else HEAD
-        weights |= {
-            f"{attention}k_proj.weight": torch.zeros(width, HIDDEN),
-            f"{attention}v_proj.weight": torch.zeros(width, HIDDEN),
-            f"{attention}k_norm.weight": torch.ones(width),
-        }
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    heads = {index: WIDE_HEAD if index % 6 == 5 else HEAD for index in range(FIRST_SHARED, LAYERS)}
+    add_unread_weights(directory, HIDDEN, heads)

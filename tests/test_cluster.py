@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from exported_models import ANSWERS, ECHO_TEMPLATE, Export, new_export, question, quiz
+from exported_models import ANSWERS, ECHO_TEMPLATE, Export, question, quiz
 from ollama_server import OfflineServer, free_port, offline_server
 
 from titlegen.cli import main
@@ -44,23 +44,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 Generate = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture(scope="module")
-def export(outputs: Path) -> Export:
-    return new_export(outputs / "quickstart").write(quiz())
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, export: Export) -> Iterator[OfflineServer]:
-    with offline_server(tmp_path_factory.mktemp("server")) as running:
-        running.create("quiz", export.file, template=ECHO_TEMPLATE, system=SYSTEM)
-        yield running
 
 
 @pytest.fixture(scope="module")

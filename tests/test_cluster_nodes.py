@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
-from exported_models import ECHO_TEMPLATE, Export, new_export, question, quiz
-from ollama_server import OfflineServer, offline_server, wait_until
+from exported_models import question
+from ollama_server import OfflineServer, wait_until
 
 from titlegen.cli import main
 from titlegen.cluster import generate_directory
@@ -24,7 +24,6 @@ from titlegen.cluster.job import Job, Receipt
 from titlegen.cluster.parts import as_line, find_parts, read_part
 from titlegen.console import EXIT_DONE
 from titlegen.errors import ConfigError, TitlegenError
-from titlegen.prompt import SYSTEM
 from titlegen.serve.answer import Answer
 from titlegen.settings import RaySettings, load_settings
 
@@ -39,23 +38,6 @@ ARTICLES = 2000
 # As clusters are made that others can reach.
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 RAY = Path(sys.executable).with_name("ray")
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture(scope="module")
-def export(outputs: Path) -> Export:
-    return new_export(outputs / "quickstart").write(quiz())
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, export: Export) -> Iterator[OfflineServer]:
-    with offline_server(tmp_path_factory.mktemp("server")) as running:
-        running.create("quiz", export.file, template=ECHO_TEMPLATE, system=SYSTEM)
-        yield running
 
 
 @pytest.fixture(scope="module")

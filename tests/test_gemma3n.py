@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from logits import compare_logits
+from tiny_models import add_unread_weights, randomise, write_random_adapter
 
 from titlegen.errors import VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
@@ -23,7 +24,6 @@ HIDDEN, HEAD = 128, 64
 def base(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """A random Gemma 3n with the sizes that llama.cpp fixes in code, and the others small."""
     import torch
-    from safetensors.torch import load_file, save_file
     from tokenizers import Tokenizer
     from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
 
@@ -50,25 +50,10 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
         pad_token_id=0,
     )
     model = Gemma3nForCausalLM(config).float()
-    for parameter in model.parameters():
-        if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, std=0.03)
-    for layer in model.model.layers:
-        # The attention scale is 1: with wilder queries, rounding alone makes two runs look unrelated.
-        layer.self_attn.q_norm.weight.data.fill_(0.3)
-        if hasattr(layer.self_attn, "k_norm"):
-            layer.self_attn.k_norm.weight.data.fill_(0.3)
+    randomise(model, deviation=0.03)
     model.save_pretrained(directory)
-    # Published checkpoints keep k/v weights on the shared layers; transformers drops them, llama.cpp requires them.
-    weights = load_file(directory / "model.safetensors")
-    for index in range(FIRST_SHARED, LAYERS):
-        attention = f"model.layers.{index}.self_attn."
-        weights |= {
-            f"{attention}k_proj.weight": torch.zeros(HEAD, HIDDEN),
-            f"{attention}v_proj.weight": torch.zeros(HEAD, HIDDEN),
-            f"{attention}k_norm.weight": torch.ones(HEAD),
-        }
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    # llama.cpp requires them.
+    add_unread_weights(directory, HIDDEN, dict.fromkeys(range(FIRST_SHARED, LAYERS), HEAD))
     fields = json.loads((directory / "config.json").read_bytes())
     # The name under which Ollama imports the text weights.
     fields["architectures"] = ["Gemma3nForConditionalGeneration"]
@@ -79,16 +64,10 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
 @pytest.fixture(scope="module")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
-    from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    model = get_peft_model(load(base), LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
     directory = tmp_path_factory.mktemp("adapter3n")
-    model.save_pretrained(directory)
+    write_random_adapter(load(base), directory, deviation=0.02)
     return directory
 
 

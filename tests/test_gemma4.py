@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus import TARGETS
 from gemma4_models import CONTROL, FIRST_SHARED, LAYERS, WIDE_HEAD, write_tiny_gemma4
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from logits import compare_logits
+from tiny_models import write_random_adapter
 
 from titlegen.errors import ConfigError, TrainError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
@@ -42,15 +42,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
-    from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
-    model = get_peft_model(load(base), LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
     directory = tmp_path_factory.mktemp("adapter4")
-    model.save_pretrained(directory)
+    write_random_adapter(load(base), directory, deviation=0.02)
     return directory
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exported_models import ANSWERS, ARTICLE, ECHO_TEMPLATE, TITLE, WRONG_NUMBER, Export, new_export, question, quiz
+from exported_models import ANSWERS, ARTICLE, ECHO_TEMPLATE, TITLE, WRONG_NUMBER, Export, question, quiz
 from ollama_server import OfflineServer, offline_server
 from scripted_model import chain
 from slow_proxy import SlowProxy, slow_proxy
@@ -30,24 +30,11 @@ from titlegen.settings import DataSettings
 Generate = Callable[..., int]
 
 
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture(scope="module")
-def export(outputs: Path) -> Export:
-    """What the quickstart profile leaves, with a model that answers each question with its answer."""
-    return new_export(outputs / "quickstart").write(quiz())
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, export: Export) -> Iterator[OfflineServer]:
-    with offline_server(tmp_path_factory.mktemp("server")) as running:
-        running.create("quiz", export.file, template=ECHO_TEMPLATE, system=SYSTEM)
-        export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("市", "鐵")})
-        running.create("titles", export.file, template=PROMPT.template, system=SYSTEM)
-        yield running
+@pytest.fixture(scope="module", autouse=True)
+def titles(server: OfflineServer, export: Export) -> None:
+    """A second model, of the name titles, which writes one of a few titles for any article."""
+    export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("市", "鐵")})
+    server.create("titles", export.file, template=PROMPT.template, system=SYSTEM)
 
 
 @pytest.fixture

@@ -36,7 +36,10 @@ from titlegen.standins.hub.wire import (
 )
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
+    pytest.mark.usefixtures("plain_lfs"),
+]
 NUMBERS = itertools.count()
 README = "---\nlicense: gemma\nbase_model: google/gemma-3-270m\n---\n# A model\n"
 
@@ -55,16 +58,6 @@ def repo(server: HubServer, request: pytest.FixtureRequest) -> str:
     name = f"local/{request.node.name.split('[')[0][:40]}-{next(NUMBERS)}"
     server.api().create_repo(name, private=True)
     return name
-
-
-@pytest.fixture(autouse=True)
-def plain_lfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client as titlegen sets it up for this server."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars
-
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    disable_progress_bars()
 
 
 def write(folder: Path, **files: bytes | str) -> Path:

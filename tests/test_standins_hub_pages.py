@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 from titlegen.standins.hub.pages import _MAX_CARD_BYTES, _parser, wants_page
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
+    pytest.mark.usefixtures("plain_lfs"),
+]
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 CARD = """---
 license: gemma
@@ -99,15 +102,6 @@ def publish(server: HubServer, name: str, files: dict[str, bytes | str]) -> str:
     ]
     api.create_commit(repo_id, operations, commit_message="Publish <b>the model</b>")
     return f"{server.url}/{repo_id}"
-
-
-@pytest.fixture(autouse=True)
-def plain_lfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars
-
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    disable_progress_bars()
 
 
 def browse(address: str) -> httpx.Response:

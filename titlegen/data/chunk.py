@@ -19,17 +19,10 @@ from titlegen.settings import DataSettings
 from titlegen.text import Removals
 
 
-@dataclass(slots=True)
-class Chunk:
-    """Clean rows of one chunk, ready to be written, and the arrays that deduplication and splitting need."""
+@dataclass(slots=True, kw_only=True)
+class RowArrays:
+    """Arrays over clean rows, which deduplication and splitting need; chunks are joined one behind the other."""
 
-    counts: Counts
-    lines: list[bytes]
-    """One JSON line for each row, as the split files hold it."""
-    texts: list[bytes]
-    """UTF-8 of each text that is compared: every row's content, and the full article behind a shortened one."""
-    views: npt.NDArray[np.int32]
-    """Row within the chunk of each text."""
     digests: U64
     ids: U64
     """Digest of the id that the source gave, 0 for none."""
@@ -39,12 +32,26 @@ class Chunk:
     days: npt.NDArray[np.int32]
     date_forms: npt.NDArray[np.int8]
     """Place of each date's form in ``FORMS``."""
-    date_choices: Rows
-    """The dates that are ambiguous, packed, ``(dates, PACKED)``."""
     content_chars: npt.NDArray[np.int32]
     title_chars: npt.NDArray[np.int32]
-    band_keys: U64
     signatures: U8
+    """Of each text, ``(texts, 128)``."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Chunk(RowArrays):
+    """Clean rows of one chunk, ready to be written."""
+
+    counts: Counts
+    lines: list[bytes]
+    """One JSON line for each row, as the split files hold it."""
+    texts: list[bytes]
+    """UTF-8 of each text that is compared: every row's content, and the full article behind a shortened one."""
+    views: npt.NDArray[np.int32]
+    """Row within the chunk of each text."""
+    date_choices: Rows
+    """The dates that are ambiguous, packed, ``(dates, PACKED)``."""
+    band_keys: U64
 
 
 def clean_chunk(rows: list[Row], settings: DataSettings, tokenizer_file: Path | None) -> Chunk:

@@ -1,17 +1,17 @@
 """All clean rows of a source: lines and texts on disk, small arrays in memory."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from titlegen.data.chunk import Chunk
+from titlegen.data.chunk import Chunk, RowArrays
 from titlegen.data.counts import Counts
 from titlegen.data.date_order import PACKED
-from titlegen.data.dedup import U8, U64, Rows
+from titlegen.data.dedup import U64, Rows
 
 
 class Spool:
@@ -45,47 +45,24 @@ class Spool:
         self._path.unlink()
 
 
-@dataclass(slots=True)
-class Collected:
+@dataclass(slots=True, kw_only=True)
+class Collected(RowArrays):
     """All clean rows: the lines and texts on disk, small arrays in memory. Rows and texts are numbered from 0."""
 
     counts: Counts
     lines: Spool
     texts: Spool
     views: Rows
-    digests: U64
-    ids: U64
-    parts: npt.NDArray[np.int32]
-    titles: U64
-    days: npt.NDArray[np.int32]
-    date_forms: npt.NDArray[np.int8]
-    """Place of each date's form in ``FORMS``."""
     date_choices: Rows
     """The dates that are ambiguous, packed, ``(dates, PACKED)``."""
-    content_chars: npt.NDArray[np.int32]
-    title_chars: npt.NDArray[np.int32]
     band_keys: list[U64]
     """One array ``(texts in the chunk, bands)`` for each chunk."""
-    signatures: U8
 
 
 def collect(chunks: Iterable[Chunk], lines: Spool, texts: Spool) -> Collected:
     """Write the chunks to disk as they come, and return what is kept in memory of them."""
     counts = Counts()
-    arrays: dict[str, list[npt.NDArray[np.generic]]] = {
-        name: []
-        for name in (
-            "digests",
-            "ids",
-            "parts",
-            "titles",
-            "days",
-            "date_forms",
-            "content_chars",
-            "title_chars",
-            "signatures",
-        )
-    }
+    arrays: dict[str, list[npt.NDArray[np.generic]]] = {field.name: [] for field in fields(RowArrays)}
     views: list[Rows] = []
     choices: list[Rows] = []
     band_keys: list[U64] = []
