@@ -18,7 +18,7 @@ from titlegen.models import resolve_base
 from titlegen.runs import Folder
 from titlegen.settings import Settings, profile_names
 from titlegen.settings_table import render_settings
-from titlegen.stages import PREFER, TRAIN, WAY
+from titlegen.stages import PIPELINE, PREFER, TRAIN
 
 pytestmark = pytest.mark.acceptance
 
@@ -82,7 +82,7 @@ def test_clean_folder(project: Path, outputs: Path, finding: Finding) -> None:
 
 @pytest.mark.spec("DOC-3")
 def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding: Finding) -> None:
-    made = [stage.folder for stage in WAY if stage is not PREFER or settings.prefer.enabled]
+    made = [stage.folder for stage in PIPELINE if stage is not PREFER or settings.prefer.enabled]
     manifests: dict[str, Manifest] = {
         name: read_manifest(outputs / name) for name in (*made, Folder.REPORT, Folder.SERVED_REPORT)
     }

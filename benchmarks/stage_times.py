@@ -16,7 +16,7 @@ from machine import measured_folder
 
 from titlegen.manifest import write_atomically
 from titlegen.runs import Folder
-from titlegen.stages import WAY
+from titlegen.stages import PIPELINE
 
 NOTES = (
     "One run of nox -s train push deploy with the quickstart profile, read from the manifests of its stages; "
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path, help="folder of the profile's outputs")
     folder: Path = parser.parse_args().run
-    names = (*(stage.folder for stage in WAY), Folder.REPORT, Folder.SERVED_REPORT)
+    names = (*(stage.folder for stage in PIPELINE), Folder.REPORT, Folder.SERVED_REPORT)
     manifests: dict[str, dict[str, Any]] = {name: read(folder / name / "manifest.json") for name in names}
     results: dict[str, Any] = {name: manifest["results"] for name, manifest in manifests.items()}
     seconds: dict[str, float] = {name: result["elapsed_s"] for name, result in results.items()}

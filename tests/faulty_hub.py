@@ -24,7 +24,7 @@ from titlegen.standins import HUB_TOKEN
 from titlegen.standins.hub import store
 from titlegen.standins.hub.app import create_app
 from titlegen.standins.hub.incoming import Incoming
-from titlegen.standins.hub.records import Change, Repository, StoredFile
+from titlegen.standins.hub.records import CommitChange, Repository, StoredFile
 
 ROUTE = "/_faults"
 _MAX_RULES_BYTES = 2**16
@@ -151,7 +151,7 @@ def faulty_app(directory: Path, token: str = HUB_TOKEN) -> ASGIApp:
             with super().writer(part) as file:
                 yield file
 
-    class FaultyStore(store.Store):
+    class FaultyStore(store.RepositoryStore):
         def put(self, content: bytes) -> StoredFile:
             switch.reached("write", self.directory)
             return super().put(content)
@@ -160,7 +160,9 @@ def faulty_app(directory: Path, token: str = HUB_TOKEN) -> ASGIApp:
             switch.reached("object", temporary)
             super()._keep(temporary, sha256)
 
-        def _write_commit(self, repo_id: str, parent: str | None, files: dict[str, StoredFile], change: Change) -> str:
+        def _write_commit(
+            self, repo_id: str, parent: str | None, files: dict[str, StoredFile], change: CommitChange
+        ) -> str:
             switch.reached("commit", self.directory)
             return super()._write_commit(repo_id, parent, files, change)
 

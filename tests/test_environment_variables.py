@@ -48,7 +48,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_libraries_that_read_the_environment_can_be_imported_and_built(variables: dict[str, str]) -> None:
     code = (
-        "from titlegen import environment; environment.settle()\n"
+        "from titlegen import environment; environment.prepare()\n"
         "import httpx, ollama, huggingface_hub, huggingface_hub.constants, datasets.config\n"
         "import matplotlib.pyplot\n"
         "ollama.Client(host='http://127.0.0.1:1'), httpx.Client(trust_env=False), httpx.Client()\n"
@@ -67,7 +67,7 @@ def test_libraries_that_read_the_environment_can_be_imported_and_built(variables
 )
 def test_what_was_taken_out_is_named_where_another_machine_is_asked(variable: str, value: str) -> None:
     os.environ[variable] = value
-    environment.settle()
+    environment.prepare()
     check_remote("http://127.0.0.1:1")
     with pytest.raises(ConfigError, match=rf"^{variable} = '{value}' cannot be used \("):
         check_remote(HUB)
@@ -83,7 +83,7 @@ def test_a_token_that_is_none_is_named_without_its_value() -> None:
 
 def test_what_a_file_of_variables_from_another_system_leaves_is_taken_off() -> None:
     os.environ |= {"\ufeffHF_ORG": "newsroom\r", "HF_REPO": '"titles"', "TITLEGEN_OUTPUT": "out\r"}
-    environment.settle()
+    environment.prepare()
     settings = load_settings()
     assert settings.hub.repo_id == "newsroom/titles"
     assert settings.output == Path("out")
@@ -91,7 +91,7 @@ def test_what_a_file_of_variables_from_another_system_leaves_is_taken_off() -> N
 
 def test_an_address_of_ollama_that_was_taken_out_is_still_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "h:abc")
-    environment.settle()
+    environment.prepare()
     assert "OLLAMA_HOST" not in os.environ
     assert environment.ollama_host() == "h:abc"
 
@@ -110,7 +110,7 @@ def test_caches_get_another_place_where_the_home_folder_takes_none(
     else:
         monkeypatch.setenv("HOME", home)
         monkeypatch.setattr(environment, "is_writable", lambda folder: not str(folder).startswith(home))
-    environment.settle()
+    environment.prepare()
     assert cache_directory().parent == tmp_path
     assert Path(os.environ["HF_HOME"]).is_relative_to(tmp_path)
     assert cache_directory().stat().st_mode & 0o077 == 0

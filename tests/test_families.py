@@ -17,7 +17,7 @@ from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.families import ModelFamily, all_families, family_of, family_of_gguf, neutralise_control_tokens
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3n import FAMILY as GEMMA3N
-from titlegen.hub.card import Facts, render_card
+from titlegen.hub.card import CardFacts, render_card
 from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at, resolve_base
 from titlegen.plan.sizes import find_model
@@ -151,7 +151,7 @@ def test_a_new_family_goes_the_whole_way_with_what_is_its_own(
     assert source.family == made_up
     assert '"""<unused10>' not in render_modelfile("x", ServeSettings(), GEMMA3.prompt)
     assert "<unused10>user" in render_modelfile("x", ServeSettings(), source.family.prompt)
-    card = render_card(Facts("club/x", run.settings, made_up, {}, None, None, {}, ()))
+    card = render_card(CardFacts("club/x", run.settings, made_up, {}, None, None, {}, ()))
     assert "license: mit" in card
     assert "Gemma Terms" not in card
 

@@ -33,13 +33,13 @@ from titlegen.hub import (
     check_download,
     ensure_hub,
     ollama_files,
-    plan_push,
+    preview_push,
     push_model,
     scan_files,
     verify_remote,
 )
-from titlegen.hub.card import Facts, read_preference, read_report, render_card
-from titlegen.hub.stage import stage_files
+from titlegen.hub.assembly import assemble_files
+from titlegen.hub.card import CardFacts, read_preference, read_report, render_card
 from titlegen.hub.target import connect
 from titlegen.manifest import MANIFEST, check_files, read_manifest, write_manifest
 from titlegen.prompt import SYSTEM
@@ -231,7 +231,7 @@ def test_a_changed_push_replaces_what_an_earlier_one_left_and_nothing_else(
         api.upload_file(repo_id=target.repo_id, path_or_fileobj=b"mine", path_in_repo="by-hand.txt")
     (artefacts.export / "NOTICE-one").unlink()
     change_model(artefacts, "two")
-    plan = plan_push(target, artefacts, settings)
+    plan = preview_push(target, artefacts, settings)
     assert plan["changes"] == {
         "add": ["NOTICE-two"],
         "update": [MANIFEST, "model.safetensors", "titlegen-Q8_0.gguf", "tokenizer.model"],
@@ -246,7 +246,7 @@ def test_a_changed_push_replaces_what_an_earlier_one_left_and_nothing_else(
 def test_a_dry_run_changes_nothing(
     server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
 ) -> None:
-    plan = plan_push(target, artefacts, settings)
+    plan = preview_push(target, artefacts, settings)
     assert json.loads(json.dumps(plan)) == plan
     assert plan["files"]["model.safetensors"] == (artefacts.export / "model.safetensors").stat().st_size
     assert set(plan["changes"]["add"]) == set(plan["files"])
@@ -361,7 +361,7 @@ def test_verify_only_compares_every_file(target: HubTarget, artefacts: Artefacts
 
 def refuse(server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, match: str) -> None:
     server.break_at()
-    for act in (plan_push, push_model):
+    for act in (preview_push, push_model):
         with pytest.raises((HubError, GateError), match=match):
             act(target, artefacts, settings)
     assert {request["method"] for request in server.requests()} <= {"GET"}
@@ -371,7 +371,7 @@ def test_an_export_that_is_not_what_its_manifest_says(
     server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
 ) -> None:
     (artefacts.export / "config.json").write_text("{}", encoding="utf-8")
-    for act in (plan_push, push_model):
+    for act in (preview_push, push_model):
         with pytest.raises(VerifyError, match=r"config\.json changed"):
             act(target, artefacts, settings)
     assert server.requests() == []
@@ -439,7 +439,7 @@ def test_an_export_that_was_not_verified(
         write_manifest(verification, "verify", {}, inputs, {"checks": checks})
         refuse(server, target, made, settings, match)
     write_manifest(verification, "verify", {}, {"merged": digest, "gguf": gguf}, {"checks": [passed]})
-    assert plan_push(target, made, settings)["bytes"] > 0
+    assert preview_push(target, made, settings)["bytes"] > 0
 
 
 def test_what_would_be_loaded_beside_the_model_is_removed(
@@ -449,7 +449,7 @@ def test_what_would_be_loaded_beside_the_model_is_removed(
     with connect(target) as api:
         for name in ("adapter_config.json", "notes.txt"):
             api.upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id=target.repo_id)
-    assert plan_push(target, artefacts, settings)["changes"]["delete"] == ["adapter_config.json"]
+    assert preview_push(target, artefacts, settings)["changes"]["delete"] == ["adapter_config.json"]
     # What else others put there is theirs.
     assert push_model(target, artefacts, settings)["extra_files"] == ["notes.txt"]
 
@@ -540,7 +540,7 @@ def test_a_secret_keeps_a_push_from_starting(
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"made_by": "wangxiaoming"}), encoding="utf-8")
     refresh(artefacts)
-    assert plan_push(target, artefacts, settings)["bytes"] > 0
+    assert preview_push(target, artefacts, settings)["bytes"] > 0
     monkeypatch.setattr("getpass.getuser", lambda: "wangxiaoming")
     refuse(server, target, artefacts, settings, "generation_config.json holds the user name of this machine")
 
@@ -606,11 +606,11 @@ def test_a_token_that_may_not_write_there(artefacts: Artefacts, settings: Settin
     with serving(uvicorn.Config(app, port=free_port(), log_level="critical", ws="none")) as url:
         target = HubTarget(url, "hf_read", "stranger/x", offline=False)
         with pytest.raises(HubError, match="the Hub token of me may only read"):
-            plan_push(target, artefacts, settings)
+            preview_push(target, artefacts, settings)
         role = "write"
         with pytest.raises(HubError, match="me is not a member of stranger; use one of club, me"):
-            plan_push(target, artefacts, settings)
-        assert plan_push(dataclasses.replace(target, repo_id="club/x"), artefacts, settings)["repo_id"] == "club/x"
+            preview_push(target, artefacts, settings)
+        assert preview_push(dataclasses.replace(target, repo_id="club/x"), artefacts, settings)["repo_id"] == "club/x"
 
 
 @contextlib.contextmanager
@@ -631,7 +631,7 @@ def serving(config: Any) -> Iterator[str]:
 
 
 def card_of(artefacts: Artefacts, settings: Settings, repo_id: str = "club/titles") -> str:
-    with stage_files(artefacts, settings, repo_id) as staged:
+    with assemble_files(artefacts, settings, repo_id) as staged:
         return (staged.folder / "README.md").read_text(encoding="utf-8")
 
 
@@ -682,7 +682,7 @@ def test_the_card_names_no_path_of_this_machine(artefacts: Artefacts, settings: 
             "model": settings.model.model_copy(update={"base": str(artefacts.export)}),
         }
     )
-    with stage_files(artefacts, local, "club/titles") as staged:
+    with assemble_files(artefacts, local, "club/titles") as staged:
         text = (staged.folder / "README.md").read_text(encoding="utf-8")
         assert json.loads((staged.folder / "data_card.json").read_text(encoding="utf-8"))["source"] == "articles.jsonl"
     data: Any = ModelCard(text, ignore_metadata_errors=False).data
@@ -695,17 +695,17 @@ def test_a_model_without_report_data_card_or_gguf(artefacts: Artefacts, settings
     for folder in (artefacts.report, artefacts.data, artefacts.gguf, artefacts.adapter):
         shutil.rmtree(folder)
     without = with_hub(settings, include_gguf=False)
-    with stage_files(artefacts, without, "club/titles") as staged:
+    with assemble_files(artefacts, without, "club/titles") as staged:
         text = (staged.folder / "README.md").read_text(encoding="utf-8")
         assert not {"report.json", "data_card.json", "Modelfile"} & set(staged.files)
         assert not staged.evaluated
     assert "This model was not evaluated." in text
     assert "model-index" not in text
-    with pytest.raises(VerifyError, match="does not exist"), stage_files(artefacts, settings, "club/titles"):
+    with pytest.raises(VerifyError, match="does not exist"), assemble_files(artefacts, settings, "club/titles"):
         pass
     with (
         pytest.raises(HubError, match=r"adapter_config\.json does not exist"),
-        stage_files(artefacts, with_hub(without, include_adapter=True), "club/titles"),
+        assemble_files(artefacts, with_hub(without, include_adapter=True), "club/titles"),
     ):
         pass
 
@@ -713,7 +713,7 @@ def test_a_model_without_report_data_card_or_gguf(artefacts: Artefacts, settings
 @given(text=st.text(max_size=40))
 @hypothesis_settings(max_examples=25, deadline=None)
 def test_a_setting_cannot_leave_its_place_in_the_card(text: str) -> None:
-    facts = Facts("club/x", SETTINGS, GEMMA3, {"backend": text, **TRAIN}, None, None, {}, ())
+    facts = CardFacts("club/x", SETTINGS, GEMMA3, {"backend": text, **TRAIN}, None, None, {}, ())
     line = next(line for line in render_card(facts).splitlines() if line.startswith("| backend |"))
     assert line.count("`") == 2
     assert line.startswith("| backend | `")
@@ -724,7 +724,7 @@ def test_the_card_says_that_titles_were_chosen(tmp_path: Path) -> None:
     content = report_content()
     for decoding, said in (({"strategy": "greedy"}, False), ({"candidates": 1}, False), ({"candidates": 16}, True)):
         (tmp_path / "report.json").write_text(json.dumps(content | {"generation": {"decoding": decoding}}))
-        text = render_card(Facts("club/x", SETTINGS, GEMMA3, {}, read_report(tmp_path), None, {}, ()))
+        text = render_card(CardFacts("club/x", SETTINGS, GEMMA3, {}, read_report(tmp_path), None, {}, ()))
         assert ("the best of 16 that the model wrote" in text) is said
 
 
@@ -737,7 +737,7 @@ def test_the_card_says_how_a_preferred_model_was_made(settings: Settings, tmp_pa
     preference = read_preference(tmp_path)
     assert preference is not None
     trained = {**TRAIN, "control_share": 0.3}
-    facts = Facts("club/x", settings, GEMMA3, trained, None, None, {}, (), preference)
+    facts = CardFacts("club/x", settings, GEMMA3, trained, None, None, {}, (), preference)
     text = render_card(facts)
     assert "30% of the rows asked for their title's length" in text
     made = "on 6000 pairs of titles: the model's own best over worse ones, and 12 that editors chose or edited" in text
@@ -747,7 +747,7 @@ def test_the_card_says_how_a_preferred_model_was_made(settings: Settings, tmp_pa
 
 
 def test_staging_the_same_twice_gives_the_same_bytes(artefacts: Artefacts, settings: Settings) -> None:
-    with stage_files(artefacts, settings, "club/x") as one, stage_files(artefacts, settings, "club/x") as two:
+    with assemble_files(artefacts, settings, "club/x") as one, assemble_files(artefacts, settings, "club/x") as two:
         assert one.files == two.files
         assert one.folder != two.folder
         link = one.folder / "model.safetensors"
@@ -1016,7 +1016,7 @@ def test_two_pushes_at_once_are_not_mixed(
             files = set(api.list_repo_files(target.repo_id, revision=commit))
             (mine,) = [made for made in (artefacts, second) if next(made.export.glob("NOTICE-*")).name in files]
             seen.add(mine)
-            with stage_files(mine, settings, target.repo_id) as staged:
+            with assemble_files(mine, settings, target.repo_id) as staged:
                 assert files - {".gitattributes"} == set(staged.files)
                 infos: dict[str, Any] = {
                     entry.path: entry for entry in api.list_repo_tree(target.repo_id, revision=commit)

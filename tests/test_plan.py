@@ -17,7 +17,7 @@ from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, DataError
 from titlegen.manifest import write_atomically
-from titlegen.plan import Stage, as_record, make_plan, table, total
+from titlegen.plan import StageEstimate, as_record, make_plan, table, total
 from titlegen.plan.figures import MEASURED, cite
 from titlegen.plan.sizes import count_articles, find_model
 from titlegen.plural import count
@@ -43,7 +43,7 @@ def settings_of(profile: str, **stages: dict[str, Any]) -> Settings:
     return load_settings(profile=profile, **stages)
 
 
-def stage_of(name: str, profile: str = "gemma3n-e4b", **stages: dict[str, Any]) -> Stage:
+def stage_of(name: str, profile: str = "gemma3n-e4b", **stages: dict[str, Any]) -> StageEstimate:
     return next(stage for stage in make_plan(settings_of(profile, **stages)) if stage.stage == name)
 
 
@@ -177,7 +177,7 @@ def test_a_short_run_is_not_compiled() -> None:
     types=st.lists(st.sampled_from(["f16", "q8_0", "q4_k_m"]), min_size=1, max_size=3, unique=True),
 )
 def test_more_work_never_costs_less(rows: int, epochs: float, rank: int, types: list[str]) -> None:
-    def plan(rows: int, epochs: float, rank: int, types: list[str]) -> Stage:
+    def plan(rows: int, epochs: float, rank: int, types: list[str]) -> StageEstimate:
         train = {"num_train_epochs": epochs, "lora_r": rank, "compile": True}
         return total(make_plan(settings_of("gemma3n-e4b", train=train, export={"gguf_types": types}), rows))
 
@@ -190,8 +190,8 @@ def test_more_work_never_costs_less(rows: int, epochs: float, rank: int, types: 
 
 def test_the_total_adds_disk_and_time_and_takes_the_highest_memory() -> None:
     stages = [
-        Stage("a", "", "", disk_gib=1.0, host_gib=3.0, gpu_gib=0.0, minutes=2.0),
-        Stage("b", "", "", disk_gib=2.0, host_gib=1.0, gpu_gib=5.0, minutes=0.5),
+        StageEstimate("a", "", "", disk_gib=1.0, host_gib=3.0, gpu_gib=0.0, minutes=2.0),
+        StageEstimate("b", "", "", disk_gib=2.0, host_gib=1.0, gpu_gib=5.0, minutes=0.5),
     ]
     assert total(stages)[3:7] == (3.0, 3.0, 5.0, 2.5)
 
@@ -274,7 +274,9 @@ def test_the_table_shows_every_figure_and_every_source() -> None:
 
 def test_small_figures_are_not_shown_as_nothing() -> None:
     settings = settings_of("quickstart")
-    row = table(settings, [Stage("a", "x", "y", disk_gib=0.04, host_gib=0.0, gpu_gib=0.06, minutes=12.34)]).splitlines()
+    row = table(
+        settings, [StageEstimate("a", "x", "y", disk_gib=0.04, host_gib=0.0, gpu_gib=0.06, minutes=12.34)]
+    ).splitlines()
     assert row[1].split() == ["a", "x", "y", "<0.1", "-", "0.1", "0.1", "12.3"]
 
 

@@ -219,15 +219,15 @@ def test_the_stage_stands_between_training_and_export_when_asked_for(
         )
 
     first = Run(settings(enabled=True))
-    stages.bring_up_to_date(first, *stages.way_to(stages.MERGE))
+    stages.bring_up_to_date(first, *stages.stages_up_to(stages.MERGE))
     assert ran(capsys) == ["prepare", "train", "prefer", "merge"]
     assert first.done["merge"].manifest.inputs["adapter"] == first.digest("prefer")
     assert (first.folder(Folder.PREFERRED) / WEIGHTS).is_file()
-    stages.bring_up_to_date(Run(settings(enabled=True)), *stages.way_to(stages.MERGE))
+    stages.bring_up_to_date(Run(settings(enabled=True)), *stages.stages_up_to(stages.MERGE))
     assert ran(capsys) == []
     off = Run(settings())
-    stages.bring_up_to_date(off, *stages.way_to(stages.MERGE))
+    stages.bring_up_to_date(off, *stages.stages_up_to(stages.MERGE))
     assert ran(capsys) == ["merge"]
     assert off.done["merge"].manifest.inputs["adapter"] == off.digest("train")
     with pytest.raises(DataError, match="does not exist"):
-        stages.bring_up_to_date(Run(settings(enabled=True, choices=str(tmp_path / "no.jsonl"))), *stages.WAY)
+        stages.bring_up_to_date(Run(settings(enabled=True, choices=str(tmp_path / "no.jsonl"))), *stages.PIPELINE)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from titlegen import proxies
 from titlegen.errors import ConfigError
-from titlegen.proxies import check_way, is_loopback, settle_proxies, way
+from titlegen.proxies import check_proxy, is_loopback, normalise_proxies, proxy_hint
 
 HUB = "https://huggingface.co"
 LOOPBACK = ["http://127.0.0.1:11434/api/tags", "http://localhost:8089", "http://[::1]:11434"]
@@ -83,18 +83,18 @@ def texts(written: list[str]) -> st.SearchStrategy[str]:
 def test_no_library_fails_on_any_value_and_loopback_stays_direct(variables: dict[str, str], exempt: str) -> None:
     clear()
     os.environ.update(variables | {"NO_PROXY": exempt})
-    settle_proxies()
+    normalise_proxies()
     settled = dict(os.environ)
-    settle_proxies()
+    normalise_proxies()
     assert settled == dict(os.environ), "a daemon settles again what its parent has settled"
     with httpx.Client(verify=False) as client, requests.Session() as session:  # noqa: S501 - certificates take time
         for url in LOOPBACK:
             assert client._transport_for_url(httpx.URL(url)) is client._transport
             assert not session.merge_environment_settings(url, {}, None, None, None)["proxies"]
-            check_way(url)
+            check_proxy(url)
         client._transport_for_url(httpx.URL(HUB))
     assert urllib.request.proxy_bypass("127.0.0.1:11434")
-    assert "\n" not in way(HUB)
+    assert "\n" not in proxy_hint(HUB)
 
 
 @pytest.mark.fault
@@ -120,9 +120,9 @@ def test_no_library_fails_on_any_value_and_loopback_stays_direct(variables: dict
 )
 def test_what_cannot_be_used_is_named_and_nothing_goes_around_it(variable: str, value: str, reason: str) -> None:
     os.environ[variable] = value
-    settle_proxies()
+    normalise_proxies()
     with pytest.raises(ConfigError) as raised:
-        check_way(HUB)
+        check_proxy(HUB)
     line = str(raised.value)
     assert line.startswith(f"{variable} = {value!r} cannot be used as a proxy: ")
     assert reason in line
@@ -135,22 +135,22 @@ def test_what_cannot_be_used_is_named_and_nothing_goes_around_it(variable: str, 
 @pytest.mark.parametrize("scheme", ["http://", "", "socks5h://", "socks://", "https://user:s3cret@"])
 def test_a_proxy_that_does_not_answer_is_named_without_its_password(scheme: str) -> None:
     os.environ["ALL_PROXY"] = f"{scheme}127.0.0.1:{free_port()}"
-    settle_proxies()
+    normalise_proxies()
     with pytest.raises(ConfigError, match=r"ALL_PROXY = '.*127.0.0.1:\d+': the proxy does not answer \(Connection ref"):
-        check_way(HUB)
+        check_proxy(HUB)
     with pytest.raises(ConfigError) as raised:
-        check_way(HUB)
+        check_proxy(HUB)
     assert "s3cret" not in str(raised.value)
-    assert way(HUB) == " through the proxy of ALL_PROXY"
+    assert proxy_hint(HUB) == " through the proxy of ALL_PROXY"
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("password", ["s3cret#x", "s3cret/x", "s3cret@x", "s3cret?x", "s3:cret/@x"])
 def test_a_password_that_breaks_the_address_is_not_shown(password: str) -> None:
     os.environ["HTTPS_PROXY"] = f"http://user:{password}@127.0.0.1:{free_port()}"
-    settle_proxies()
+    normalise_proxies()
     with pytest.raises(ConfigError) as raised:
-        check_way(HUB)
+        check_proxy(HUB)
     assert "s3" not in str(raised.value)
     assert "HTTPS_PROXY = 'http://***@127.0.0.1:" in str(raised.value)
 
@@ -161,20 +161,20 @@ def test_a_password_that_breaks_the_address_is_not_shown(password: str) -> None:
 )
 def test_no_proxy_at_all_in_the_words_of_people_and_programs(value: str) -> None:
     os.environ |= {"HTTPS_PROXY": value, "HTTP_PROXY": "http://a:1"}
-    settle_proxies()
-    settle_proxies()
-    check_way(HUB)
-    assert way(HUB) == ""
-    assert way("http://example.com") == " through the proxy of HTTP_PROXY"
+    normalise_proxies()
+    normalise_proxies()
+    check_proxy(HUB)
+    assert proxy_hint(HUB) == ""
+    assert proxy_hint("http://example.com") == " through the proxy of HTTP_PROXY"
     assert not {"HTTPS_PROXY", "https_proxy"} & os.environ.keys()
 
 
 @pytest.mark.fault
 def test_what_goes_direct_does_not_take_the_proxy_of_all_others() -> None:
     os.environ |= {"HTTPS_PROXY": "DIRECT", "ALL_PROXY": "http://a:1"}
-    settle_proxies()
-    assert way(HUB) == ""
-    assert way("http://example.com") == " through the proxy of ALL_PROXY"
+    normalise_proxies()
+    assert proxy_hint(HUB) == ""
+    assert proxy_hint("http://example.com") == " through the proxy of ALL_PROXY"
     with httpx.Client() as client:
         assert client._transport_for_url(httpx.URL(HUB)) is client._transport
         assert client._transport_for_url(httpx.URL("http://example.com")) is not client._transport
@@ -196,7 +196,7 @@ def test_what_goes_direct_does_not_take_the_proxy_of_all_others() -> None:
 )
 def test_a_proxy_is_understood_as_other_programs_write_it(value: str, used: str) -> None:
     os.environ["https_proxy"] = value
-    settle_proxies()
+    normalise_proxies()
     assert (os.environ["https_proxy"], os.environ["HTTPS_PROXY"]) == (used, used)
 
 
@@ -204,15 +204,15 @@ def test_a_proxy_is_understood_as_other_programs_write_it(value: str, used: str)
 def test_socks_without_its_package_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxies, "find_spec", lambda _: None)
     os.environ["ALL_PROXY"] = "socks5://127.0.0.1:7890"
-    settle_proxies()
+    normalise_proxies()
     with pytest.raises(ConfigError, match="pip install socksio"):
-        check_way(HUB)
+        check_proxy(HUB)
 
 
 def test_the_spelling_in_small_letters_counts_also_when_it_is_empty() -> None:
     os.environ |= {"HTTPS_PROXY": "http://a:1", "https_proxy": ""}
-    settle_proxies()
-    assert way(HUB) == ""
+    normalise_proxies()
+    assert proxy_hint(HUB) == ""
     assert "HTTPS_PROXY" not in os.environ
 
 
@@ -238,8 +238,8 @@ def test_the_spelling_in_small_letters_counts_also_when_it_is_empty() -> None:
 )
 def test_no_proxy_means_what_people_write_into_it(exempt: str, url: str, direct: bool) -> None:
     os.environ |= {"ALL_PROXY": f"http://127.0.0.1:{free_port()}", "no_proxy": exempt}
-    settle_proxies()
-    assert (way(url) == "") == direct
+    normalise_proxies()
+    assert (proxy_hint(url) == "") == direct
     with httpx.Client() as client:
         assert (client._transport_for_url(httpx.URL(url)) is client._transport) == direct, os.environ["no_proxy"]
 

@@ -214,7 +214,7 @@ def test_a_failed_stage_is_forgotten_and_an_interrupted_one_resumes(tmp_path: Pa
     # What is there is of the first seed; to ask for it makes the record fit again.
     run = Run(load_settings(output=tmp_path, train={"seed": 1}))
     run.make(stage(None))
-    run.settle()
+    run.keep_settings()
     assert recall(load_settings(output=tmp_path)).train.seed == 1
 
 
@@ -336,7 +336,9 @@ def test_what_is_given_otherwise_stops_a_release(
         articles.write_text(before + before.splitlines()[-1] + "\n", encoding="utf-8")
     elif change == "the code":
         newer = dataclasses.replace(stages.TRAIN, revision=99)
-        monkeypatch.setattr(stages, "WAY", tuple(newer if stage.name == "train" else stage for stage in stages.WAY))
+        monkeypatch.setattr(
+            stages, "PIPELINE", tuple(newer if stage.name == "train" else stage for stage in stages.PIPELINE)
+        )
     elif change == "the release":
         for module in (manifest, runs):
             monkeypatch.setattr(module, "__version__", "9.9")

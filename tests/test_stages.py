@@ -78,12 +78,12 @@ def test_text_that_was_left_out_is_said_with_its_setting(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = changed(settings.model_copy(update={"output": tmp_path}), "train", max_length=120)
-    stages.bring_up_to_date(Run(both), *stages.way_to(stages.TRAIN))
+    stages.bring_up_to_date(Run(both), *stages.stages_up_to(stages.TRAIN))
     said = capsys.readouterr().err
     assert re.search(r"prepare: \d\d% of the text left out to fit data\.max_content_tokens 64\n", said)
     assert re.search(r"train: \d+% of the text left out to fit train\.max_length 120\n", said)
     # The adapter's articles are no longer, so the served ones are neither.
-    merged = stages.bring_up_to_date(Run(both), *stages.way_to(stages.MERGE))
+    merged = stages.bring_up_to_date(Run(both), *stages.stages_up_to(stages.MERGE))
     around = load_counter(merged.directory / "tokenizer.json")(PROMPT.render(""))
     assert merged.results["content_tokens"] == min(64, 120 - around)
     table = summary.table(both)
@@ -105,8 +105,8 @@ def test_a_run_finds_its_base_model_once_and_hashes_no_weights_twice(
     for _ in range(2):
         run = Run(other)
         scoring.evaluate(run)
-        stages.bring_up_to_date(run, *stages.WAY)
-        with hub.stage.stage_files(release.artefacts(run), run.settings, "org/name") as staged:
+        stages.bring_up_to_date(run, *stages.PIPELINE)
+        with hub.assembly.assemble_files(release.artefacts(run), run.settings, "org/name") as staged:
             assert staged.evaluated
         assert len(resolved) == 1
         weights = [path for path in hashed if path.suffix in {".safetensors", ".gguf"}]
@@ -194,7 +194,7 @@ def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(setti
 def stale(run: Run) -> list[str]:
     """Return the stages of a finished run whose keys no longer fit, whatever the stages before them would give."""
     found = []
-    for make in [*(lambda stage=stage: stage for stage in stages.WAY), lambda: scoring._scoring(run, None, None)]:
+    for make in [*(lambda stage=stage: stage for stage in stages.PIPELINE), lambda: scoring._scoring(run, None, None)]:
         stage = make()
         if not stage.applies(run):
             continue
@@ -235,7 +235,7 @@ def test_a_changed_prompt_makes_stale_what_renders_it_and_nothing_else(
 ) -> None:
     run = Run(settings)
     scoring.evaluate(run)
-    stages.bring_up_to_date(run, *stages.WAY)
+    stages.bring_up_to_date(run, *stages.PIPELINE)
     assert stale(Run(settings)) == []
     if name in {field.name for field in dataclasses.fields(PROMPT)}:
         family = dataclasses.replace(GEMMA3, prompt=dataclasses.replace(PROMPT, **{name: value}))
@@ -269,13 +269,13 @@ def test_kept_titles_are_of_this_prompt(
 # A changed adapter would prove itself: the merge is compared with it.
 @pytest.mark.parametrize("name", ["final-hf/model.safetensors", "lora/adapter_model.safetensors"])
 def test_a_touched_export_or_adapter_is_not_verified(settings: Settings, name: str) -> None:
-    stages.bring_up_to_date(Run(settings), *stages.way_to(stages.CONVERT))
+    stages.bring_up_to_date(Run(settings), *stages.stages_up_to(stages.CONVERT))
     path = settings.directory / name
     original = path.read_bytes()
     path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     try:
         with pytest.raises(VerifyError, match=rf"{re.escape(path.name)} changed"):
-            stages.bring_up_to_date(Run(settings), *stages.WAY)
+            stages.bring_up_to_date(Run(settings), *stages.PIPELINE)
     finally:
         path.write_bytes(original)
 

@@ -25,7 +25,7 @@ from titlegen.standins import HUB_TOKEN
 from titlegen.standins.hub.__main__ import main
 from titlegen.standins.hub.incoming import PART_BYTES, Incoming
 from titlegen.standins.hub.records import RefusedError
-from titlegen.standins.hub.store import Store
+from titlegen.standins.hub.store import RepositoryStore
 from titlegen.standins.hub.wire import (
     MAX_JSON_BYTES,
     MAX_LINE_BYTES,
@@ -369,7 +369,7 @@ def test_parts_may_come_in_any_order_and_twice(tmp_path: Path) -> None:
 
 
 def test_an_upload_that_nobody_continues_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
+    store = RepositoryStore(tmp_path)
     name = store.announce("0" * 64, 100)
     with store.upload(name).writer(1) as file:
         file.write(b"x")
@@ -407,7 +407,7 @@ def test_one_directory_has_one_server(server: HubServer) -> None:
     assert result.returncode == 2
     assert "another offline Hub already serves" in result.stderr
     with pytest.raises(HubError, match="another offline Hub"):
-        Store(server.directory)
+        RepositoryStore(server.directory)
 
 
 def in_background(action: Callable[[], Any]) -> threading.Thread:

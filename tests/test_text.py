@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titlegen.text import Removals, clean_content, clean_title, rule_names, split_sentences, trim_to_tokens
+from titlegen.text import Removals, clean_content, clean_title, cut_to_tokens, rule_names, split_sentences
 from titlegen.text.clean import UNSETTLED
 
 NOISY = Path(__file__).resolve().parents[2] / "shared" / "data" / "tainan_gov_raw_noisy.jsonl"
@@ -488,18 +488,18 @@ def test_sentences_hold_every_character_but_space(text: str) -> None:
 
 
 def test_a_text_within_its_budget_is_not_cut() -> None:
-    assert trim_to_tokens("第一句。第二句。", 8, len) == "第一句。第二句。"
+    assert cut_to_tokens("第一句。第二句。", 8, len) == "第一句。第二句。"
 
 
 def test_whole_sentences_from_the_start_are_kept() -> None:
-    assert trim_to_tokens("第一句。第二句很長很長。第三句。", 11, len) == "第一句。"
-    assert trim_to_tokens("第一句。\n第二句。第三句。", 9, len) == "第一句。\n第二句。"
+    assert cut_to_tokens("第一句。第二句很長很長。第三句。", 11, len) == "第一句。"
+    assert cut_to_tokens("第一句。\n第二句。第三句。", 9, len) == "第一句。\n第二句。"
 
 
 def test_a_sentence_that_is_too_long_alone_is_cut_at_a_clause_or_at_a_character() -> None:
-    assert trim_to_tokens("前半句話，後半句話很長很長。下一句。", 8, len) == "前半句話"
-    assert trim_to_tokens("沒有任何標點符號的一長串文字", 5, len) == "沒有任何標"
-    assert trim_to_tokens("臺南", 0, len) == ""
+    assert cut_to_tokens("前半句話，後半句話很長很長。下一句。", 8, len) == "前半句話"
+    assert cut_to_tokens("沒有任何標點符號的一長串文字", 5, len) == "沒有任何標"
+    assert cut_to_tokens("臺南", 0, len) == ""
 
 
 @given(st.text(alphabet="臺南市。，！\n a", max_size=120), st.integers(0, 60), st.integers(1, 3))
@@ -508,7 +508,7 @@ def test_a_trimmed_text_fits_and_is_a_beginning(text: str, budget: int, width: i
     def count(piece: str) -> int:
         return -(-len(piece) // width)
 
-    trimmed = trim_to_tokens(text, budget, count)
+    trimmed = cut_to_tokens(text, budget, count)
     assert count(trimmed) <= budget
     assert text.strip().startswith(trimmed)
 
@@ -519,7 +519,7 @@ def test_a_trimmed_text_fits_when_counts_are_not_monotone(text: str, budget: int
     def count(piece: str) -> int:
         return len(piece) - 2 * piece.count("南市")
 
-    assert count(trim_to_tokens(text, budget, count)) <= budget
+    assert count(cut_to_tokens(text, budget, count)) <= budget
 
 
 def test_an_article_over_its_budget_is_counted_whole_once_and_around_its_end() -> None:
@@ -530,7 +530,7 @@ def test_an_article_over_its_budget_is_counted_whole_once_and_around_its_end() -
         return len(text) * 3 // 2
 
     text = "".join(f"第{number:02}句話在這裡。" for number in range(90))
-    trimmed = trim_to_tokens(text, 1000, count)
+    trimmed = cut_to_tokens(text, 1000, count)
     assert 980 < count(trimmed) <= 1000
     # The whole, its first sentence, what fits, and one sentence more.
     assert list(map(len, counted[:-1])) == [len(text), 9, len(trimmed), len(trimmed) + 9]
@@ -545,6 +545,6 @@ def test_only_a_stretch_in_proportion_to_the_budget_is_tokenised() -> None:
 
     for text in ("臺南市政府今天宣布。" * 20_000, "臺南市政府今天宣布，" * 20_000, "臺" * 200_000):
         counted.clear()
-        assert len(trim_to_tokens(text, 1536, count)) > 1500
+        assert len(cut_to_tokens(text, 1536, count)) > 1500
         assert len(counted) < 40
         assert sum(counted) < 60 * 1536

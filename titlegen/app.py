@@ -37,7 +37,7 @@ def bring_up_to_date(settings: Settings | None, verb: str, *, as_json: bool) -> 
     """Bring a verb's stage, and those before it, up to date, and show its result."""
     from titlegen import stages, summary
 
-    (last,) = [stage for stage in stages.WAY if stage.name == verb]
-    made = stages.bring_up_to_date(summary.open_run(settings or load_settings(), verb), *stages.way_to(last))
+    (last,) = [stage for stage in stages.PIPELINE if stage.name == verb]
+    made = stages.bring_up_to_date(summary.open_run(settings or load_settings(), verb), *stages.stages_up_to(last))
     emit(made.results, summary.describe(made), as_json=as_json)
     return EXIT_DONE

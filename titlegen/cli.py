@@ -46,7 +46,7 @@ def export(*, settings: Options = None, as_json: AsJson = False) -> int:
     from titlegen import stages, summary
 
     run = summary.open_run(settings or load_settings(), "export")
-    stages.bring_up_to_date(run, *stages.WAY)
+    stages.bring_up_to_date(run, *stages.PIPELINE)
     made = [run.done[stage.name] for stage in (stages.MERGE, stages.CONVERT, stages.VERIFY)]
     emit({stage.name: stage.results for stage in made}, "\n".join(map(summary.describe, made)), as_json=as_json)
     return EXIT_DONE
@@ -97,7 +97,7 @@ def verify(
         raise ConfigError("--base, --adapter and --modelfile belong to a directory; name it with --directory")
     run = summary.open_run(settings or load_settings(), "verify")
     if directory is None:
-        results = stages.bring_up_to_date(run, *stages.WAY).results
+        results = stages.bring_up_to_date(run, *stages.PIPELINE).results
         emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
         return EXIT_DONE
     checks = verify_directory(directory, base, adapter, modelfile, greedy_articles=run.settings.export.verify_articles)
@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    environment.settle()
+    environment.prepare()
     # Before anything imports torch, which reads them once.
     environment.prepare_threads()
     silence_harmless()

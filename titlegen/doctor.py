@@ -30,7 +30,7 @@ _SEVERAL = 2
 _MEMORY_SLACK = 0.95
 
 
-class Check(NamedTuple):
+class MachineCheck(NamedTuple):
     """One fact about the machine; ``missing`` stops the profile, ``absent`` only turns a feature off."""
 
     name: str
@@ -39,9 +39,9 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-def examine(settings: Settings) -> list[Check]:
+def examine(settings: Settings) -> list[MachineCheck]:
     """Run every check; a check never fails, it reports."""
-    checks: list[Callable[[Settings], Check]] = [
+    checks: list[Callable[[Settings], MachineCheck]] = [
         _python,
         _processor,
         _memory,
@@ -60,18 +60,20 @@ def examine(settings: Settings) -> list[Check]:
     return [_safely(check, settings) for check in checks]
 
 
-def _safely(check: Callable[[Settings], Check], settings: Settings) -> Check:
+def _safely(check: Callable[[Settings], MachineCheck], settings: Settings) -> MachineCheck:
     name = check.__name__.strip("_").replace("_", " ")
     try:
         return check(settings)
     except ConfigError as error:
         what, _, remedy = str(error).rpartition("; ")
-        return Check(name, "missing", what, remedy)
+        return MachineCheck(name, "missing", what, remedy)
     except Exception as error:  # noqa: BLE001 - whatever this machine does, the other checks are wanted
-        return Check(name, "missing", f"cannot be looked at ({type(error).__name__}: {error})", "see what it says")
+        return MachineCheck(
+            name, "missing", f"cannot be looked at ({type(error).__name__}: {error})", "see what it says"
+        )
 
 
-def table(checks: list[Check]) -> str:
+def table(checks: list[MachineCheck]) -> str:
     """Return the checks as text, one line each, with the remedy below a problem."""
     lines = []
     for check in checks:
@@ -90,32 +92,32 @@ def _gate(settings: Settings, *, needed: bool) -> Literal["absent", "missing"]:
     return "missing" if needed and _needs_gpu(settings) else "absent"
 
 
-def _python(_: Settings) -> Check:
+def _python(_: Settings) -> MachineCheck:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.version_info[:2] < _PYTHON:
-        return Check("Python", "missing", found, "install Python 3.11, 3.12 or 3.13")
-    return Check("Python", "ok", found)
+        return MachineCheck("Python", "missing", found, "install Python 3.11, 3.12 or 3.13")
+    return MachineCheck("Python", "ok", found)
 
 
-def _processor(_: Settings) -> Check:
+def _processor(_: Settings) -> MachineCheck:
     if missing := missing_features():
         remedy = f"verify and the bundled server need {', '.join(missing)}; use a machine of 2015 or later"
-        return Check("processor", "missing", describe_processor(), remedy)
-    return Check("processor", "ok", describe_processor())
+        return MachineCheck("processor", "missing", describe_processor(), remedy)
+    return MachineCheck("processor", "ok", describe_processor())
 
 
-def _memory(settings: Settings) -> Check:
+def _memory(settings: Settings) -> MachineCheck:
     import psutil
 
     gib = psutil.virtual_memory().total / 2**30
     needed = 24 if _needs_gpu(settings) else 8
     # What a machine sold with 24 GiB has left beside its kernel is a little less.
     if gib < needed * _MEMORY_SLACK:
-        return Check("memory", "missing", f"{gib:.1f} GiB", f"this profile needs {needed} GiB")
-    return Check("memory", "ok", f"{gib:.0f} GiB, {count(psutil.cpu_count() or 1, 'core')}")
+        return MachineCheck("memory", "missing", f"{gib:.1f} GiB", f"this profile needs {needed} GiB")
+    return MachineCheck("memory", "ok", f"{gib:.0f} GiB, {count(psutil.cpu_count() or 1, 'core')}")
 
 
-def _disk(settings: Settings) -> Check:
+def _disk(settings: Settings) -> MachineCheck:
     folder = settings.output.absolute()
     # A folder without read permission raises PermissionError.
     while not os.path.exists(folder):  # noqa: PTH110
@@ -125,15 +127,15 @@ def _disk(settings: Settings) -> Check:
     if free < needed:
         remedy = f"this profile needs {needed} GiB; free some, or choose another disk with --output"
         # With a decimal, and never rounded up to what is needed.
-        return Check("disk", "missing", f"{math.floor(free * 10) / 10:.1f} GiB free at {folder}", remedy)
-    return Check("disk", "ok", f"{free:.0f} GiB free at {folder}")
+        return MachineCheck("disk", "missing", f"{math.floor(free * 10) / 10:.1f} GiB free at {folder}", remedy)
+    return MachineCheck("disk", "ok", f"{free:.0f} GiB free at {folder}")
 
 
-def _torch(settings: Settings) -> Check:
+def _torch(settings: Settings) -> MachineCheck:
     try:
         import torch
     except ImportError:
-        return Check("torch", "missing", "not installed", "python -m pip install -c constraints.txt -e .")
+        return MachineCheck("torch", "missing", "not installed", "python -m pip install -c constraints.txt -e .")
     if torch.version.cuda is None:
         state = _gate(settings, needed=True)
         remedy = (
@@ -141,42 +143,42 @@ def _torch(settings: Settings) -> Check:
             if state == "missing"
             else ""
         )
-        return Check("torch", state, f"{torch.__version__}, without CUDA", remedy)
-    return Check("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}")
+        return MachineCheck("torch", state, f"{torch.__version__}, without CUDA", remedy)
+    return MachineCheck("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}")
 
 
-def _gpu(settings: Settings) -> Check:
+def _gpu(settings: Settings) -> MachineCheck:
     try:
         import torch
     except ImportError:
-        return Check("GPU", _gate(settings, needed=True), "unknown without torch")
+        return MachineCheck("GPU", _gate(settings, needed=True), "unknown without torch")
     if not torch.cuda.is_available():
         state = _gate(settings, needed=True)
         remedy = "run on a machine with an NVIDIA GPU, or use --profile quickstart" if state == "missing" else ""
-        return Check("GPU", state, "torch sees none", remedy)
+        return MachineCheck("GPU", state, "torch sees none", remedy)
     properties = torch.cuda.get_device_properties(0)
     gib = properties.total_memory / 2**30
     found = f"{properties.name}, {gib:.0f} GiB"
     if _needs_gpu(settings) and gib < _GPU_GIB * _MEMORY_SLACK:
         remedy = f"scoring an E4B needs {_GPU_GIB} GiB; training alone {MIN_GIB}, with --train.low-memory"
-        return Check("GPU", "missing", f"{properties.name}, {gib:.1f} GiB", remedy)
-    return Check("GPU", "ok", found)
+        return MachineCheck("GPU", "missing", f"{properties.name}, {gib:.1f} GiB", remedy)
+    return MachineCheck("GPU", "ok", found)
 
 
-def _cards(settings: Settings) -> Check:
+def _cards(settings: Settings) -> MachineCheck:
     """Look at what several cards need to train together."""
     import torch
 
     name = "several cards"
     cards, source = find_cards()
     if cards < _SEVERAL:
-        return Check(name, "absent", f"{count(cards, 'card')}; one process trains")
+        return MachineCheck(name, "absent", f"{count(cards, 'card')}; one process trains")
     found = [torch.cuda.get_device_properties(number) for number in range(cards)]
     sizes = ", ".join(f"{card.name} {card.total_memory / 2**30:.0f} GiB" for card in found)
     devices = choose_devices(settings.train, cards, source)
     if not torch.distributed.is_nccl_available():
         remedy = "install a CUDA build of torch, whose NCCL lets cards exchange gradients, or --train.devices 1"
-        return Check(name, "missing" if devices.count > 1 else "absent", f"{sizes}; torch has no NCCL", remedy)
+        return MachineCheck(name, "missing" if devices.count > 1 else "absent", f"{sizes}; torch has no NCCL", remedy)
     pairs = [(a, b) for a in range(cards) for b in range(cards) if a != b]
     apart = [f"{a} and {b}" for a, b in pairs if a < b and not torch.cuda.can_device_access_peer(a, b)]
     remarks = [f"{sizes}; training takes {devices.why}"]
@@ -184,48 +186,48 @@ def _cards(settings: Settings) -> Check:
         remarks.append("they are unequal: the slowest sets the pace, and the smallest decides about memory")
     if apart:
         remarks.append(f"no direct access between {'; '.join(apart)}: gradients take the way through host memory")
-    return Check(name, "ok", "; ".join(remarks))
+    return MachineCheck(name, "ok", "; ".join(remarks))
 
 
-def _compiler(settings: Settings) -> Check:
+def _compiler(settings: Settings) -> MachineCheck:
     found = next((name for name in ("gcc", "cc", "clang") if shutil.which(name)), None)
     if found is None:
         loss = "training compiles nothing without, and takes three times as long" if _needs_gpu(settings) else ""
-        return Check("C compiler", "absent", "none found", loss and f"install gcc: {loss}")
-    return Check("C compiler", "ok", found)
+        return MachineCheck("C compiler", "absent", "none found", loss and f"install gcc: {loss}")
+    return MachineCheck("C compiler", "ok", found)
 
 
-def _driver(settings: Settings) -> Check:
+def _driver(settings: Settings) -> MachineCheck:
     output = _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
     if output is None:
         state = _gate(settings, needed=True)
         remedy = "install the NVIDIA driver, so that nvidia-smi answers" if state == "missing" else ""
-        return Check("NVIDIA driver", state, "nvidia-smi does not answer", remedy)
-    return Check("NVIDIA driver", "ok", output.splitlines()[0])
+        return MachineCheck("NVIDIA driver", state, "nvidia-smi does not answer", remedy)
+    return MachineCheck("NVIDIA driver", "ok", output.splitlines()[0])
 
 
-def _container_toolkit(_: Settings) -> Check:
+def _container_toolkit(_: Settings) -> MachineCheck:
     output = _output(["nvidia-ctk", "--version"])
     if output is None:
-        return Check("container toolkit", "absent", "nvidia-ctk not found; only the compose files need it")
-    return Check("container toolkit", "ok", output.splitlines()[0])
+        return MachineCheck("container toolkit", "absent", "nvidia-ctk not found; only the compose files need it")
+    return MachineCheck("container toolkit", "ok", output.splitlines()[0])
 
 
-def _unsloth(settings: Settings) -> Check:
+def _unsloth(settings: Settings) -> MachineCheck:
     from importlib import metadata
 
     try:
-        return Check("Unsloth", "ok", metadata.version("unsloth"))
+        return MachineCheck("Unsloth", "ok", metadata.version("unsloth"))
     except metadata.PackageNotFoundError:
         state = _gate(settings, needed=True)
         remedy = "python -m pip install -c constraints.txt -e '.[gpu]'" if state == "missing" else ""
-        return Check("Unsloth", state, "not installed", remedy)
+        return MachineCheck("Unsloth", state, "not installed", remedy)
 
 
-def _base_model(settings: Settings) -> Check:
+def _base_model(settings: Settings) -> MachineCheck:
     base = settings.model.base
     if base == EMBEDDED or Path(base).is_dir():
-        return Check("base model", "ok", base)
+        return MachineCheck("base model", "ok", base)
     import httpx
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -233,32 +235,34 @@ def _base_model(settings: Settings) -> Check:
     check_remote(constants.ENDPOINT)
     try:
         HfApi().model_info(base, timeout=_COMMAND_TIMEOUT_S)
-        return Check("base model", "ok", f"{base} is accessible")
+        return MachineCheck("base model", "ok", f"{base} is accessible")
     except GatedRepoError:
         remedy = f"accept its terms at https://huggingface.co/{base} and run: hf auth login"
-        return Check("base model", "missing", f"{base} is gated", remedy)
+        return MachineCheck("base model", "missing", f"{base} is gated", remedy)
     except RepositoryNotFoundError:
-        return Check(
+        return MachineCheck(
             "base model", "missing", f"{base} does not exist, or needs a token", "check the name; hf auth login"
         )
     except HFValidationError:
-        return Check("base model", "missing", f"{base} is neither a directory nor a Hub name", "check the spelling")
+        return MachineCheck(
+            "base model", "missing", f"{base} is neither a directory nor a Hub name", "check the spelling"
+        )
     except (HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         remedy = "check the network and HF_ENDPOINT, or give a local directory with --model.base"
-        return Check("base model", "missing", f"{base}: no answer ({type(error).__name__})", remedy)
+        return MachineCheck("base model", "missing", f"{base}: no answer ({type(error).__name__})", remedy)
 
 
-def _hub_token(_: Settings) -> Check:
+def _hub_token(_: Settings) -> MachineCheck:
     from huggingface_hub import get_token
 
     if get_token() is None:
-        return Check(
+        return MachineCheck(
             "Hub token", "absent", "none; push uses the bundled offline Hub", "for huggingface.co: hf auth login"
         )
-    return Check("Hub token", "ok", "configured")
+    return MachineCheck("Hub token", "ok", "configured")
 
 
-def _ollama(settings: Settings) -> Check:
+def _ollama(settings: Settings) -> MachineCheck:
     from titlegen.serve.server import OLLAMA, find_server, server_url
 
     try:
@@ -266,12 +270,12 @@ def _ollama(settings: Settings) -> Check:
         server = find_server(url)
     except ConfigError as error:
         what, _, remedy = str(error).rpartition("; ")
-        return Check("model server", "absent", what, remedy)
+        return MachineCheck("model server", "absent", what, remedy)
     if server is not None:
-        return Check("model server", "ok", f"{server.kind} {server.version} at {url}")
+        return MachineCheck("model server", "ok", f"{server.kind} {server.version} at {url}")
     installed = shutil.which("ollama")
     found = f"none answers at {url}; " + (f"{installed} is installed" if installed else f"{OLLAMA} is not installed")
-    return Check("model server", "absent", found, "" if installed else "deploy uses the bundled server instead")
+    return MachineCheck("model server", "absent", found, "" if installed else "deploy uses the bundled server instead")
 
 
 def _output(command: list[str]) -> str | None:

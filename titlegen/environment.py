@@ -32,14 +32,15 @@ _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _withheld: dict[str, tuple[str, str]] = {}
 
 
-def settle() -> None:
+def prepare() -> None:
     """Rewrite variables that a library would fail on while it is imported; an error is raised where one is needed.
 
-    Proxies become readable (:func:`titlegen.proxies.settle_proxies`), certificates that do not exist and an OLLAMA_HOST
-    that is no address are taken out, and where the home folder cannot be written to, caches get another place.
+    Proxies become readable (:func:`titlegen.proxies.normalise_proxies`), certificates that do not exist and an
+    OLLAMA_HOST that is no address are taken out, and where the home folder cannot be written to, caches get another
+    place.
     """
     _clean_values()
-    proxies.settle_proxies()
+    proxies.normalise_proxies()
     _withheld.clear()
     # Pictures are written to files; a notebook's back end is not installed here.
     os.environ["MPLBACKEND"] = "agg"
@@ -77,7 +78,7 @@ def check_remote(url: str) -> None:
     """
     if proxies.is_loopback(url):
         return
-    proxies.check_way(url)
+    proxies.check_proxy(url)
     for name in (*_NUMBERS, *_CERTIFICATES):
         if name in _withheld:
             value, reason = _withheld[name]

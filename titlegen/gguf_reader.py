@@ -124,7 +124,7 @@ def read_header(path: Path) -> GgufHeader:
         GgufError: it is not a GGUF file, is cut off, or has an impossible length in it.
     """
     with _open(path) as data:
-        reader = _Reader(data)
+        reader = _HeaderReader(data)
         if reader.bytes(4) != MAGIC or reader.scalar("I") not in _VERSIONS:
             raise GgufError("supplied file was not in GGUF format")
         tensor_count, field_count = reader.count(), reader.count()
@@ -153,7 +153,7 @@ def _open(path: Path) -> mmap.mmap:
             raise GgufError("supplied file was not in GGUF format") from error
 
 
-def _read_tensor(reader: "_Reader") -> tuple[str, _Tensor]:
+def _read_tensor(reader: "_HeaderReader") -> tuple[str, _Tensor]:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = reader.string()
@@ -170,7 +170,7 @@ def _read_tensor(reader: "_Reader") -> tuple[str, _Tensor]:
     return name, _Tensor(kind, shape, reader.scalar("Q"), size)
 
 
-class _Reader:
+class _HeaderReader:
     """Reads one value after another, and never past the end."""
 
     def __init__(self, data: mmap.mmap) -> None:

@@ -53,7 +53,7 @@ _given: dict[str, _Proxy] = {}
 _networks: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set()
 
 
-def settle_proxies() -> None:
+def normalise_proxies() -> None:
     """Rewrite the proxy variables so that no library fails on them; loopback is never asked for through a proxy."""
     found = {scheme: _pop(f"{scheme}_proxy") for scheme in _SCHEMES}
     direct = {name for name, (_, value) in found.items() if value.strip() and _unquoted(value).casefold() in _DIRECT}
@@ -85,7 +85,7 @@ def is_loopback(url: str) -> bool:
     return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def check_way(url: str) -> None:
+def check_proxy(url: str) -> None:
     """Raise unless the proxy that stands between us and an address can be used; a direct way is not looked at.
 
     Raises:
@@ -112,7 +112,7 @@ def check_way(url: str) -> None:
         ) from None
 
 
-def way(url: str) -> str:
+def proxy_hint(url: str) -> str:
     """Return the words that a failed request's message needs when it went through a proxy, else nothing."""
     proxy = _proxy_of(url)
     return f" through the proxy of {proxy.variable}" if proxy else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from titlegen.manifest import write_atomically
 from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings
-from titlegen.stages import PREFER, VERIFY, adapter_stage, bring_up_to_date, parity_examples, way_to
+from titlegen.stages import PREFER, VERIFY, adapter_stage, bring_up_to_date, parity_examples, stages_up_to
 
 if TYPE_CHECKING:
     from titlegen import hub
@@ -24,14 +24,14 @@ def push(run: Run, *, dry_run: bool = False, verify_only: str | None = None) -> 
     # Checked first, before minutes are spent in vain; a comparison or a plan is allowed in spite of failed gates.
     if verify_only is None and not settings.hub.allow_failed_gates:
         hub.require_gates(artefacts(run))
-    bring_up_to_date(run, *way_to(VERIFY))
+    bring_up_to_date(run, *stages_up_to(VERIFY))
     target = hub.ensure_hub(settings.hub, run.state, settings.profile)
     say(f"push: {target.describe()}")
     published = artefacts(run)
     if verify_only is not None:
         return hub.verify_remote(target, verify_only, published, settings)
     if dry_run:
-        return hub.plan_push(target, published, settings)
+        return hub.preview_push(target, published, settings)
     started = time.monotonic()
     earlier = kept_result(settings, "push") or {}
     result = hub.push_model(target, published, settings)
@@ -67,7 +67,7 @@ def deploy(run: Run) -> dict[str, Any]:
     from titlegen import serve as serving
 
     settings = run.settings
-    verified = bring_up_to_date(run, *way_to(VERIFY))
+    verified = bring_up_to_date(run, *stages_up_to(VERIFY))
     started = time.monotonic()
     folders = (run.folder(Folder.EXPORT), run.folder(Folder.GGUF))
     is_exported = settings.serve.source == "gguf"

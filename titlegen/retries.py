@@ -7,9 +7,9 @@ T = TypeVar("T")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 8.0
 
 
-def call_again(
+def retry(
     action: Callable[[], T],
-    passing: Callable[[Exception], bool | float],
+    is_temporary: Callable[[Exception], bool | float],
     retries: int,
     *,
     first_wait_s: float = FIRST_WAIT_S,
@@ -21,10 +21,10 @@ def call_again(
 
     Args:
         action: what is tried.
-        passing: takes the failure and returns whether it may be over at the next try, or after how many seconds.
+        is_temporary: takes the failure and returns whether it may be over at the next try, or after how many seconds.
         retries: further tries, at most.
         first_wait_s: pause before the second try, seconds.
-        longest_wait_s: no pause is longer, unless ``passing`` says so, seconds.
+        longest_wait_s: no pause is longer, unless ``is_temporary`` says so, seconds.
 
     Raises:
         Exception: the last failure, as ``action`` raised it.
@@ -34,7 +34,7 @@ def call_again(
     # It would report every pause as a warning on standard error.
     stamina.instrumentation.set_on_retry_hooks(())
     for attempt in stamina.retry_context(
-        on=passing,
+        on=is_temporary,
         attempts=1 + retries,
         timeout=None,
         wait_initial=first_wait_s,

@@ -217,7 +217,7 @@ class Run:
         self.done[stage.name] = result
         return result
 
-    def settle(self) -> None:
+    def keep_settings(self) -> None:
         """Record the settings of stages that all finished; a run that stopped leaves the record alone."""
         # Where this run cannot write, no unfinished run left another record either.
         with contextlib.suppress(TitlegenError):

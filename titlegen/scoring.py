@@ -11,7 +11,7 @@ from titlegen.control import draw_control, with_control
 from titlegen.errors import DataError, TitlegenError
 from titlegen.manifest import check_files, digest_file, read_manifest
 from titlegen.runs import Folder, Run, Stage, StageRun, say
-from titlegen.stages import CONVERT, PREFER, PREPARE, adapter_stage, bring_up_to_date, way_to
+from titlegen.stages import CONVERT, PREFER, PREPARE, adapter_stage, bring_up_to_date, stages_up_to
 
 if TYPE_CHECKING:
     from titlegen import evaluate as scoring
@@ -52,7 +52,7 @@ def evaluate(run: Run, against: Path | None = None) -> StageRun:
             "0.1, or choose another with --evaluate.split"
         )
     if _generates(target):
-        bring_up_to_date(run, *way_to(CONVERT))
+        bring_up_to_date(run, *stages_up_to(CONVERT))
     return bring_up_to_date(run, _scoring(run, against, other))
 
 

@@ -26,7 +26,7 @@ def bring_up_to_date(run: Run, *way: Stage) -> StageRun:
         stage.check(run)
     for number, stage in enumerate(pending, start=1):
         run.make(stage, after=pending[number:])
-    run.settle()
+    run.keep_settings()
     return run.done[way[-1].name]
 
 
@@ -290,9 +290,9 @@ VERIFY = Stage(
     revision=4,
 )
 
-WAY = (PREPARE, TRAIN, PREFER, MERGE, CONVERT, VERIFY)
+PIPELINE = (PREPARE, TRAIN, PREFER, MERGE, CONVERT, VERIFY)
 
 
-def way_to(last: Stage) -> Sequence[Stage]:
+def stages_up_to(last: Stage) -> Sequence[Stage]:
     """Return the stages up to one of them."""
-    return [*takewhile(lambda stage: stage is not last, WAY), last]
+    return [*takewhile(lambda stage: stage is not last, PIPELINE), last]

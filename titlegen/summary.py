@@ -10,10 +10,10 @@ from titlegen.record import MADE_BY, given_profile, made_by, profiles_made, reca
 from titlegen.release import kept_result
 from titlegen.runs import Folder, Run, StageRun, describe_left_out, say
 from titlegen.settings import Settings
-from titlegen.stages import WAY
+from titlegen.stages import PIPELINE
 
 FOLDERS = {
-    **{stage.name: stage.folder for stage in WAY},
+    **{stage.name: stage.folder for stage in PIPELINE},
     "evaluate": Folder.REPORT,
     "evaluate served": Folder.SERVED_REPORT,
 }

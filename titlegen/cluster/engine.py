@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.cluster.job import Job, Receipt
-from titlegen.cluster.output import Opened, check_complete, close_directory, held, join, open_directory
+from titlegen.cluster.output import Opened, check_complete, close_directory, join, lock_directory, open_directory
 from titlegen.cluster.progress import Progress
 from titlegen.cluster.start import Cluster, ray_cluster
 from titlegen.cluster.worker import BlockWriter, read_file
@@ -63,7 +63,7 @@ def generate(
         VerifyError: the output is not complete.
     """
     form = job.ray.format
-    with held(job.directory):
+    with lock_directory(job.directory):
         opened = open_directory(job.directory, settings, inputs, form)
         job = replace(job, key=opened.key)
         if opened.results is not None:

@@ -37,7 +37,7 @@ class Opened:
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path) -> Iterator[None]:
     """Hold a directory: two runs at once would do each block twice.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from titlegen.data.collect import Collected
-from titlegen.data.date_order import SHAPES, Decision
+from titlegen.data.date_order import SHAPES, OrderDecision
 from titlegen.data.date_reading import ABSENT, AMBIGUOUS, CONTRADICTED, FORMS, UNKNOWN
 from titlegen.data.dedup import Rows
 from titlegen.plural import count
@@ -18,7 +18,7 @@ _REASONS = {
 }
 
 
-def count_dates(pool: Collected, rows: Rows, decisions: Mapping[str, Decision]) -> dict[str, Any]:
+def count_dates(pool: Collected, rows: Rows, decisions: Mapping[str, OrderDecision]) -> dict[str, Any]:
     """Return how the dates of the kept rows are written, with examples, and in which order numbers were read."""
     kept = np.bincount(pool.date_forms[rows], minlength=len(FORMS)).tolist()
     return {
@@ -35,7 +35,7 @@ def count_dates(pool: Collected, rows: Rows, decisions: Mapping[str, Decision]) 
     }
 
 
-def _examples(pool: Collected, form: str, decisions: Mapping[str, Decision]) -> list[str]:
+def _examples(pool: Collected, form: str, decisions: Mapping[str, OrderDecision]) -> list[str]:
     """Return a few values of a form; those that the column's order decided stand with that order."""
     shapes = {shape: decisions[shape].order if shape in decisions else AMBIGUOUS for shape in SHAPES}
     examples = [text for _, text in pool.counts.date_examples.get(form, ())]

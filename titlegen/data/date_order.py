@@ -83,35 +83,35 @@ class OrderCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class OrderDecision:
     """In which order the values of a shape are read, and why."""
 
     order: str
     reason: Literal["setting", "proof", "spread"]
 
 
-def decide_orders(counts: OrderCounts, setting: Setting) -> dict[str, Decision]:
+def decide_orders(counts: OrderCounts, setting: Setting) -> dict[str, OrderDecision]:
     """Return the order of each shape that the setting or the column itself tells; the others stay ambiguous.
 
     Proof is an order that alone fits every value (13/5/2024 has the day first) or that the column's other shapes
     have. Failing that, the spread decides where under one order alone the days change and the months hardly do.
     """
     if setting != "auto":
-        return {shape: Decision(_SETTINGS[setting], "setting") for shape in counts.seen}
-    decisions: dict[str, Decision] = {}
+        return {shape: OrderDecision(_SETTINGS[setting], "setting") for shape in counts.seen}
+    decisions: dict[str, OrderDecision] = {}
     for shape in sorted(counts.seen, key=SHAPES.index):
         spreads = {order: spread for (of, order), spread in counts.spreads.items() if of == shape}
         whole = {order: spread for order, spread in spreads.items() if spread.fits == counts.seen[shape]}
         proven = [order for order in whole if len(whole) == 1 or _elsewhere(order, counts, decisions)]
         daily = [order for order, spread in whole.items() if spread.is_daily()]
         if len(proven) == 1:
-            decisions[shape] = Decision(proven[0], "proof")
+            decisions[shape] = OrderDecision(proven[0], "proof")
         elif len(daily) == 1:
-            decisions[shape] = Decision(daily[0], "spread")
+            decisions[shape] = OrderDecision(daily[0], "spread")
     return decisions
 
 
-def _elsewhere(order: str, counts: OrderCounts, decisions: Mapping[str, Decision]) -> bool:
+def _elsewhere(order: str, counts: OrderCounts, decisions: Mapping[str, OrderDecision]) -> bool:
     if order == ROC:
         return counts.forms[ROC] > 0 and not counts.forms[YEAR_FIRST]
     if order == STAMP:
@@ -125,8 +125,8 @@ def pack_choices(row: int, reading: Reading) -> tuple[int, ...]:
     return (row, SHAPES.index(reading.shape), *(UNDATED if day is None else day.toordinal() for day in days))
 
 
-def settle(
-    days: npt.NDArray[np.int32], forms: npt.NDArray[np.int8], packed: Rows, decisions: Mapping[str, Decision]
+def resolve_ambiguous(
+    days: npt.NDArray[np.int32], forms: npt.NDArray[np.int8], packed: Rows, decisions: Mapping[str, OrderDecision]
 ) -> Rows:
     """Give ambiguous values the day that the column's order makes of them; return the rows that got one.
 

@@ -30,7 +30,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class SourceFiles:
     """The files of a source, in the order of their names."""
 
     paths: tuple[Path, ...]
@@ -67,7 +67,7 @@ def is_local(name: str) -> bool:
     )
 
 
-def find_files(name: str) -> Files:
+def find_files(name: str) -> SourceFiles:
     """Return the files that a path, a folder or a pattern stands for.
 
     Raises:
@@ -75,7 +75,7 @@ def find_files(name: str) -> Files:
     """
     path = Path(name).expanduser()
     if path.is_file():
-        return Files((path,))
+        return SourceFiles((path,))
     if path.is_dir():
         return _tables(name, list(_walk(path)))
     if path.exists():
@@ -87,7 +87,7 @@ def find_files(name: str) -> Files:
     raise DataError(f"data source {name!r} does not exist; check the path")
 
 
-def _tables(name: str, paths: list[Path]) -> Files:
+def _tables(name: str, paths: list[Path]) -> SourceFiles:
     # Links may lead to one file in many ways, and its articles count once.
     paths = list({path.resolve(): path for path in reversed(paths) if path.is_file()}.values())[::-1]
     tables = tuple(path for path in paths if suffix_of(path) in SUFFIXES)
@@ -95,7 +95,7 @@ def _tables(name: str, paths: list[Path]) -> Files:
     if not tables:
         there = f"it has {', '.join(others[:_SHOWN])}" if others else "it has no files"
         raise DataError(f"data source {name!r} has no file that ends in {', '.join(SUFFIXES)}; {there}")
-    return Files(tables, others)
+    return SourceFiles(tables, others)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

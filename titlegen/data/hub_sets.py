@@ -10,7 +10,7 @@ from titlegen.data.columns import Columns, find_columns
 from titlegen.data.records import Findings, Numbered, Part
 from titlegen.environment import check_remote
 from titlegen.errors import DataError
-from titlegen.proxies import way
+from titlegen.proxies import proxy_hint
 from titlegen.settings import DataSettings
 
 _BATCH_ROWS = 512
@@ -119,8 +119,9 @@ def _explain(name: str, error: Exception) -> DataError:
     import huggingface_hub
 
     return DataError(
-        f"Hub data set {name!r} cannot be loaded{way(huggingface_hub.constants.ENDPOINT)}: {type(error).__name__}: "
-        f"{short(error)}; check the name and the network, or choose a local file or `embedded` with --data.source"
+        f"Hub data set {name!r} cannot be loaded{proxy_hint(huggingface_hub.constants.ENDPOINT)}: "
+        f"{type(error).__name__}: {short(error)}; check the name and the network, or choose a local file or `embedded` "
+        "with --data.source"
     )
 
 

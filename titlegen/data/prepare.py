@@ -16,7 +16,7 @@ import numpy as np
 from titlegen.data.card import write_card
 from titlegen.data.collect import Collected, Spool, collect
 from titlegen.data.date_notes import count_dates, describe_dates
-from titlegen.data.date_order import decide_orders, settle
+from titlegen.data.date_order import decide_orders, resolve_ambiguous
 from titlegen.data.date_reading import UNDATED
 from titlegen.data.dedup import U64, Clusters, Rows, join_revisions, join_similar, mix
 from titlegen.data.example import KEYS, SPLITS
@@ -69,7 +69,7 @@ def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> di
         if not len(pool.digests):
             raise DataError(_nothing_left(source, pool))
         orders = decide_orders(pool.counts.orders, settings.date_order)
-        late = set(settle(pool.days, pool.date_forms, pool.date_choices, orders).tolist())
+        late = set(resolve_ambiguous(pool.days, pool.date_forms, pool.date_choices, orders).tolist())
         kept = deduplicate(pool, settings)
         dates = count_dates(pool, kept.rows, orders)
         on_dates = list(describe_dates(dates))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from titlegen.errors import DataError
-from titlegen.text import split_sentences, trim_to_tokens
+from titlegen.text import cut_to_tokens, split_sentences
 
 Strategy = Literal["truncate", "lead", "textrank"]
 STRATEGIES: tuple[Strategy, ...] = ("truncate", "lead", "textrank")
@@ -62,7 +62,7 @@ def shorten(text: str, budget: int, strategy: Strategy, count_tokens: CountToken
         text = "".join(split_sentences(text)[:_LEAD_SENTENCES])
     elif strategy == "textrank":
         text = rank_sentences(text, budget, count_tokens)
-    return trim_to_tokens(text, budget, count_tokens)
+    return cut_to_tokens(text, budget, count_tokens)
 
 
 def rank_sentences(text: str, budget: int, count_tokens: CountTokens) -> str:

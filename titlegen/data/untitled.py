@@ -7,7 +7,7 @@ from titlegen.data.shorten import load_counter
 from titlegen.data.sources import open_source
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
-from titlegen.text import clean_content, to_traditional, trim_to_tokens
+from titlegen.text import clean_content, cut_to_tokens, to_traditional
 
 
 def load_untitled(settings: DataSettings, tokenizer_file: Path) -> list[Example]:
@@ -29,7 +29,7 @@ def load_untitled(settings: DataSettings, tokenizer_file: Path) -> list[Example]
         text = clean_content(text)
         if len(text) < settings.min_content_chars:
             continue
-        content = trim_to_tokens(text, settings.max_content_tokens, counter)
+        content = cut_to_tokens(text, settings.max_content_tokens, counter)
         found.setdefault(content, Example(f"further-{row.number}", content, "", settings.source, None))
     if not found:
         raise DataError(

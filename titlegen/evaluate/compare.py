@@ -10,13 +10,13 @@ from titlegen.data.example import read_jsonl
 from titlegen.errors import DataError
 from titlegen.evaluate.report import Report
 from titlegen.metrics.records import Text
-from titlegen.metrics.scores import Score, Statistics, compare_scores, measure_titles
+from titlegen.metrics.scores import Contributions, Score, compare_scores, measure_titles
 
 SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Change:
+class TitleChange:
     """One article whose title got better or worse."""
 
     id: str
@@ -36,8 +36,8 @@ class Comparison:
     only_ours: int
     only_theirs: int
     differences: dict[str, Score]
-    better: tuple[Change, ...]
-    worse: tuple[Change, ...]
+    better: tuple[TitleChange, ...]
+    worse: tuple[TitleChange, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the comparison in report.json's form."""
@@ -72,11 +72,11 @@ def compare(report: Report, other: Path) -> Comparison:
                 f"{path} has another reference title for {example.id!r}; evaluate the other model on this data first"
             )
     texts = [Text(e.title, e.content, e.date) for e in (report.examples[index] for index in shared)]
-    ours = Statistics(report.statistics.values[shared])
+    ours = Contributions(report.statistics.values[shared])
     others = measure_titles([theirs[report.examples[index].id][0] for index in shared], texts)
     gains = ours.column("rougeL") - others.column("rougeL")
     changes = [
-        Change(
+        TitleChange(
             report.examples[index].id,
             report.examples[index].title,
             report.rows[index]["prediction"],

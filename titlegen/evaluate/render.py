@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.evaluate.charts import place_calibration, place_histogram, place_scatter
-from titlegen.evaluate.compare import Change, Comparison, compare
+from titlegen.evaluate.compare import Comparison, TitleChange, compare
 from titlegen.evaluate.gates import rows_to_decide, stand
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Report
@@ -157,7 +157,7 @@ def _shown(report: Report, index: int) -> dict[str, Any]:
     }
 
 
-def _changed(change: Change) -> dict[str, Any]:
+def _changed(change: TitleChange) -> dict[str, Any]:
     return {
         "id": visible(change.id),
         "reference": visible(change.reference),

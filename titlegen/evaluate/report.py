@@ -16,7 +16,7 @@ from titlegen.metrics.contract import style_violations, title_violations
 from titlegen.metrics.names import unsupported_names
 from titlegen.metrics.numbers import find_numbers, is_supported
 from titlegen.metrics.records import COLUMNS, METRICS, Floats, Text
-from titlegen.metrics.scores import Statistics, estimate_scores, measure_titles, score_overlap, score_titles
+from titlegen.metrics.scores import Contributions, estimate_scores, measure_titles, score_overlap, score_titles
 from titlegen.metrics.tokens import segment
 from titlegen.settings import EMBEDDED, DataSettings, EvaluateSettings
 
@@ -44,7 +44,7 @@ class Report:
     """One for each example: id, prediction, reference, its scores, and what is wrong with it."""
     marks: Sequence[Sequence[Mark]]
     """What the article of each title does not back, and where it stands in the title."""
-    statistics: Statistics
+    statistics: Contributions
     settings: EvaluateSettings
     content: dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from titlegen.control import Control
 from titlegen.metrics.records import Text
-from titlegen.metrics.scores import Statistics, compare_scores, measure_titles, score_titles
+from titlegen.metrics.scores import Contributions, compare_scores, measure_titles, score_titles
 
 _SHOWN = ("rougeL", "bleu1", "title_only_rate", "length_rate", "number_support")
 
@@ -23,7 +23,7 @@ class Variant:
 
 
 def score_variant(
-    variant: Variant, texts: Sequence[Text], ours: Statistics, resamples: int, seed: int
+    variant: Variant, texts: Sequence[Text], ours: Contributions, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Return a variant's scores, and their paired difference from the report's own titles."""
     theirs = measure_titles(variant.titles, texts)

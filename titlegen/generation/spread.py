@@ -122,7 +122,7 @@ def count_cards(settings: EvaluateSettings) -> int:
 def _prepare(card: int, number: int, model_directory: Path, adapter: Path | None, settings: EvaluateSettings) -> None:
     """Make this process that of a card."""
     end_with_parent()
-    environment.settle()
+    environment.prepare()
     environment.prepare_threads()
     cards.prepare_ranks(number, one_host=True)
     cards.show_card(card)

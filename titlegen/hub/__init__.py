@@ -1,10 +1,10 @@
 """Publication of the export: one command to a Hub repository that stands on its own, and proof of what arrived."""
 
+from titlegen.hub.assembly import Artefacts, ollama_files, require_gates
 from titlegen.hub.card import render_card
 from titlegen.hub.check import check_download, verify_remote
-from titlegen.hub.push import plan_push, push_model
+from titlegen.hub.push import preview_push, push_model
 from titlegen.hub.scan import scan_files
-from titlegen.hub.stage import Artefacts, ollama_files, require_gates
 from titlegen.hub.target import HubTarget, ensure_hub
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "check_download",
     "ensure_hub",
     "ollama_files",
-    "plan_push",
+    "preview_push",
     "push_model",
     "render_card",
     "require_gates",

@@ -41,7 +41,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Score(_Part):
+class CardScore(_Part):
     """A score with its 95% interval."""
 
     value: float
@@ -69,7 +69,7 @@ class EvaluationReport(_Part):
 
     split: _Name = "test"
     rows: Annotated[int, Field(ge=0)] = 0
-    scores: dict[_Name, Score]
+    scores: dict[_Name, CardScore]
     baselines: dict[_Name, dict[_Name, float]] = {}
     gates: list[Gate]
     specification: list[Gate] = []
@@ -86,14 +86,14 @@ class DataCard(_Part):
     splits: dict[_Name, int] = {}
 
 
-class Decision(_Part):
+class CardDecision(_Part):
     """The decision about a preferred model on the validation articles."""
 
     accepted: bool
     rows: Annotated[int, Field(ge=0)]
     sft: dict[_Name, float]
     preferred: dict[_Name, float]
-    differences: dict[_Name, Score]
+    differences: dict[_Name, CardScore]
 
 
 class Preference(_Part):
@@ -101,11 +101,11 @@ class Preference(_Part):
 
     pairs: Annotated[int, Field(ge=0)]
     choices: Annotated[int, Field(ge=0)] = 0
-    decision: Decision
+    decision: CardDecision
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """Everything that the card states."""
 
     repo_id: str
@@ -180,7 +180,7 @@ def read_preference(directory: Path) -> Preference | None:
         ) from error
 
 
-def render_card(facts: Facts) -> str:
+def render_card(facts: CardFacts) -> str:
     """Return the README.md of a repository; its metadata passes huggingface_hub's own parser.
 
     Raises:
@@ -250,7 +250,7 @@ def _code(text: object) -> str:
     return "`" + " ".join(str(text).translate(_CODE).split()) + "`"
 
 
-def _metadata(facts: Facts) -> "ModelCardData":
+def _metadata(facts: CardFacts) -> "ModelCardData":
     from huggingface_hub import EvalResult, ModelCardData
 
     report = facts.report

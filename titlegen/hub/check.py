@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import HubError
 from titlegen.generation import greedy_title
-from titlegen.hub.stage import Artefacts, stage_files
-from titlegen.hub.target import HubTarget, connect, persist
+from titlegen.hub.assembly import Artefacts, assemble_files
+from titlegen.hub.target import HubTarget, connect, with_retries
 from titlegen.manifest import MANIFEST, FileRecord, Manifest, digest_file
 from titlegen.settings import Settings
 
@@ -48,10 +48,10 @@ def verify_remote(target: HubTarget, repo_id: str, artefacts: Artefacts, setting
     """
     target = replace(target, repo_id=repo_id)
     allowed = settings.hub.model_copy(update={"allow_failed_gates": True})
-    with stage_files(artefacts, settings.model_copy(update={"hub": allowed}), repo_id) as staged:
+    with assemble_files(artefacts, settings.model_copy(update={"hub": allowed}), repo_id) as staged:
         with connect(target) as api:
             revision = settings.hub.revision or "main"
-            commit = str(persist(lambda: api.repo_info(repo_id, revision=revision)).sha)
+            commit = str(with_retries(lambda: api.repo_info(repo_id, revision=revision)).sha)
             difference = compare(api, repo_id, commit, staged.files, read_all=target.offline)
         if difference.describe():
             raise HubError(
@@ -98,7 +98,7 @@ def list_files(api: "HfApi", repo_id: str, revision: str) -> list["RepoFile"]:
     """Return every file of a revision."""
     from huggingface_hub.hf_api import RepoFile
 
-    tree = persist(lambda: list(api.list_repo_tree(repo_id, revision=revision, recursive=True)))
+    tree = with_retries(lambda: list(api.list_repo_tree(repo_id, revision=revision, recursive=True)))
     return [entry for entry in tree if isinstance(entry, RepoFile)]
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import HubError
+from titlegen.hub.assembly import CARD, Artefacts, Assembled, assemble_files
 from titlegen.hub.check import Difference, compare, read_remote_manifest
 from titlegen.hub.scan import scan_files
-from titlegen.hub.stage import CARD, Artefacts, Staged, stage_files
-from titlegen.hub.target import HubTarget, connect, persist, status_of
+from titlegen.hub.target import HubTarget, connect, status_of, with_retries
 from titlegen.manifest import MANIFEST, FileRecord, write_atomically
 from titlegen.settings import HubSettings, Settings
 
@@ -28,7 +28,7 @@ _READ_ROLES = frozenset({"read"})
 _SHOWN = 3
 
 
-def plan_push(target: HubTarget, artefacts: Artefacts, settings: Settings) -> dict[str, Any]:
+def preview_push(target: HubTarget, artefacts: Artefacts, settings: Settings) -> dict[str, Any]:
     """Run every check before a push and return what it would do; nothing is changed.
 
     Raises:
@@ -77,9 +77,9 @@ def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> d
         with connect(target) as api:
             if _head(api, target.repo_id, _MAIN) is None:
                 # exist_ok: another push may create it now.
-                persist(lambda: api.create_repo(target.repo_id, private=hub.private, exist_ok=True))
+                with_retries(lambda: api.create_repo(target.repo_id, private=hub.private, exist_ok=True))
             if hub.revision is not None:
-                persist(lambda: api.create_branch(target.repo_id, branch=str(hub.revision), exist_ok=True))
+                with_retries(lambda: api.create_branch(target.repo_id, branch=str(hub.revision), exist_ok=True))
             head, commit = _upload(api, target.repo_id, staged, hub)
             difference = compare(api, target.repo_id, commit.oid, staged.files, read_all=target.offline)
             if difference.describe():
@@ -109,14 +109,14 @@ def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> d
 
 
 @contextmanager
-def _ready(target: HubTarget, artefacts: Artefacts, settings: Settings) -> Iterator[Staged]:
+def _ready(target: HubTarget, artefacts: Artefacts, settings: Settings) -> Iterator[Assembled]:
     """Yield what is to be uploaded, after everything that could fail was checked.
 
     Raises:
         HubError: a check failed; nothing was sent.
     """
     _check_settings(target, settings.hub)
-    with stage_files(artefacts, settings, target.repo_id) as staged:
+    with assemble_files(artefacts, settings, target.repo_id) as staged:
         paths = {name: staged.folder / name for name in staged.files}
         found = scan_files(paths, [] if target.offline else [target.token])
         if found:
@@ -151,7 +151,7 @@ def _check_settings(target: HubTarget, hub: HubSettings) -> None:
         raise HubError(f"a pull request is not a release; tag it {hub.tag!r} after it was merged")
 
 
-def _check_space(directory: Path, staged: Staged) -> None:
+def _check_space(directory: Path, staged: Assembled) -> None:
     place = next(parent for parent in (directory, *directory.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if free < staged.total_bytes:
@@ -165,12 +165,12 @@ def _check_access(api: "HfApi", target: HubTarget, hub: HubSettings) -> None:
     """Refuse a token that cannot write, and a public repository for a model that is meant to be private."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    account = persist(api.whoami)
+    account = with_retries(api.whoami)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role in _READ_ROLES:
         raise HubError(f"the Hub token of {account['name']} may only read; use one with write access")
     try:
-        info = persist(lambda: api.repo_info(target.repo_id))
+        info = with_retries(lambda: api.repo_info(target.repo_id))
     except RepositoryNotFoundError:
         owner = target.repo_id.split("/")[0]
         known = {account["name"], *(organisation["name"] for organisation in account.get("orgs", []))}
@@ -184,7 +184,7 @@ def _check_access(api: "HfApi", target: HubTarget, hub: HubSettings) -> None:
         raise HubError(
             f"{target.url} is public, and hub.private is on; make it private there, or push with --hub.no-private"
         )
-    persist(lambda: api.auth_check(target.repo_id, write=True))
+    with_retries(lambda: api.auth_check(target.repo_id, write=True))
 
 
 def _check_card(target: HubTarget, path: Path) -> None:
@@ -193,7 +193,7 @@ def _check_card(target: HubTarget, path: Path) -> None:
 
     if target.endpoint == constants.HUGGINGFACE_CO_URL_HOME.rstrip("/"):
         card = ModelCard(path.read_text(encoding="utf-8"))
-        persist(card.validate)
+        with_retries(card.validate)
 
 
 def _check_tag(api: "HfApi", repo_id: str, hub: HubSettings, files: Mapping[str, FileRecord]) -> None:
@@ -204,11 +204,11 @@ def _check_tag(api: "HfApi", repo_id: str, hub: HubSettings, files: Mapping[str,
 
 
 def _tags(api: "HfApi", repo_id: str) -> dict[str, str]:
-    return {tag.name: tag.target_commit for tag in persist(lambda: api.list_repo_refs(repo_id)).tags}
+    return {tag.name: tag.target_commit for tag in with_retries(lambda: api.list_repo_refs(repo_id)).tags}
 
 
 def _tag(api: "HfApi", repo_id: str, tag: str, commit: str) -> None:
-    persist(lambda: api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True))
+    with_retries(lambda: api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True))
     tagged = _tags(api, repo_id).get(tag)
     if tagged != commit:
         raise HubError(f"the tag {tag!r} is on commit {str(tagged)[:12]}, not on {commit[:12]}; choose a new one")
@@ -219,12 +219,12 @@ def _head(api: "HfApi", repo_id: str, revision: str) -> str | None:
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return str(persist(lambda: api.repo_info(repo_id, revision=revision)).sha)
+        return str(with_retries(lambda: api.repo_info(repo_id, revision=revision)).sha)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         return None
 
 
-def _stale_files(api: "HfApi", repo_id: str, head: str, difference: Difference, staged: Staged) -> list[str]:
+def _stale_files(api: "HfApi", repo_id: str, head: str, difference: Difference, staged: Assembled) -> list[str]:
     """Return files of an earlier push that are not part of this one, and those that would be loaded in its place.
 
     Other files of other people stay.
@@ -234,7 +234,7 @@ def _stale_files(api: "HfApi", repo_id: str, head: str, difference: Difference, 
     return [name for name in difference.extra if name in known and name not in staged.files]
 
 
-def _upload(api: "HfApi", repo_id: str, staged: Staged, hub: HubSettings) -> tuple[str, "CommitInfo"]:
+def _upload(api: "HfApi", repo_id: str, staged: Assembled, hub: HubSettings) -> tuple[str, "CommitInfo"]:
     """Upload the folder; returns the commit before and huggingface_hub's description of the commit after."""
     for _ in range(_ROUNDS - 1):
         try:
@@ -245,12 +245,12 @@ def _upload(api: "HfApi", repo_id: str, staged: Staged, hub: HubSettings) -> tup
     return _upload_onto_head(api, repo_id, staged, hub)
 
 
-def _upload_onto_head(api: "HfApi", repo_id: str, staged: Staged, hub: HubSettings) -> tuple[str, "CommitInfo"]:
+def _upload_onto_head(api: "HfApi", repo_id: str, staged: Assembled, hub: HubSettings) -> tuple[str, "CommitInfo"]:
     revision = hub.revision or _MAIN
-    head = str(persist(lambda: api.repo_info(repo_id, revision=revision)).sha)
+    head = str(with_retries(lambda: api.repo_info(repo_id, revision=revision)).sha)
     difference = compare(api, repo_id, head, {MANIFEST: staged.files[MANIFEST]}, read_all=False)
     stale = _stale_files(api, repo_id, head, difference, staged)
-    commit = persist(
+    commit = with_retries(
         lambda: api.upload_folder(
             repo_id=repo_id,
             folder_path=staged.folder,

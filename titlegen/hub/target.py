@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from titlegen.daemon import find_daemon, start_daemon
 from titlegen.environment import check_remote
 from titlegen.errors import HubError
-from titlegen.proxies import settle_proxies, way
-from titlegen.retries import call_again
+from titlegen.proxies import normalise_proxies, proxy_hint
+from titlegen.retries import retry
 from titlegen.settings import HubSettings
 from titlegen.standins import HUB_ACCOUNT, HUB_SERVICE, HUB_TOKEN, hub_command
 
@@ -96,7 +96,7 @@ def ensure_hub(settings: HubSettings, state: Path, profile: str) -> HubTarget:
 
 
 def _serve(port: int, state: Path, directory: Path) -> str:
-    settle_proxies()
+    normalise_proxies()
     running = find_daemon(_DAEMON, state)
     if running is not None and _served_directory(running.url) == str(directory):
         return running.url
@@ -161,12 +161,12 @@ def connect(target: HubTarget) -> Iterator["HfApi"]:
         constants.HF_HUB_DISABLE_XET = xet
 
 
-def persist(action: Callable[[], T]) -> T:
+def with_retries(action: Callable[[], T]) -> T:
     """Return what a request returns, retried after a temporary failure, with the pause that the Hub asks for."""
-    return call_again(action, _is_passing, _RETRIES, first_wait_s=_FIRST_WAIT_S)
+    return retry(action, _is_temporary, _RETRIES, first_wait_s=_FIRST_WAIT_S)
 
 
-def _is_passing(error: Exception) -> bool | float:
+def _is_temporary(error: Exception) -> bool | float:
     """Return whether a failure is temporary, or the pause in seconds that the Hub asks for."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
@@ -217,8 +217,8 @@ def _explain(error: Exception, target: HubTarget) -> str:
         return f"{target.url}: status {status} ({said}); {_REMEDIES.get(status, _AGAIN)}"
     if isinstance(cause, httpx.HTTPError):
         return (
-            f"{target.endpoint} does not answer{way(target.endpoint)} ({type(cause).__name__}: {said}); check the "
-            f"network, HF_ENDPOINT and the proxy, then {_AGAIN}"
+            f"{target.endpoint} does not answer{proxy_hint(target.endpoint)} ({type(cause).__name__}: {said}); "
+            f"check the network, HF_ENDPOINT and the proxy, then {_AGAIN}"
         )
     return f"{target.url}: {said}; {_AGAIN}"
 

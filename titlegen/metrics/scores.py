@@ -20,7 +20,7 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Statistics:
+class Contributions:
     """Contributions of every title, (rows, columns), in the order of ``COLUMNS``."""
 
     values: Floats
@@ -30,10 +30,10 @@ class Statistics:
         return self.values[:, COLUMNS.index(name)]
 
 
-def measure_titles(titles: Iterable[str], texts: Iterable[Text]) -> Statistics:
+def measure_titles(titles: Iterable[str], texts: Iterable[Text]) -> Contributions:
     """Measure raw outputs, one for each text."""
     rows = [measure(Title(title, text)) for title, text in zip(titles, texts, strict=True)]
-    return Statistics(np.array(rows, dtype=np.float64).reshape(len(rows), len(COLUMNS)))
+    return Contributions(np.array(rows, dtype=np.float64).reshape(len(rows), len(COLUMNS)))
 
 
 def combine(sums: Floats, rows: int) -> dict[str, Floats]:
@@ -42,13 +42,13 @@ def combine(sums: Floats, rows: int) -> dict[str, Floats]:
     return {metric.name: metric.combine([of[column.name] for column in metric.columns], rows) for metric in METRICS}
 
 
-def score_titles(statistics: Statistics) -> dict[str, float]:
+def score_titles(statistics: Contributions) -> dict[str, float]:
     """Return every score as a plain number."""
     scores = combine(statistics.values.sum(axis=0, keepdims=True), len(statistics.values))
     return {name: float(values[0]) for name, values in scores.items()}
 
 
-def estimate_scores(statistics: Statistics, resamples: int, seed: int) -> dict[str, Score]:
+def estimate_scores(statistics: Contributions, resamples: int, seed: int) -> dict[str, Score]:
     """Return every score with its 95% interval: Wilson's for rates, the bootstrap's for all others."""
     rows = len(statistics.values)
     values = score_titles(statistics)
@@ -64,7 +64,7 @@ def _interval(samples: Floats, rows: int, lowest: float) -> tuple[float, float]:
     return bootstrap_interval(samples, rows) if rows >= LEAST_ROWS else (lowest, 1.0)
 
 
-def compare_scores(first: Statistics, second: Statistics, resamples: int, seed: int) -> dict[str, Score]:
+def compare_scores(first: Contributions, second: Contributions, resamples: int, seed: int) -> dict[str, Score]:
     """Return first minus second, for every score, with the 95% interval of the difference on the same rows.
 
     Each resample draws the same rows for both, so that an article's difficulty for both cancels.

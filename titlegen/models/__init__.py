@@ -10,7 +10,7 @@ from titlegen.manifest import digest_json
 from titlegen.models.embedded import EMBEDDED_NAME, materialise_embedded
 from titlegen.models.read import check_safe, read_json, text_config
 from titlegen.models.tokenizer import write_tokenizer
-from titlegen.proxies import way
+from titlegen.proxies import proxy_hint
 from titlegen.settings import EMBEDDED, ModelSettings
 
 __all__ = [
@@ -122,6 +122,6 @@ def download(name: str, revision: str | None, patterns: Sequence[str], setting: 
         # Only now: a cached model needs no network.
         check_remote(constants.ENDPOINT)
         raise TitlegenError(
-            f"{setting} {name!r} cannot be downloaded{way(constants.ENDPOINT)} ({type(error).__name__}); check the "
-            "network and HF_ENDPOINT, or give a local directory"
+            f"{setting} {name!r} cannot be downloaded{proxy_hint(constants.ENDPOINT)} ({type(error).__name__}); "
+            "check the network and HF_ENDPOINT, or give a local directory"
         ) from error

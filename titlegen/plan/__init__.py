@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from titlegen.plan.sizes import count_articles, find_model
-from titlegen.plan.stages import Estimator, Stage
+from titlegen.plan.stages import Estimator, StageEstimate
 from titlegen.settings import Settings
 
-__all__ = ["Stage", "as_record", "make_plan", "table", "total"]
+__all__ = ["StageEstimate", "as_record", "make_plan", "table", "total"]
 
 _HEADER = ("stage", "reads", "writes", "disk GiB", "host GiB", "GPU least", "GPU used", "minutes")
 _FIGURES = ("disk_gib", "host_gib", "gpu_least_gib", "gpu_gib", "minutes")
 
 
-def make_plan(settings: Settings, rows: int | None = None) -> list[Stage]:
+def make_plan(settings: Settings, rows: int | None = None) -> list[StageEstimate]:
     """Return the stages of `nox -s train push deploy` with these settings, in their order.
 
     Nothing is downloaded or written, the network is not used, and torch is not loaded.
@@ -29,9 +29,9 @@ def make_plan(settings: Settings, rows: int | None = None) -> list[Stage]:
     return Estimator(settings, find_model(settings.model), count_articles(settings.data, rows)).stages()
 
 
-def total(stages: Sequence[Stage]) -> Stage:
+def total(stages: Sequence[StageEstimate]) -> StageEstimate:
     """Return the sums of disk and time, and the highest memory."""
-    return Stage(
+    return StageEstimate(
         "total",
         "",
         "",
@@ -43,7 +43,7 @@ def total(stages: Sequence[Stage]) -> Stage:
     )
 
 
-def as_record(settings: Settings, stages: Sequence[Stage]) -> dict[str, Any]:
+def as_record(settings: Settings, stages: Sequence[StageEstimate]) -> dict[str, Any]:
     """Return the plan for a program: sizes in GiB, times in minutes."""
     summed = _record(total(stages))
     return {
@@ -54,7 +54,7 @@ def as_record(settings: Settings, stages: Sequence[Stage]) -> dict[str, Any]:
     }
 
 
-def table(settings: Settings, stages: Sequence[Stage]) -> str:
+def table(settings: Settings, stages: Sequence[StageEstimate]) -> str:
     """Return the plan for a person: the stages, then where each figure comes from."""
     rows: list[tuple[str, ...]] = [_HEADER]
     for stage in (*stages, total(stages)):
@@ -74,7 +74,7 @@ def table(settings: Settings, stages: Sequence[Stage]) -> str:
     return "\n".join([*lines, *(f"{stage.stage}: {'; '.join(stage.sources)}." for stage in stages)])
 
 
-def _record(stage: Stage) -> dict[str, Any]:
+def _record(stage: StageEstimate) -> dict[str, Any]:
     return {**stage._asdict(), "gpu_least_gib": stage.gpu_needs_gib}
 
 

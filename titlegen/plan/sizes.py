@@ -40,7 +40,7 @@ def find_model(settings: ModelSettings) -> ModelSize:
     )
 
 
-class Articles(NamedTuple):
+class ArticleSizes(NamedTuple):
     """Rows of the source before any filter, and the mean length of a training row."""
 
     rows: int
@@ -49,7 +49,7 @@ class Articles(NamedTuple):
     """Where the two figures come from."""
 
 
-def count_articles(settings: DataSettings, rows: int | None) -> Articles:
+def count_articles(settings: DataSettings, rows: int | None) -> ArticleSizes:
     """Return size and mean length of the source; a local one is read, one on the Hub is not.
 
     Args:
@@ -64,13 +64,15 @@ def count_articles(settings: DataSettings, rows: int | None) -> Articles:
     if settings.source == EMBEDDED or is_local(settings.source):
         lengths = [len(str(row.content or "")) for row in open_source(settings).rows]
         content = sum(min(length * TOKENS_PER_CHAR, settings.max_content_tokens) for length in lengths) / len(lengths)
-        return Articles(rows or len(lengths), content + _AROUND_TOKENS, f"read, {TOKENS_PER_CHAR} tokens a character")
+        return ArticleSizes(
+            rows or len(lengths), content + _AROUND_TOKENS, f"read, {TOKENS_PER_CHAR} tokens a character"
+        )
     if settings.source == _PTS:
         number = rows or min(settings.limit or _PTS_ROWS, _PTS_ROWS)
-        return Articles(number, min(_PTS_TOKENS, longest), "the data set's card, and faster.json for the length")
+        return ArticleSizes(number, min(_PTS_TOKENS, longest), "the data set's card, and faster.json for the length")
     if rows is None:
         raise ConfigError(
             f"no plan for data.source {settings.source!r}: its size is known to the Hub alone, which a plan does not "
             "ask; give the number of articles with --rows"
         )
-    return Articles(rows, longest, "--rows, and the longest article that data.max_content_tokens allows")
+    return ArticleSizes(rows, longest, "--rows, and the longest article that data.max_content_tokens allows")

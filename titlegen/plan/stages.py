@@ -20,7 +20,7 @@ from titlegen.plan.figures import (
     disk_minutes,
     network_minutes,
 )
-from titlegen.plan.sizes import TOKENS_PER_CHAR, Articles
+from titlegen.plan.sizes import TOKENS_PER_CHAR, ArticleSizes
 from titlegen.plural import count
 from titlegen.runs import Folder
 from titlegen.settings import EMBEDDED, Settings
@@ -40,7 +40,7 @@ _SEVERAL = "train_e4b_two_gpus.ratio_train"
 _RUNTIME_GIB = 0.5
 
 
-class Stage(NamedTuple):
+class StageEstimate(NamedTuple):
     """One stage as estimated; disk is what it leaves, memory its peak."""
 
     stage: str
@@ -64,7 +64,7 @@ class Stage(NamedTuple):
 class Estimator:
     """Estimates each stage for some settings, a base model and a number of articles."""
 
-    def __init__(self, settings: Settings, model: ModelSize, articles: Articles) -> None:
+    def __init__(self, settings: Settings, model: ModelSize, articles: ArticleSizes) -> None:
         self.settings, self.model, self.articles = settings, model, articles
         data, export = settings.data, settings.export
         self.train_rows = articles.rows * (1 - data.val_share - data.test_share)
@@ -77,26 +77,28 @@ class Estimator:
         # transformers loads 16 bits on a GPU and 32 without one.
         self.loaded_gib = model.parameters * (2 if model.on_gpu else 4) / 2**30
 
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[StageEstimate]:
         """Return all stages in the order of `nox -s train push deploy`."""
         first = [self.fetch(), self.prepare(), self.train()]
         first += [self.prefer()] if self.settings.prefer.enabled else []
         first += [self.merge(), self.gguf(), self.evaluate()]
         return [*first, self.verify(), self.push(), self.deploy(), self.evaluate_served()]
 
-    def fetch(self) -> Stage:
+    def fetch(self) -> StageEstimate:
         """Return the download or preparation of the base model."""
         base, gib = self.settings.model.base, self.model.gib
         size = f"{self.model.parameters / 1e9:.2f} G parameters, {self.model.stored_bytes} bytes each"
         if base == EMBEDDED:
             target = f"{cache_directory()}/"
-            return Stage("fetch", "the installed package", target, gib, 2 * gib, 0.0, disk_minutes(gib), (size, _DISK))
+            return StageEstimate(
+                "fetch", "the installed package", target, gib, 2 * gib, 0.0, disk_minutes(gib), (size, _DISK)
+            )
         if Path(base).is_dir():
-            return Stage("fetch", base, "nothing", sources=("a local directory is used where it is",))
+            return StageEstimate("fetch", base, "nothing", sources=("a local directory is used where it is",))
         sources = (size, _NETWORK, "nothing, when the cache has it already")
-        return Stage("fetch", base, "the Hub cache", gib, 1.0, 0.0, network_minutes(gib), sources)
+        return StageEstimate("fetch", base, "the Hub cache", gib, 1.0, 0.0, network_minutes(gib), sources)
 
-    def prepare(self) -> Stage:
+    def prepare(self) -> StageEstimate:
         """Return cleaning, deduplication and split."""
         rows, tokens = self.articles.rows, self.articles.tokens
         # Three bytes a character, once as JSONL and once as a data set.
@@ -107,9 +109,11 @@ class Estimator:
             f"{count(rows, 'article')}, {tokens:.0f} tokens a training row ({self.articles.source})",
             cite("data_speed.docs_s", "data_speed.peak_gib_1m", "quickstart.prepare_s"),
         )
-        return Stage("prepare", self.settings.data.source, self._folder(Folder.DATA), disk, host, 0.0, minutes, sources)
+        return StageEstimate(
+            "prepare", self.settings.data.source, self._folder(Folder.DATA), disk, host, 0.0, minutes, sources
+        )
 
-    def train(self) -> Stage:
+    def train(self) -> StageEstimate:
         """Return the fit of the adapter."""
         train = self.settings.train
         least = None
@@ -139,12 +143,12 @@ class Estimator:
             speed *= devices.count * MEASURED[_SEVERAL] / 2
             sources.append(cite(_SEVERAL))
         minutes = (start + tokens / speed) / 60
-        stage = Stage(
+        stage = StageEstimate(
             "train", self._folder(Folder.DATA), self._folder(Folder.ADAPTER), disk, host, gpu, minutes, tuple(sources)
         )
         return stage._replace(gpu_least_gib=least)
 
-    def prefer(self) -> Stage:
+    def prefer(self) -> StageEstimate:
         """Return preference training: candidates for each train article, then passes over their pairs."""
         prefer, evaluation, trained = self.settings.prefer, self.settings.evaluate, self.train()
         articles = min(self.train_rows, prefer.limit or self.train_rows)
@@ -190,15 +194,15 @@ class Estimator:
         smaller = f"; a smaller card takes fewer rows at a time or recomputes more, down to {cite(_LEAST)}"
         return speed, gpu, seconds, cite(*names) + (smaller if train.auto_batch and not train.low_memory else "")
 
-    def merge(self) -> Stage:
+    def merge(self) -> StageEstimate:
         """Return base + (alpha / r) B A, written as a Hugging Face directory."""
         part = max(self.settings.export.max_shard_gib, self.model.largest_tensor * self.model.stored_bytes / 2**30)
         host, minutes = 2 * min(part, self.merged_gib), disk_minutes(self.model.gib + self.merged_gib)
         sources = ("disk: the base model's size; host: one of its files, twice", _DISK)
         reads = f"base model, {self._folder(Folder.ADAPTER)}"
-        return Stage("merge", reads, self._folder(Folder.EXPORT), self.merged_gib, host, 0.0, minutes, sources)
+        return StageEstimate("merge", reads, self._folder(Folder.EXPORT), self.merged_gib, host, 0.0, minutes, sources)
 
-    def gguf(self) -> Stage:
+    def gguf(self) -> StageEstimate:
         """Return the conversion for llama.cpp and Ollama."""
         # The converter holds the largest tensor as it is stored, in 32 bits, and in its new type.
         written = max(_GGUF_BYTES[kind] for kind in self.settings.export.gguf_types)
@@ -211,9 +215,11 @@ class Estimator:
             f"{cite('quickstart.gguf_params_s')}, on two cores",
         )
         disk = sum(self.gguf_gib)
-        return Stage("gguf", self._folder(Folder.EXPORT), self._folder(Folder.GGUF), disk, host, 0.0, minutes, sources)
+        return StageEstimate(
+            "gguf", self._folder(Folder.EXPORT), self._folder(Folder.GGUF), disk, host, 0.0, minutes, sources
+        )
 
-    def evaluate(self) -> Stage:
+    def evaluate(self) -> StageEstimate:
         """Return scoring the merged model, and the untuned one beside it."""
         models = 2 if self.settings.evaluate.base_model else 1
         candidates = self.settings.evaluate.candidates
@@ -232,7 +238,7 @@ class Estimator:
             "evaluate", f"{self._folder(Folder.EXPORT)}, {Folder.DATA}/", Folder.REPORT, minutes, sources
         )
 
-    def verify(self) -> Stage:
+    def verify(self) -> StageEstimate:
         """Return the proof that the export is the trained model."""
         articles = self.settings.export.verify_articles
         if self.model.on_gpu:
@@ -247,7 +253,7 @@ class Estimator:
         reads = f"{self._folder(Folder.EXPORT)}, {Folder.GGUF}/, {Folder.ADAPTER}/"
         return self._with_model("verify", reads, Folder.VERIFICATION, minutes, sources)
 
-    def push(self) -> Stage:
+    def push(self) -> StageEstimate:
         """Return the upload and the comparison of what arrived."""
         from huggingface_hub import get_token
 
@@ -257,11 +263,15 @@ class Estimator:
         if get_token() is None:
             minutes = size * 1024 / MEASURED["push_speed.push_mib_s"] / 60
             sources = ("no Hub token is configured, so the bundled Hub", cite("push_speed.push_mib_s"))
-            return Stage("push", reads, f"{self.settings.output / 'run/hub'}/", size, 1.0, 0.0, minutes, sources)
+            return StageEstimate(
+                "push", reads, f"{self.settings.output / 'run/hub'}/", size, 1.0, 0.0, minutes, sources
+            )
         target = hub.repo_id or "a Hub repository (hub.repo_id is not set)"
-        return Stage("push", reads, target, minutes=network_minutes(size), sources=(f"{size:.1f} GiB", _NETWORK))
+        return StageEstimate(
+            "push", reads, target, minutes=network_minutes(size), sources=(f"{size:.1f} GiB", _NETWORK)
+        )
 
-    def deploy(self) -> Stage:
+    def deploy(self) -> StageEstimate:
         """Return the deployment to the server, which keeps a copy of its own."""
         weights, serve = self.gguf_gib[0], self.settings.serve
         memory = weights + serve.num_ctx * self.model.cache_bytes / 2**30 + _RUNTIME_GIB
@@ -270,9 +280,9 @@ class Estimator:
         origin = _DISK if self.model.on_gpu else cite("quickstart.deploy_s")
         sources = ("disk: the server's copy of the GGUF file; memory: it and the context", origin)
         server = f"{serve.model_name} at {serve.host}"
-        return Stage("deploy", self._folder(Folder.GGUF), server, weights, memory, gpu, minutes, sources)
+        return StageEstimate("deploy", self._folder(Folder.GGUF), server, weights, memory, gpu, minutes, sources)
 
-    def evaluate_served(self) -> Stage:
+    def evaluate_served(self) -> StageEstimate:
         """Return the scoring of the server's titles."""
         server, reads = self.deploy(), self.settings.serve.model_name
         titles = self.titles * self.settings.evaluate.candidates
@@ -281,7 +291,7 @@ class Estimator:
         else:
             names = ("quickstart.served_s", "quickstart.served_titles")
             seconds, source = titles * MEASURED[names[0]] / MEASURED[names[1]], cite(*names)
-        stage = Stage(
+        stage = StageEstimate(
             "evaluate served", reads, self._folder(Folder.SERVED_REPORT), minutes=seconds / 60, sources=(source,)
         )
         # The untuned model's titles are kept from the evaluation before, so that it is not loaded again.
@@ -290,10 +300,12 @@ class Estimator:
     def _folder(self, name: str) -> str:
         return f"{self.settings.directory / name}/"
 
-    def _with_model(self, name: str, reads: str, writes: str, minutes: float, sources: tuple[str, ...]) -> Stage:
+    def _with_model(
+        self, name: str, reads: str, writes: str, minutes: float, sources: tuple[str, ...]
+    ) -> StageEstimate:
         """Return a stage that holds one model of transformers in memory at a time."""
         bits, need = 16 if self.model.on_gpu else 32, self.loaded_gib + BESIDE_MODEL_GIB
         host, gpu = (self.loaded_gib, need) if self.model.on_gpu else (need, 0.0)
         memory = f"memory: the model in {bits} bits; assumed: {BESIDE_MODEL_GIB:g} GiB beside it"
         sources = (*filter(None, sources), memory)
-        return Stage(name, reads, self._folder(writes), 0.0, host, gpu, minutes, sources)
+        return StageEstimate(name, reads, self._folder(writes), 0.0, host, gpu, minutes, sources)

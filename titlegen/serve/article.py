@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from titlegen.errors import DataError, ServeError
 from titlegen.families import neutralise_control_tokens
-from titlegen.text import Converted, clean_content, to_traditional, trim_to_tokens
+from titlegen.text import Converted, clean_content, cut_to_tokens, to_traditional
 
 # A book; what is longer is cut before cleaning, whose time grows with the text.
 _MAX_CHARS = 2_000_000
@@ -54,7 +54,7 @@ def read_article(raw: str, budget: int, count: Callable[[str], int], *, convert:
     if not any(char.isalnum() for char in text):
         shown = raw.strip()[:40]
         raise DataError(f"nothing is left of the article after cleaning (it began with {shown!r}); give its text")
-    sent = trim_to_tokens(text, budget, count)
+    sent = cut_to_tokens(text, budget, count)
     if not sent:
         raise DataError(f"the article's first word alone has more than {budget} tokens; give a text in sentences")
     return Article(text, sent, len(sent) < len(text) or len(raw) > _MAX_CHARS, bool(converted.example))

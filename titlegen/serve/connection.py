@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ServeError
-from titlegen.retries import call_again
+from titlegen.retries import retry
 from titlegen.serve.server import connection_failure, http_options, server_url
 from titlegen.settings import ServeSettings
 
@@ -24,7 +24,7 @@ _GATEWAY_STATUSES = frozenset({502, 503, 504})
 Say = Callable[[str], None]
 
 
-def is_passing(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Return whether a failure is temporary: an error of the server (5xx), a lost connection, a timeout.
 
     The message is no guide: Ollama's versions call a dead runner `unexpected EOF`, `llama-server process no longer
@@ -94,7 +94,7 @@ class Connection:
             return sent
 
         # A full disk (500) stays full, and the file is too large to send in vain.
-        if call_again(send, is_unavailable, self._retries) != name:
+        if retry(send, is_unavailable, self._retries) != name:
             raise ServeError(f"{path} changed while it was uploaded; run the command again")
         return name
 

@@ -14,7 +14,7 @@ from titlegen.serve.answer import Answer
 from titlegen.serve.client import Client
 from titlegen.serve.connection import Connection, Say, connect
 from titlegen.serve.deployment import LATEST, Names, write_record
-from titlegen.serve.memory import recall, remember, request_digest
+from titlegen.serve.memory import record_digest, recorded_digest, request_digest
 from titlegen.serve.server import Server, ensure_server
 from titlegen.serve.smoke import opening_of, smoke_articles, title_problems
 from titlegen.serve.source import ModelSource, resolve_source
@@ -64,7 +64,7 @@ def deploy(
         answers: list[Answer] = []
         accepted = None
         try:
-            if before is not None and before == recall(state_directory, server.host, names.final, request):
+            if before is not None and before == recorded_digest(state_directory, server.host, names.final, request):
                 digest = before
             else:
                 create_model(connection.ollama, names.candidate, source, settings, say, upload=connection.upload)
@@ -82,7 +82,7 @@ def deploy(
         _load_as(connection, names.final)
         previous = names.previous if names.previous in connection.digests() else None
     say(f"deploy: {names.final} {'unchanged' if digest == before else 'now answers'}")
-    remember(state_directory, server.host, names.final, request, digest)
+    record_digest(state_directory, server.host, names.final, request, digest)
     if source.is_exported:
         write_record(settings, gguf_directory, digest)
     return {

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from titlegen.errors import ServeError, TitlegenError
-from titlegen.retries import call_again
-from titlegen.serve.connection import CONNECT_TIMEOUT_S, is_late, is_passing, is_unavailable, shorten
+from titlegen.retries import retry
+from titlegen.serve.connection import CONNECT_TIMEOUT_S, is_late, is_temporary, is_unavailable, shorten
 from titlegen.serve.server import connection_failure, http_options
 from titlegen.settings import ServeSettings
 
@@ -90,7 +90,7 @@ class Endpoint:
         def may_pass(error: Exception) -> bool:
             nonlocal wait_s, timeouts
             if not is_late(error):
-                return is_passing(error)
+                return is_temporary(error)
             timeouts += 1
             if timeouts > min(_TIMEOUT_RETRIES, self._settings.retries):
                 return False
@@ -99,7 +99,7 @@ class Endpoint:
             return True
 
         try:
-            return call_again(ask, may_pass, self._settings.retries)
+            return retry(ask, may_pass, self._settings.retries)
         except Exception as error:
             raise self._explain(error, wait_s) from error
 
@@ -151,7 +151,7 @@ class Endpoint:
         elif isinstance(error, ollama.ResponseError) and is_unavailable(error):
             failure = UnavailableError(f"{url} is busy, {tries} ({shorten(error)}); ask later, or raise serve.retries")
         elif isinstance(error, ollama.ResponseError):
-            refused = f"failed, {tries}" if is_passing(error) else "refused"
+            refused = f"failed, {tries}" if is_temporary(error) else "refused"
             failure = ServeError(f"{url} {refused}: {shorten(error)}; see the server's log")
         elif is_unavailable(error):
             failure = UnavailableError(

@@ -23,13 +23,13 @@ def request_digest(source: ModelSource, settings: ServeSettings) -> str | None:
     return digest_json([source.digests, prompt.template, SYSTEM, values, settings.quantize])
 
 
-def recall(state_directory: Path, url: str, name: str, request: str | None) -> str | None:
+def recorded_digest(state_directory: Path, url: str, name: str, request: str | None) -> str | None:
     """Return the digest of the model that a server made of this request the last time; None when it never did."""
     made = _read(state_directory).get(f"{url} {name}", {})
     return made.get("digest") if request is not None and made.get("request") == request else None
 
 
-def remember(state_directory: Path, url: str, name: str, request: str | None, digest: str) -> None:
+def record_digest(state_directory: Path, url: str, name: str, request: str | None, digest: str) -> None:
     """Note what a server made of a request."""
     made = _read(state_directory) | {f"{url} {name}": {"request": request or "", "digest": digest}}
     state_directory.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from titlegen.settings.stage import Share, Stage
+from titlegen.settings.stage import Share, StageSettings
 
 
-class PreferSettings(Stage):
+class PreferSettings(StageSettings):
     """Learning from the trained model's own best titles, between training and export; off by default."""
 
     enabled: bool = False

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from titlegen.settings.stage import Stage
+from titlegen.settings.stage import StageSettings
 
 
-class RaySettings(Stage):
+class RaySettings(StageSettings):
     """Titles for millions of articles on Ray, with `generate --engine ray`."""
 
     address: str | None = None

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from titlegen import environment, specification
-from titlegen.settings.stage import Share, Stage
+from titlegen.settings.stage import Share, StageSettings
 
 EMBEDDED = "embedded"
 
 Language = Literal["en", "zh-TW"]
 
 
-class DataSettings(Stage):
+class DataSettings(StageSettings):
     """Where the articles come from and how they become train, val and test."""
 
     source: str = "AWeirdDev/zh-tw-pts-articles-sm"
@@ -66,7 +66,7 @@ class DataSettings(Stage):
     """Processes for cleaning, 0 for one a core; the output does not depend on it."""
 
 
-class ModelSettings(Stage):
+class ModelSettings(StageSettings):
     """The base model."""
 
     base: str = "unsloth/gemma-3n-E4B-it"
@@ -75,7 +75,7 @@ class ModelSettings(Stage):
     """Hub revision of the base model."""
 
 
-class ExportSettings(Stage):
+class ExportSettings(StageSettings):
     """The merged model and its GGUF files."""
 
     dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
@@ -88,7 +88,7 @@ class ExportSettings(Stage):
     """Articles whose generated titles are compared: adapter, merged model, GGUF."""
 
 
-class GateSettings(Stage):
+class GateSettings(StageSettings):
     """Smallest value of each score with which the model may be released, the specification's by default; -1 is off."""
 
     rougeL: Annotated[float, Field(ge=-1, le=1)] = specification.SCORES["rougeL"]  # noqa: N815 - the metric's name
@@ -101,7 +101,7 @@ class GateSettings(Stage):
     """Share of titles of 8 to 30 characters."""
 
 
-class EvaluateSettings(Stage):
+class EvaluateSettings(StageSettings):
     """Scoring of generated titles against the references."""
 
     target: str = "auto"
@@ -130,7 +130,7 @@ class EvaluateSettings(Stage):
     """Limits below which `evaluate` exits with code 1."""
 
 
-class ReportSettings(Stage):
+class ReportSettings(StageSettings):
     """The report that people read."""
 
     language: Literal["auto"] | Language = "auto"
@@ -144,7 +144,7 @@ class ReportSettings(Stage):
         return "zh-TW" if environment.locale_name().lower().startswith("zh") else "en"
 
 
-class HubSettings(Stage):
+class HubSettings(StageSettings):
     """Publication."""
 
     repo_id: str | None = None
@@ -167,7 +167,7 @@ class HubSettings(Stage):
     """Loopback port of the bundled Hub, 0 for any free one."""
 
 
-class ServeSettings(Stage):
+class ServeSettings(StageSettings):
     """Deployment and the client."""
 
     host: str = "http://127.0.0.1:11434"
@@ -192,7 +192,7 @@ class ServeSettings(Stage):
     """Start `ollama serve`, or else the bundled server, when no server answers at a loopback host."""
 
 
-class LatencySettings(Stage):
+class LatencySettings(StageSettings):
     """How long users may wait for a title; the defaults are the specification's."""
 
     p50_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = specification.LATENCY_MS[50]
@@ -203,7 +203,7 @@ class LatencySettings(Stage):
     """Different articles that are sent, each once; where the splits hold fewer, all of them."""
 
 
-class DeskSettings(Stage):
+class DeskSettings(StageSettings):
     """The editor's desk."""
 
     host: str = "127.0.0.1"

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from titlegen.errors import ConfigError
-from titlegen.settings.stage import Share, Stage
+from titlegen.settings.stage import Share, StageSettings
 
 
-class TrainSettings(Stage):
+class TrainSettings(StageSettings):
     """Fine-tuning; the defaults are the specification's."""
 
     backend: Literal["unsloth", "peft"] = "unsloth"

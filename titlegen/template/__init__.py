@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from titlegen.template.nodes import TemplateError
-from titlegen.template.reading import Reader
+from titlegen.template.parsing import Parser
 from titlegen.template.rendering import Rendering
 
 __all__ = ["Template", "TemplateError", "values_of"]
@@ -23,7 +23,7 @@ class Template:
         Raises:
             TemplateError: it is no template, or uses what is not known here.
         """
-        reader = Reader(text)
+        reader = Parser(text)
         self._nodes, self._uses_messages = reader.nodes, reader.uses_messages
 
     def render(self, values: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def trim_to_tokens(text: str, budget: int, count_tokens: Callable[[str], int]) -> str:
+def cut_to_tokens(text: str, budget: int, count_tokens: Callable[[str], int]) -> str:
     """Return the longest beginning of whole sentences that has at most ``budget`` tokens.
 
     A first sentence that is too long alone is cut before a clause mark or, when no clause fits, at a character. The

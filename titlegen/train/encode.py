@@ -10,7 +10,7 @@ from titlegen.data import Example
 from titlegen.errors import TrainError
 from titlegen.families import ModelFamily
 from titlegen.prompt import PromptFormat
-from titlegen.text import trim_to_tokens
+from titlegen.text import cut_to_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,7 +113,7 @@ def encode_prompt(
                 f"article {name!r}: a title of {completion} tokens leaves no room for content within "
                 f"{max_length} tokens; raise --train.max-length"
             )
-        content = trim_to_tokens(content, budget, count)
+        content = cut_to_tokens(content, budget, count)
         prompt = encode(tokenizer, prompt_format.render(content))
         excess = len(prompt) + completion - max_length
     return prompt, content

@@ -22,7 +22,7 @@ def main(path: Path) -> int:
     """Train as one of several, and return the exit code."""
     end_with_parent()
     _keep_output(path.parent / f"output{cards.rank()}.log")
-    environment.settle()
+    environment.prepare()
     environment.prepare_threads()
     silence_harmless()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from titlegen.errors import TitlegenError
 from titlegen.standins.hub import app
-from titlegen.standins.hub.store import Store
+from titlegen.standins.hub.store import RepositoryStore
 from titlegen.standins.hub.wire import require_loopback
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         require_loopback(arguments.host)
-        hub = app.create_app(Store(arguments.directory))
+        hub = app.create_app(RepositoryStore(arguments.directory))
     except TitlegenError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

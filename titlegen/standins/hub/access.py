@@ -3,14 +3,14 @@
 from starlette.requests import Request
 
 from titlegen.standins.hub.records import MAIN, Commit
-from titlegen.standins.hub.store import Store
+from titlegen.standins.hub.store import RepositoryStore
 from titlegen.standins.hub.wire import authenticate, check_name
 
 
 class Access:
     """The repository that a request names, when it has the token or needs none."""
 
-    def __init__(self, store: Store, token: str) -> None:
+    def __init__(self, store: RepositoryStore, token: str) -> None:
         self._store, self._token = store, token
 
     def authenticate(self, request: Request) -> None:

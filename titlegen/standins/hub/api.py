@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from titlegen.standins import HUB_ACCOUNT, HUB_SERVICE
 from titlegen.standins.hub.access import Access, base_url
-from titlegen.standins.hub.records import MAIN, Change, Commit, RefusedError, StoredFile, lfs_file
-from titlegen.standins.hub.store import LFS_SUFFIXES, Store
+from titlegen.standins.hub.records import MAIN, Commit, CommitChange, RefusedError, StoredFile, lfs_file
+from titlegen.standins.hub.store import LFS_SUFFIXES, RepositoryStore
 from titlegen.standins.hub.wire import (
     REGULAR_BYTES,
     Card,
@@ -32,10 +32,10 @@ from titlegen.standins.hub.wire import (
 )
 
 
-class Api:
+class HubRoutes:
     """The routes below ``/api``."""
 
-    def __init__(self, store: Store, access: Access) -> None:
+    def __init__(self, store: RepositoryStore, access: Access) -> None:
         self._store, self._access = store, access
 
     async def whoami(self, request: Request) -> Response:
@@ -174,7 +174,7 @@ class Api:
         """Add a commit."""
         self._access.authenticate(request)
         repo_id, wants_pull = self._access.open(request), bool(request.query_params.get("create_pr"))
-        change = Change()
+        change = CommitChange()
         async for line in read_lines(request):
             await run_in_threadpool(self._apply, line, change)
         if not change.title:
@@ -187,7 +187,7 @@ class Api:
             answer["pullRequestUrl"] = f"{url}/discussions/{pull}"
         return JSONResponse(answer)
 
-    def _apply(self, line: CommitLine, change: Change) -> None:
+    def _apply(self, line: CommitLine, change: CommitChange) -> None:
         """Add one line of a commit's body to the change."""
         if line.key == "header":
             header = parse(CommitHeader, line.value)

@@ -11,18 +11,18 @@ from starlette.types import ASGIApp
 from titlegen.errors import TitlegenError
 from titlegen.standins import HUB_TOKEN
 from titlegen.standins.hub.access import Access
-from titlegen.standins.hub.api import Api
-from titlegen.standins.hub.files import Files
+from titlegen.standins.hub.api import HubRoutes
+from titlegen.standins.hub.files import FileRoutes
 from titlegen.standins.hub.pages import error_page, wants_page
 from titlegen.standins.hub.records import RefusedError
-from titlegen.standins.hub.store import Store
+from titlegen.standins.hub.store import RepositoryStore
 from titlegen.standins.hub.wire import KeepSlashes, fail, refuse
 
 
-def create_app(store: Store, token: str = HUB_TOKEN) -> ASGIApp:
+def create_app(store: RepositoryStore, token: str = HUB_TOKEN) -> ASGIApp:
     """Return the Hub of these repositories; ``token`` is what a client has to send."""
     access = Access(store, token)
-    api, files = Api(store, access), Files(store, access)
+    api, files = HubRoutes(store, access), FileRoutes(store, access)
     repo = "/{owner:segment}/{name:segment}"
     model, revision = f"/api/models{repo}", "{revision:segment}"
     routes = [

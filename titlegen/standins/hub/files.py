@@ -12,14 +12,14 @@ from titlegen.standins.hub.access import Access, base_url
 from titlegen.standins.hub.incoming import PART_BYTES, Incoming
 from titlegen.standins.hub.pages import list_page, raw_file, repository_page, wants_page
 from titlegen.standins.hub.records import MAIN, RefusedError
-from titlegen.standins.hub.store import Store
+from titlegen.standins.hub.store import RepositoryStore
 from titlegen.standins.hub.wire import SLASH, LargeObjects, check_name, read_body
 
 
-class Files:
+class FileRoutes:
     """The routes outside of ``/api``."""
 
-    def __init__(self, store: Store, access: Access) -> None:
+    def __init__(self, store: RepositoryStore, access: Access) -> None:
         self._store, self._access = store, access
 
     async def describe(self, request: Request) -> Response:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from titlegen.standins.hub.records import MAIN, RefusedError, StoredFile
-from titlegen.standins.hub.store import Store
+from titlegen.standins.hub.store import RepositoryStore
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -52,12 +52,12 @@ def wants_page(request: Request) -> bool:
     return request.method in {"GET", "HEAD"} and "text/html" in request.headers.get("accept", "")
 
 
-def list_page(store: Store) -> Response:
+def list_page(store: RepositoryStore) -> Response:
     """Return the page of all models."""
     return _page(heading="Models", repositories=[(name, quote(f"/{name}")) for name in store.names()])
 
 
-def repository_page(store: Store, repo_id: str, revision: str = MAIN) -> Response:
+def repository_page(store: RepositoryStore, repo_id: str, revision: str = MAIN) -> Response:
     """Return a model's page at a revision: its card, and its files with their sizes.
 
     A private repository is shown, too: a browser cannot send the token, which is no secret on this machine.
@@ -82,7 +82,7 @@ def repository_page(store: Store, repo_id: str, revision: str = MAIN) -> Respons
     )
 
 
-def raw_file(store: Store, repo_id: str, revision: str, path: str) -> Response:
+def raw_file(store: RepositoryStore, repo_id: str, revision: str, path: str) -> Response:
     """Return a file's bytes in a form that a browser shows as text or saves, and never runs."""
     file = store.read_commit(repo_id, store.resolve(repo_id, revision)).files.get(path)
     if file is None:
@@ -117,7 +117,7 @@ def _template() -> "Template":
     return environment.from_string((resources.files("titlegen") / "hub_page.html.j2").read_text(encoding="utf-8"))
 
 
-def _read_card(store: Store, file: StoredFile | None, base: str) -> tuple[str, str | None]:
+def _read_card(store: RepositoryStore, file: StoredFile | None, base: str) -> tuple[str, str | None]:
     """Return a card's metadata as text, and its body as HTML that holds no markup but Markdown's own."""
     if file is None or file.size > _MAX_CARD_BYTES:
         return "", None

@@ -54,7 +54,7 @@ class Repository(_Record):
 
 
 @dataclass
-class Change:
+class CommitChange:
     """What a commit adds and deletes; a deleted path that ends in a slash is a folder."""
 
     title: str = ""

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from titlegen.errors import HubError
 from titlegen.manifest import write_atomically
 from titlegen.standins.hub.incoming import Incoming
-from titlegen.standins.hub.records import MAIN, Change, Commit, RefusedError, Repository, StoredFile, blob_id, now
+from titlegen.standins.hub.records import MAIN, Commit, CommitChange, RefusedError, Repository, StoredFile, blob_id, now
 
 # An upload that nobody continued for this long is given up, and its disk space freed.
 ABANDONED_S = 600
@@ -25,7 +25,7 @@ LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".model", ".pt", ".pth", ".onnx
 _GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
 
 
-class Store:
+class RepositoryStore:
     """All repositories below one directory; one process at a time."""
 
     def __init__(self, directory: Path) -> None:
@@ -54,7 +54,7 @@ class Store:
         with self._lock:
             if self._record(repo_id).is_file():
                 return False
-            change = Change("initial commit", files={".gitattributes": self.put(_GITATTRIBUTES.encode())})
+            change = CommitChange("initial commit", files={".gitattributes": self.put(_GITATTRIBUTES.encode())})
             oid = self._write_commit(repo_id, None, {}, change)
             created = Repository(private=private, created=now(), branches={MAIN: oid}, tags={}, pulls={})
             self._write_repository(repo_id, created)
@@ -94,7 +94,7 @@ class Store:
             raise RefusedError(404, f"{oid} is not a commit", "RevisionNotFound")
         return Commit.model_validate_json((self._commits(repo_id) / f"{oid}.json").read_bytes())
 
-    def commit(self, repo_id: str, branch: str, change: Change, *, pull_request: bool = False) -> tuple[str, int]:
+    def commit(self, repo_id: str, branch: str, change: CommitChange, *, pull_request: bool = False) -> tuple[str, int]:
         """Add a commit on top of a branch or of ``refs/pr/N``, or as a new pull request; returns its id and N (or 0).
 
         Until the record is renamed into place, at the very end, every reader sees the old revision.
@@ -188,7 +188,9 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(target)
 
-    def _write_commit(self, repo_id: str, parent: str | None, files: dict[str, StoredFile], change: Change) -> str:
+    def _write_commit(
+        self, repo_id: str, parent: str | None, files: dict[str, StoredFile], change: CommitChange
+    ) -> str:
         kept = {path: file for path, file in files.items() if not _is_deleted(path, change.deleted)}
         commit = Commit(
             parent=parent, title=change.title, message=change.message, date=now(), files=kept | change.files

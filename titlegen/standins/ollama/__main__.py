@@ -21,13 +21,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from titlegen.environment import prepare_threads
-from titlegen.standins.ollama.api import Api, ServerSettings
+from titlegen.standins.ollama.api import OllamaRoutes, ServerSettings
 from titlegen.standins.ollama.create import CreateError
 from titlegen.standins.ollama.engine import EngineError, EngineSettings, find_program
 from titlegen.standins.ollama.guard import LoopbackGuard
 from titlegen.standins.ollama.pool import EnginePool
 from titlegen.standins.ollama.requests import ApiError
-from titlegen.standins.ollama.store import Store
+from titlegen.standins.ollama.store import ModelStore
 from titlegen.standins.ollama.wire import error_response, text_response, timed_protocol
 
 _MAX_CONNECTIONS = 2048
@@ -35,7 +35,7 @@ _GRACE_S = 10
 _REMOTE_ADVICE = "for other machines run Ollama behind a proxy that asks for a password"
 
 
-def build_app(store: Store, pool: EnginePool, settings: ServerSettings) -> Starlette:
+def build_app(store: ModelStore, pool: EnginePool, settings: ServerSettings) -> Starlette:
     """Return the ASGI application."""
 
     @contextlib.asynccontextmanager
@@ -46,7 +46,7 @@ def build_app(store: Store, pool: EnginePool, settings: ServerSettings) -> Starl
             await pool.close()
 
     app = Starlette(
-        routes=Api(store, pool, settings).routes(),
+        routes=OllamaRoutes(store, pool, settings).routes(),
         middleware=[Middleware(LoopbackGuard)],
         lifespan=lifespan,
         exception_handlers={
@@ -83,7 +83,7 @@ def serve(host: str, port: int, directory: Path, engine: EngineSettings, setting
     except Timeout:
         sys.exit(f"another offline server uses {directory}; stop it, or choose another --directory")
     with lock:
-        app = build_app(Store(directory), EnginePool(directory, engine), settings)
+        app = build_app(ModelStore(directory), EnginePool(directory, engine), settings)
         config = uvicorn.Config(
             app,
             host=host,

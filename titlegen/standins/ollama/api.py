@@ -12,13 +12,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from titlegen import __version__
-from titlegen.standins.ollama.answer import Answer
 from titlegen.standins.ollama.create import CreateError, Creation
 from titlegen.standins.ollama.describe import describe_model, list_entry, loaded_entry
 from titlegen.standins.ollama.engine import EngineError
+from titlegen.standins.ollama.generate import GenerateRequest
 from titlegen.standins.ollama.pool import EnginePool
 from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED, ApiError, parse_body, read_body
-from titlegen.standins.ollama.store import BadNameError, ModelName, Store, blob_path, parse_digest
+from titlegen.standins.ollama.store import BadNameError, ModelName, ModelStore, blob_path, parse_digest
 from titlegen.standins.ollama.wire import GATHERED_JSON, Parts, PartStream, body_chunks, json_response, respond
 
 # Ollama's clients read it as a semantic version; what stands after the plus does not count.
@@ -35,10 +35,10 @@ class ServerSettings:
     """Longest wait for the head of a request, and for its body, seconds."""
 
 
-class Api:
+class OllamaRoutes:
     """The routes."""
 
-    def __init__(self, store: Store, pool: EnginePool, settings: ServerSettings) -> None:
+    def __init__(self, store: ModelStore, pool: EnginePool, settings: ServerSettings) -> None:
         self._store = store
         self._pool = pool
         self._settings = settings
@@ -118,7 +118,7 @@ class Api:
     async def generate(self, request: Request) -> Response:
         """Answer a prompt."""
         body = await self._body(request, "generate", GENERATE)
-        answer = Answer(self._store, self._pool, body)
+        answer = GenerateRequest(self._store, self._pool, body)
         # A request that unloads a model takes no time, and helps a busy server.
         unloads = answer.is_empty and body.get("keep_alive") == 0
         if self._pending >= self._settings.max_queue and not unloads:

@@ -10,7 +10,7 @@ from titlegen.errors import TitlegenError
 from titlegen.gguf_reader import MAGIC, GgufError, read_header
 from titlegen.standins.ollama.quantize import SUPPORTED, UNQUANTIZED, ConversionError, quantize
 from titlegen.standins.ollama.requests import ApiError, plain
-from titlegen.standins.ollama.store import BadNameError, Layer, ModelName, Store, blob_path, describe, parse_digest
+from titlegen.standins.ollama.store import BadNameError, Layer, ModelName, ModelStore, blob_path, describe, parse_digest
 from titlegen.template import Template, TemplateError
 
 _NO_GGUF = (
@@ -26,7 +26,7 @@ class CreateError(Exception):
 class Creation:
     """One request to create a model: checked when it is made, carried out by ``run``."""
 
-    def __init__(self, store: Store, body: Mapping[str, Any]) -> None:
+    def __init__(self, store: ModelStore, body: Mapping[str, Any]) -> None:
         """Check what can be checked before the first line of the answer.
 
         Raises:

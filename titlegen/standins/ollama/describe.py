@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from titlegen.gguf_reader import GgufHeader, read_header
-from titlegen.standins.ollama.answer import timestamp
+from titlegen.standins.ollama.generate import timestamp
 from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, StoredModel
 
 # Keys that Ollama does not show.

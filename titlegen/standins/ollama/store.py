@@ -168,7 +168,7 @@ def blob_path(directory: Path, digest: str) -> Path:
     return directory / "blobs" / parse_digest(digest).replace(":", "-")
 
 
-class Store:
+class ModelStore:
     """The models of one directory."""
 
     def __init__(self, directory: Path) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from titlegen.standins.ollama.answer import line
+from titlegen.standins.ollama.generate import line
 from titlegen.standins.ollama.requests import ApiError
 
 log = logging.getLogger("titlegen.standins")

@@ -10,7 +10,7 @@ from typing import Any
 
 from titlegen.errors import GateError, HubError
 from titlegen.evaluate.words import Words
-from titlegen.hub.card import DATA_CARD, REPORT, DataCard, Facts, read_preference, read_report, render_card
+from titlegen.hub.card import DATA_CARD, REPORT, CardFacts, DataCard, read_preference, read_report, render_card
 from titlegen.manifest import (
     MANIFEST,
     FileRecord,
@@ -60,7 +60,7 @@ class Artefacts:
 
 
 @dataclass(frozen=True)
-class Staged:
+class Assembled:
     """A folder that is ready to upload, and what is in it."""
 
     folder: Path
@@ -76,7 +76,7 @@ class Staged:
 
 
 @contextmanager
-def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Iterator[Staged]:
+def assemble_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Iterator[Assembled]:
     """Yield a folder with everything to upload; what the stages wrote is linked there, not copied.
 
     Equal artefacts and settings give equal bytes, so that pushing them again changes nothing.
@@ -111,7 +111,7 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
         training = _settings_of(artefacts.trained or artefacts.adapter)
         preference = None if artefacts.trained is None else read_preference(artefacts.adapter)
         names = tuple(sorted(files))
-        facts = Facts(repo_id, settings, family, training, report, data, export.results, names, preference)
+        facts = CardFacts(repo_id, settings, family, training, report, data, export.results, names, preference)
         write_atomically(folder / CARD, render_card(facts))
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
@@ -121,7 +121,7 @@ def stage_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> Itera
         write_atomically(folder / MANIFEST, manifest)
         content = (folder / MANIFEST).read_bytes()
         files[MANIFEST] = FileRecord(size=len(content), sha256=digest_file(folder / MANIFEST))
-        yield Staged(folder, files, failed, report is not None)
+        yield Assembled(folder, files, failed, report is not None)
 
 
 def require_gates(artefacts: Artefacts) -> None:

@@ -41,7 +41,7 @@ class _Open(NamedTuple):
     """Whether the end of this block is that of the block around it: ``else if``."""
 
 
-class Reader:
+class Parser:
     """Parses a template; ``nodes`` is its content."""
 
     def __init__(self, text: str) -> None:

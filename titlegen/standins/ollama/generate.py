@@ -11,7 +11,7 @@ from titlegen.standins.ollama.engine import Engine
 from titlegen.standins.ollama.opening import Event
 from titlegen.standins.ollama.pool import EnginePool
 from titlegen.standins.ollama.requests import ApiError, check_options
-from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, BadNameError, ModelName, Store, StoredModel
+from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, BadNameError, ModelName, ModelStore, StoredModel
 from titlegen.template import Template, TemplateError, values_of
 
 # Source: Ollama's api.DefaultOptions, where the repetition penalty is 1.1 in some versions; 1.0 changes nothing.
@@ -34,10 +34,10 @@ _MOST_CONTEXTS, _MOST_REPEATS = 10, 30
 _MARK = "\x00prompt\x00"
 
 
-class Answer:
+class GenerateRequest:
     """One request for text: checked when it is made, carried out by ``run``."""
 
-    def __init__(self, store: Store, pool: EnginePool, body: Mapping[str, Any]) -> None:
+    def __init__(self, store: ModelStore, pool: EnginePool, body: Mapping[str, Any]) -> None:
         """Check the request.
 
         Raises:
@@ -153,7 +153,7 @@ class Answer:
         }
 
 
-def _find(store: Store, name: str) -> StoredModel:
+def _find(store: ModelStore, name: str) -> StoredModel:
     model = store.find(name.strip())
     if model is None:
         try:
