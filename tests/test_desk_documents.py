@@ -170,7 +170,8 @@ def test_an_article_has_a_longest_length() -> None:
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1%eth0", "fd00::1",  # noqa: S104
-     "224.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "100.64.0.1", "2002:7f00:1::", "localhost", ""],
+     "224.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "100.64.0.1", "2002:7f00:1::", "64:ff9b::7f00:1",
+     "64:ff9b::10.0.0.1", "64:ff9b:1::1", "::127.0.0.1", "localhost", ""],
 )  # fmt: skip
 def test_private_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
@@ -179,6 +180,7 @@ def test_private_addresses_are_not_public(address: str) -> None:
 def test_public_addresses_are() -> None:
     assert is_public("8.8.8.8")
     assert is_public("2001:4860:4860::8888")
+    assert is_public("64:ff9b::808:808")
 
 
 @pytest.mark.fault

@@ -10,6 +10,10 @@ from titlegen.errors import DataError
 
 _TIMEOUT_S = 10.0
 _MOST_REDIRECTS = 5
+# Whose last 32 bits are an IPv4 address: RFC 6052, and RFC 4291 before it.
+_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+# Whose IPv4 address a network keeps to itself. Source: RFC 8215.
+_TRANSLATED_HERE = ipaddress.ip_network("64:ff9b:1::/48")
 _PORTS = frozenset({80, 443})
 
 
@@ -61,6 +65,10 @@ def is_public(address: str) -> bool:
         return False
     # An IPv4 address may come in IPv6's clothes.
     inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
+    if found.version == 6 and any(found in network for network in _TRANSLATED):  # noqa: PLR2004 - IPv6
+        inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+    if found.version == 6 and found in _TRANSLATED_HERE:  # noqa: PLR2004 - IPv6
+        return False
     return found.is_global and not found.is_multicast and (inner is None or inner.is_global)
 
 
