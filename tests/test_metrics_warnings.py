@@ -98,6 +98,49 @@ def test_the_gravest_comes_first() -> None:
     assert found == ["number", "name", "negation", "repetition"]
 
 
+# Exchanged names
+
+CITIES = (
+    "臺南市長黃偉哲今天陪同副總統陳建仁視察南科，盼台南農特產品外銷日本。基隆市長謝國樑說，基隆港區也歡迎日本廠商。"
+    "黃偉哲表示，市府全力協助。"
+)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("title", "marked", "said"),
+    [
+        ("黃偉哲農特產品外銷 臺南：全力協助", "黃偉哲農特", "台南農特"),
+        ("南科迎貴賓 陳建仁表示全力協助 黃偉哲同行", "陳建仁表示", "黃偉哲表示"),
+        ("謝國樑視察南科 陳建仁：歡迎廠商", "謝國樑視察", "陳建仁視察"),
+    ],
+)
+def test_names_in_each_others_place_are_marked(title: str, marked: str, said: str) -> None:
+    (found,) = [warning for warning in find_warnings(title, Facts(CITIES)) if warning.kind == "exchange"]
+    assert (found.text, title[found.start : found.end]) == (marked, marked)
+    assert said in found.message
+    assert said in found.message_zh
+    assert found.evidence is not None
+    assert said in found.evidence.text
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "臺南農特產品外銷 黃偉哲：全力協助",
+        "黃偉哲與陳建仁視察南科 盼台南農特產品外銷",
+        # What one of them did, in words that the article has of the other, too.
+        "黃偉哲視察南科 謝國樑說港區歡迎廠商",
+        # Only one of two names.
+        "謝國樑視察南科",
+        # Two places.
+        "基隆農特產品外銷 臺南港區歡迎",
+    ],
+)
+def test_names_in_their_own_place_are_not(title: str) -> None:
+    assert "exchange" not in kinds(title, CITIES)
+
+
 # Repetition
 
 

@@ -132,6 +132,11 @@ def locate_name(name: str, article: str) -> list[tuple[int, int]]:
     return []
 
 
+def is_person(name: str) -> bool:
+    """Return whether a name is a person's in full, by its surname and length."""
+    return len(name) == _FULL_NAME and name[0] in _SURNAMES and not is_place(name)
+
+
 def is_place(name: str) -> bool:
     """Return whether a name is that of a place, as far as its form or the gazetteer says."""
     plain = name.translate(_VARIANTS)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from titlegen.metrics.contract import MAX_CHARS, MIN_CHARS, has_title_length
+from titlegen.metrics.exchanges import find_exchanges
 from titlegen.metrics.figures import Number, Reading
 from titlegen.metrics.names import unsupported_names
 from titlegen.metrics.negation import find_contradictions
@@ -21,10 +22,10 @@ from titlegen.metrics.repeats import find_repeat
 from titlegen.metrics.tokens import tokenize
 from titlegen.text.sentences import sentence_spans
 
-Kind = Literal["length", "repetition", "script", "language", "number", "name", "negation"]
-KINDS: tuple[Kind, ...] = ("number", "name", "negation", "language", "repetition", "script", "length")
+Kind = Literal["length", "repetition", "script", "language", "number", "name", "exchange", "negation"]
+KINDS: tuple[Kind, ...] = ("number", "name", "exchange", "negation", "language", "repetition", "script", "length")
 """Every kind, the most serious first: faults in fact, in language, in form."""
-GRAVE: frozenset[Kind] = frozenset({"number", "name", "negation", "language"})
+GRAVE: frozenset[Kind] = frozenset({"number", "name", "exchange", "negation", "language"})
 """Kinds that may be wrong in fact, or make a title unusable."""
 
 # Titles are short; text that a broken model wrote after one is not read.
@@ -105,6 +106,7 @@ def find_warnings(title: str, facts: Facts) -> tuple[TitleWarning, ...]:
     found = [
         *_check_numbers(read, facts),
         *_check_names(read, facts),
+        *_check_exchange(read, facts),
         *_check_negation(read, facts),
         *_check_language(read),
         *_check_repetition(read),
@@ -157,6 +159,20 @@ def closest_sentence(title: str, start: int, end: int, facts: Facts) -> Evidence
         ):
             return found
     return facts.sentence_like(title[:start] + title[end:])
+
+
+def _check_exchange(title: str, facts: Facts) -> Iterator[TitleWarning]:
+    for found in find_exchanges(title, facts.article):
+        text, said = title[found.start : found.end], facts.article[found.article_start : found.article_end]
+        yield TitleWarning(
+            "exchange",
+            text,
+            found.start,
+            found.end,
+            f"two names may be exchanged: the title says {text}, the article {said}",
+            f"人名或地名可能互換：標題寫「{text}」，內文寫「{said}」",
+            facts.sentence_at(found.article_start),
+        )
 
 
 def _check_negation(title: str, facts: Facts) -> Iterator[TitleWarning]:
