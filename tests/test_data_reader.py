@@ -21,7 +21,7 @@ from articles import article, seeded, write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from titlegen.data.instructions import find_instructions
+from titlegen.data.instructions import find_instructions, find_quotes, without_quotes
 from titlegen.data.sources import Row, open_source, source_digest
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings, read_profile
@@ -495,6 +495,38 @@ CHATS: list[dict[str, Any]] = [
     {"contents": turns(("user", [{"text": A}]), speech="parts"), "title": T},
     {"contents": turns(("user", {"text": A}), speech="parts"), "title": T},
     {"contents": A, "title": T},
+    # Speakers and speech under other names, in other languages, and calls of tools between them.
+    {"messages": turns(("user", A), ("assistant", T), speaker="author")},
+    {"messages": turns(("user", A), ("bot", T), speaker="sender", speech="text")},
+    {"messages": turns(("user", A), ("assistant", T), speech="message")},
+    {"messages": turns(("使用者", A), ("助理", T))},
+    {"conversations": turns(("Q", A), ("A", T), speech="text")},
+    {"conversations": turns(("human", A), ("bard", T), speaker="from", speech="value")},
+    {"conversations": turns(("human", A), ("function_call", "{}"), ("observation", "好"), ("gpt", T), speaker="from")},
+    {
+        "messages": [
+            *turns(("user", A)),
+            {"role": "assistant", "channel": "analysis", "content": "We"},
+            *turns(("gpt", T)),
+        ]
+    },
+    {
+        "messages": turns(
+            ("user", A), ("assistant", [{"type": "tool_use", "id": "1", "input": {}}, {"type": "text", "text": T}])
+        )
+    },
+    {
+        "contents": turns(
+            ("user", [{"text": A}]), ("model", [{"functionCall": {"name": "f"}}, {"text": T}]), speech="parts"
+        )
+    },
+    {"messages": json.dumps(json.dumps(turns(("user", A), ("assistant", T))))},
+    {"query": A, "response": T, "history": []},
+    {"instruction": "寫標題", "context": A, "response": T},
+    {"prompt": A, "completion": T, "label": True},
+    # Texts as JSON or Python print them.
+    {"content": json.dumps(A, ensure_ascii=False), "title": json.dumps(T)},
+    {"content": repr(A.encode()), "title": T},
 ]
 
 
@@ -509,8 +541,174 @@ def test_structured_cells_are_flattened(tmp_path: Path, record: dict[str, Any]) 
         assert texts(found) == texts(read(tmp_path / "a.parquet"))
     assert [(str(row.content).replace("\n", ""), row.title) for row in found] == [(A, T)] * 2
     source = open_source(DataSettings(source=str(tmp_path / "a.jsonl")))
-    structured = any(not isinstance(value, str) or value[:1] in ("[", "{") for value in record.values())
+    cells = [value for key, value in record.items() if key not in {"history", "label"}]
+    structured = any(not isinstance(value, str) or value[:1] in ("[", "{", '"', "b") for value in cells)
     assert (sum(1 for _ in source.rows), bool(source.findings.flattened)) == (2, structured)
+
+
+def span(text: str, **marks: Any) -> dict[str, Any]:
+    return {"type": "text", "text": text, **marks}
+
+
+# The two paragraphs of an article as editors store them, the first in two runs, around a picture.
+LEAD, REST = "市府公布新制，明年上路。", "里長說，居民已經等了三年。"
+RUNS = [span(LEAD[:5], marks=[{"type": "bold"}]), span(LEAD[5:])]
+PICTURE = {"type": "image", "attrs": {"src": "x"}}
+DOCUMENTS: dict[str, Any] = {
+    "quill": {
+        "ops": [
+            {"insert": LEAD[:5], "attributes": {"bold": True}},
+            {"insert": f"{LEAD[5:]}\n"},
+            {"insert": {"image": "x"}},
+            {"insert": f"{REST}\n"},
+        ]
+    },
+    "quill's list": [{"insert": f"{LEAD}\n"}, {"insert": f"{REST}\n", "attributes": {"align": "center"}}],
+    "draft.js": {
+        "blocks": [
+            {"key": "a", "text": LEAD, "type": "unstyled", "data": {"k": 1}},
+            {"key": "b", "text": " ", "type": "atomic"},
+            {"key": "c", "text": REST, "type": "unstyled"},
+        ],
+        "entityMap": {"0": {"type": "IMAGE"}},
+    },
+    "draft.js alone": {"blocks": [{"text": LEAD, "type": "unstyled"}, {"text": REST, "type": "unstyled"}]},
+    "editor.js": {
+        "time": 1,
+        "version": "2",
+        "blocks": [
+            {"type": "header", "data": {"text": LEAD, "level": 2}},
+            {"type": "image", "data": {"file": {"url": "x"}, "caption": "圖說"}},
+            {"type": "delimiter", "data": {"k": 1}},
+            {"type": "embed", "data": {"service": "youtube", "source": "x", "caption": "圖說"}},
+            {"type": "list", "data": {"style": "ordered", "items": [REST]}},
+        ],
+    },
+    "editor.js nested list": {
+        "blocks": [
+            {"type": "paragraph", "data": {"text": LEAD}},
+            {"type": "list", "data": {"items": [{"content": REST, "items": []}]}},
+        ]
+    },
+    "prosemirror": {
+        "type": "doc",
+        "content": [
+            {"type": "paragraph", "attrs": {"textAlign": "left"}, "content": RUNS},
+            PICTURE,
+            {
+                "type": "bulletList",
+                "content": [{"type": "listItem", "content": [{"type": "paragraph", "content": [span(REST)]}]}],
+            },
+        ],
+    },
+    "tiptap's list": [{"type": "paragraph", "content": RUNS}, {"type": "paragraph", "content": [span(REST)]}],
+    "hard break": {
+        "type": "doc",
+        "content": [{"type": "paragraph", "content": [span(LEAD), {"type": "hardBreak"}, span(REST)]}],
+    },
+    "slate": [
+        {"type": "paragraph", "children": [{"text": LEAD[:5], "bold": True}, {"text": LEAD[5:]}]},
+        {"type": "image", "children": [{"text": ""}]},
+        {"type": "paragraph", "children": [{"text": REST}]},
+    ],
+    "slate link": [
+        {"children": [{"text": LEAD[:5]}, {"type": "link", "url": "x", "children": [{"text": LEAD[5:]}]}]},
+        {"children": [{"text": REST}]},
+    ],
+    "lexical": {
+        "root": {
+            "type": "root",
+            "children": [
+                {"type": "paragraph", "children": RUNS, "indent": 0},
+                {"type": "paragraph", "children": [span(REST)]},
+            ],
+        }
+    },
+    "contentful": {
+        "nodeType": "document",
+        "content": [
+            {"nodeType": "paragraph", "content": [{"nodeType": "text", "value": LEAD, "marks": []}]},
+            {"nodeType": "embedded-asset-block", "content": []},
+            {"nodeType": "paragraph", "content": [{"nodeType": "text", "value": REST}]},
+        ],
+    },
+    "portable text": [
+        {
+            "_type": "block",
+            "style": "normal",
+            "children": [{"_type": "span", "text": LEAD[:5], "marks": ["em"]}, {"_type": "span", "text": LEAD[5:]}],
+        },
+        {"_type": "image", "asset": {"_ref": "x"}},
+        {"_type": "block", "children": [{"_type": "span", "text": REST}]},
+    ],
+    "notion": [
+        {"type": "paragraph", "paragraph": {"rich_text": [{"plain_text": LEAD[:5]}, {"plain_text": LEAD[5:]}]}},
+        {"type": "image", "image": {"file": {"url": "x"}}},
+        {"type": "quote", "quote": {"rich_text": [{"plain_text": REST}]}},
+    ],
+    "notion's texts": [
+        {"type": "paragraph", "paragraph": {"rich_text": [{"type": "text", "text": {"content": text}}]}}
+        for text in (LEAD, REST)
+    ],
+    "wordpress": [
+        {"blockName": "core/paragraph", "innerHTML": LEAD, "innerBlocks": []},
+        {
+            "blockName": "core/group",
+            "innerHTML": "",
+            "innerBlocks": [
+                {"blockName": "core/paragraph", "innerHTML": REST},
+                {"blockName": "core/image", "innerHTML": "圖說"},
+            ],
+        },
+    ],
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("editor", DOCUMENTS)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_documents_of_editors_are_read_run_by_run_and_paragraph_by_paragraph(
+    tmp_path: Path, editor: str, as_text: bool
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    document = DOCUMENTS[editor]
+    rows = [{"content": json.dumps(document, ensure_ascii=False) if as_text else document, "title": T}]
+    assert texts(read(write_jsonl(tmp_path / "a.jsonl", rows))) == [(f"{LEAD}\n{REST}", T)]
+    with contextlib.suppress(pa.ArrowInvalid):  # nodes of two types, which Arrow has not
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+        assert texts(read(tmp_path / "a.parquet")) == [(f"{LEAD}\n{REST}", T)]
+
+
+@pytest.mark.fault
+def test_a_document_that_is_endlessly_deep_is_no_text(tmp_path: Path) -> None:
+    node: dict[str, Any] = span(LEAD)
+    for _ in range(200):
+        node = {"type": "blockquote", "children": [node]}
+    (row,) = read(write_jsonl(tmp_path / "a.jsonl", [{"content": [node], "title": T}]))
+    assert not isinstance(row.content, str)
+
+
+@pytest.mark.fault
+def test_quotation_marks_around_most_answers_of_a_model_go() -> None:
+    titles = [f"「標題{number}號」" for number in range(4)]
+    assert find_quotes([*titles, "「甲」與「乙」"]) == "「」"
+    assert [without_quotes(title, "「」") for title in ("「甲」", "「甲」與「乙」", "甲", "『甲』")] == [
+        *("甲", "「甲」與「乙」", "甲", "『甲』")
+    ]
+    assert find_quotes([*titles, *["標題"] * 4]) == ""
+    assert find_quotes(titles[:2]) == ""
+
+
+@pytest.mark.fault
+def test_quotation_marks_of_a_newsroom_stay_and_those_of_a_model_go(tmp_path: Path) -> None:
+    chats = [{"messages": turns(("user", row["content"]), ("assistant", f"「{row['title']}」"))} for row in ROWS]
+    source = open_source(DataSettings(source=str(write_jsonl(tmp_path / "a.jsonl", chats))))
+    assert texts(list(source.rows)) == EXPECTED
+    assert source.findings.flattened["title, quotation marks"] == len(ROWS)
+    plain = [{**row, "title": f"「{row['title']}」"} for row in ROWS]
+    assert [row.title for row in read(write_jsonl(tmp_path / "b.jsonl", plain))] == [row["title"] for row in plain]
 
 
 @pytest.mark.fault
@@ -574,6 +772,8 @@ ORDER = "請為以下新聞寫一個標題："
         ("以下是今天的稿子\n", ""),
         ("", "\n\n請為上面的新聞寫一個標題。"),
         (f"{ORDER}\n", "\n\n標題請給我十五字以內："),
+        ("以下是一篇新聞，請下標題。\n\n", "\n\n標題："),
+        (ORDER, "\n### Response:\n"),
     ],
 )
 def test_an_instruction_that_all_turns_share_is_taken_off(tmp_path: Path, before: str, behind: str) -> None:

@@ -70,6 +70,30 @@ SCHEMAS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("post_title", "post_content", "post_date", "_id"),
+        ("news_title", "article_body", "publish_date", "news_id"),
+        ("標題", "內文", "刊登日期", "編號"),
+        ("文章標題", "文章內容", "上稿時間", "文章編號"),
+        ("Headline", "articleBody", "datePublished", "post_id"),
+    ],
+)
+def test_columns_are_known_by_the_names_that_systems_export(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [dict(zip(names, ("標題", "內容", "2024-05-01", "k7"), strict=True))] * 2)
+    row = next(open_source(DataSettings(source=str(path))).rows)
+    assert (row.title, row.content, row.date, row.id) == ("標題", "內容", "2024-05-01", "k7")
+
+
+@pytest.mark.fault
+def test_a_column_that_is_not_needed_may_be_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title,content,編號,編號,created_at,created_at\n標題,內容,1,2,3,4\n", encoding="utf-8")
+    row = next(open_source(DataSettings(source=str(path))).rows)
+    assert (row.id, row.date) == (None, None)
+
+
 @pytest.mark.parametrize(("record", "options"), SCHEMAS)
 def test_other_schemas_are_mapped(tmp_path: Path, record: dict[str, Any], options: dict[str, str]) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [record])

@@ -70,6 +70,8 @@ def test_a_phrase_does_not_reach_across_words(before: str, after: str) -> None:
         "公布家具，台中后里區公所的干部",
         "皇后里的干貝與台式面具，只准乘用",
         "堃、喆、犇三位代表",
+        # In Big5 as Windows writes it, and in names.
+        "里長林恒立說，恒春的宏碁門市與粧品店昨天開幕",
         "裏、綫、衞、爲、啓這些字，香港人也寫",
         "",
         "2024 Olympic",

@@ -10,24 +10,38 @@ from contextlib import suppress
 from types import NoneType
 from typing import Any, Literal
 
+from titlegen.data.rich_text import document_text, is_picture
+
 Role = Literal["content", "title"]
 # A text may be wrapped so deeply and no deeper: anything beyond is not an article.
 _MAX_DEPTH = 6
-_SPEAKER_KEYS = ("role", "from", "speaker")
-_SPEECH_KEYS = ("content", "value", "text", "parts")
-_READERS = frozenset({"user", "human", "prompter"})
-_WRITERS = frozenset({"assistant", "gpt", "model", "bot", "chatgpt"})
+_SPEAKER_KEYS = ("role", "from", "speaker", "author", "sender")
+_SPEECH_KEYS = ("content", "value", "text", "parts", "message", "utterance")
+_READERS = frozenset(("user", "human", "prompter", "q", "用戶", "用户", "使用者", "人類", "人类"))
+_WRITERS = frozenset(
+    (
+        *("assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "bard", "claude", "gemini", "a"),
+        *("助手", "助理", "模型", "機器人", "机器人"),
+    )
+)
+# What a model says before its answer, on channels of their own.
+_ASIDE = frozenset({"analysis", "commentary"})
 # One object a round, as XTuner and others write it.
 _ROUNDS = (("human", "assistant"), ("input", "output"), ("user", "assistant"))
 _TEXT_KEYS = ("text", "content", "value", "body", "rendered", "paragraph", "#text")
-# Editors' documents: Draft.js and Editor.js have blocks, and the latter's hold their text in data.
-_BLOCK_KEYS = ("blocks", "data")
-_LITERAL = re.compile(r"""\s*(?:\[\s*\{?|\{)\s*["']""")
+_LITERAL = re.compile(r"""\s*(?:\[\s*\{?|\{)\s*["']|b["']""")
+# JSON in JSON. A headline may be one quotation; JSON's has escapes inside.
+_QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _MAX_LITERAL_CHARS = 200_000
 # What a model says to itself before it answers.
 _THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
-_THOUGHT_TYPES = frozenset({"thinking", "reasoning", "redacted_thinking"})
-_PICTURE = re.compile(r"image|img|picture|photo|figure|video|audio|file|inline_?data", re.IGNORECASE)
+_ASIDE_TYPES = frozenset(
+    (
+        *("thinking", "reasoning", "redacted_thinking", "tool_use", "tool_result", "server_tool_use"),
+        *("function_call", "function_call_output"),
+    )
+)
+_CALL = re.compile(r"function_?(?:call|response)|executable_?code|code_?execution_?result", re.IGNORECASE)
 _NAMES: tuple[tuple[type, str], ...] = (
     (NoneType, "missing"),
     (bool, "true or false"),
@@ -50,11 +64,15 @@ def flatten(value: Any, role: Role) -> tuple[Any, str]:
     A value whose meaning is not clear comes back as it is, and nothing at all as None.
     """
     if isinstance(value, str):
-        if not _LITERAL.match(value):
+        is_quoted = value.startswith('"') and (role == "content" or "\\" in value) and _QUOTED.fullmatch(value)
+        if not (is_quoted or _LITERAL.match(value)):
             return value, ""
         # A table holds lists and structs as text: as JSON, or as Python prints them.
         held = _parsed(value) if len(value) <= _MAX_LITERAL_CHARS else None
-        return flatten(held, role) if isinstance(held, list | dict) else (value, "")
+        if isinstance(held, str):
+            return held, "a quoted text"
+        text, origin = flatten(held, role) if isinstance(held, list | dict | bytes) else (value, "")
+        return (text, origin) if isinstance(text, str) or not isinstance(held, bytes) else (value, "")
     if _is_missing(value):
         return None, ""
     is_conversation = _is_conversation(value)
@@ -68,6 +86,7 @@ def take_turn(value: Any, role: Role) -> tuple[Any, str]:
     A table may hold the turns as JSON text, and older sets hold them as a list of texts in turn.
     """
     turns = _parsed(value) if isinstance(value, str) else value
+    turns = _parsed(turns) if isinstance(turns, str) else turns  # JSON in JSON
     if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str) for turn in turns):
         turns = [{"role": "assistant" if place % 2 else "user", "content": turn} for place, turn in enumerate(turns)]
     text = _spoken(turns, role) if _is_conversation(turns) else None
@@ -103,7 +122,7 @@ def _spoken(value: Any, role: Role) -> str | None:
     turns: list[tuple[bool, str]] = []
     turn_list = value if isinstance(value, list) else value.get("messages", [value])
     for turn in turn_list:
-        if not isinstance(turn, dict):
+        if not isinstance(turn, dict) or turn.get("channel") in _ASIDE:
             continue
         if (pair := _round(turn)) is not None:
             turns += [(True, pair[0]), (False, pair[1])]
@@ -141,12 +160,12 @@ def _text(value: Any, role: Role, depth: int) -> str | None:
     if isinstance(value, bytes):
         return _decoded(value)
     if isinstance(value, dict):
-        return _wrapped(value, role, depth)
+        return document_text(value) or _wrapped(value, role, depth)
     if not isinstance(value, list) or not value:
         return None
     if all(isinstance(item, tuple) and len(item) == 2 for item in value):  # noqa: PLR2004 - an Arrow map
         return _wrapped(dict(value), role, depth)
-    return _paragraphs(value, role, depth)
+    return document_text(value) or _paragraphs(value, role, depth)
 
 
 def _decoded(value: bytes) -> str | None:
@@ -159,7 +178,7 @@ def _decoded(value: bytes) -> str | None:
 def _wrapped(value: Mapping[str, Any], role: Role, depth: int) -> str | None:
     """Return the one text of a struct: under a usual name, or under the only name it has."""
     filled = [key for key in value if value[key] is not None]
-    named = [key for key in _TEXT_KEYS if key in filled] or [key for key in _BLOCK_KEYS if key in filled]
+    named = [key for key in _TEXT_KEYS if key in filled]
     key = named[0] if len(named) == 1 else filled[0] if len(filled) == 1 else None
     return None if key is None else _text(value[key], role, depth - 1)
 
@@ -179,8 +198,9 @@ def _is_no_text(item: Any) -> bool:
     if not isinstance(item, dict):
         return False
     kind = str(item.get("type", ""))
-    if kind in _THOUGHT_TYPES or item.get("thought") is True or _PICTURE.search(kind):
+    if kind in _ASIDE_TYPES or item.get("thought") is True or is_picture(kind):
         return True
     # Gemini's parts have no type: the one key that has a value tells.
     filled = [key for key in item if item[key] is not None]
-    return len(filled) == 1 and isinstance(item[filled[0]], dict) and bool(_PICTURE.search(filled[0]))
+    is_part = len(filled) == 1 and isinstance(item[filled[0]], dict)
+    return is_part and (is_picture(filled[0]) or _CALL.fullmatch(filled[0]) is not None)

@@ -4,8 +4,9 @@ import difflib
 import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from titlegen.errors import DataError
 from titlegen.settings import DataSettings
@@ -14,8 +15,8 @@ from titlegen.settings import DataSettings
 _CHATS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "contents")
 # Columns with an order to a model, in which the article stands; with the column of its answer.
 _PROMPTS = (
-    *(("prompt", "label"), ("prompt", "completion"), ("prompt", "response"), ("prompt", "chosen")),
-    *(("input", "output"), ("input_text", "output_text")),
+    *(("prompt", "completion"), ("prompt", "response"), ("prompt", "chosen"), ("prompt", "label")),
+    *(("input", "output"), ("input_text", "output_text"), ("query", "response"), ("context", "response")),
 )
 # Other names that published title and headline sets and newsrooms use; only where the settings have their defaults.
 _CONTENT_NAMES = (
@@ -32,9 +33,35 @@ _CONTENT_NAMES = (
     "全文",
     "内容",
     "正文",
+    "文章內容",
+    "報導內容",
+    # As WordPress and other systems export a page.
+    "post_content",
+    "article_content",
+    "article_body",
+    "articleBody",
+    "content:encoded",
 )
-_TITLE_NAMES = ("title", "headline", "標題", "新聞標題", "标题", "新闻标题")
-_DATE_NAMES = ("date", "timestamp", "日期", "發布日期", "發佈日期", "发布日期", "發布時間", "發佈時間", "发布时间")
+_TITLE_NAMES = (
+    *("title", "headline", "標題", "新聞標題", "标题", "新闻标题", "文章標題", "主標題", "主標", "post_title"),
+    *("article_title", "news_title"),
+)
+_DATE_NAMES = (
+    *("date", "timestamp", "日期", "發布日期", "發佈日期", "发布日期", "發布時間", "發佈時間", "发布时间", "刊登日期"),
+    *(
+        "刊出日期",
+        "出版日期",
+        "發布日",
+        "發佈日",
+        "上稿時間",
+        "建立時間",
+        "post_date",
+        "publish_date",
+        "published_date",
+    ),
+    *("publish_time", "published_at", "published", "pub_date", "pubDate", "datePublished", "created_at", "datetime"),
+)
+_ID_NAMES = ("id", "_id", "article_id", "news_id", "post_id", "編號", "新聞編號", "文章編號", "编号")
 _AROUND_NAMES = " \t\r\n\ufeff\u200b\\\"'`‘’“”「」『』[]"
 _SHOWN_NAMES = 20
 _SHOWN_CHARS = 40
@@ -105,13 +132,19 @@ def find_columns(name: str, available: Sequence[str], settings: DataSettings, *,
     return Columns(
         content=content,
         title=title,
-        date=lookup.first((settings.date_column, *_DATE_NAMES)),
-        source=lookup.first(("source",)),
-        id=lookup.first(("id",)),
+        date=lookup.first((settings.date_column,)) or lookup.first(_DATE_NAMES, alone=True),
+        source=lookup.first(("source",), alone=True),
+        id=lookup.first(_ID_NAMES, alone=True),
         instruction=instruction,
         is_prompt=content != plain or (content == chat and not holds_articles),
         chat=None if holds_articles else chat,
     )
+
+
+def is_article(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has an article and its title under usual names, whatever lists it holds besides."""
+    titles = {_plain(name) for name in record if isinstance(record[name], str)} & set(map(_plain, _TITLE_NAMES))
+    return bool(titles) and not {_plain(name) for name in record}.isdisjoint(map(_plain, _CONTENT_NAMES))
 
 
 def _find_prompt(lookup: "_Lookup", *, titled: bool) -> tuple[str, str | None, str | None] | None:
@@ -134,11 +167,17 @@ class _Lookup:
         for column in available:
             self._alike.setdefault(_plain(column), []).append(column)
 
-    def first(self, wanted: Sequence[str]) -> str | None:
-        """Return the first of the wanted columns that is there."""
+    def first(self, wanted: Sequence[str], *, alone: bool = False) -> str | None:
+        """Return the first of the wanted columns that is there; with ``alone`` one that is there twice is passed over.
+
+        Raises:
+            DataError: it is there twice.
+        """
         for column in wanted:
             count = self._available.count(column)
             alike = [column] * count or self._alike.get(_plain(column), [])
+            if len(alike) > 1 and alone:
+                continue
             if len(alike) > 1:
                 raise DataError(
                     f"data source {self._source!r} has {len(alike)} columns named {column!r}; rename or remove all but "

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from titlegen.data.columns import is_article
 from titlegen.data.files import open_bytes
 from titlegen.data.lines import CHUNK_CHARS, DAMAGED, cut_off, numbered_lines, parse_line, raw_lines
 from titlegen.data.records import MAX_RECORD_BYTES, TOO_LONG, Numbered, Record, Table, Unreadable
@@ -166,6 +167,8 @@ def _unwrap(value: Any, path: Path) -> list[Record | Unreadable]:
     """
     if not isinstance(value, dict):
         return [_object(value)]
+    if is_article(value):
+        return [value]
     lists = list(_lists_of_objects(value, _MAX_DEPTH))
     # An article is the longest text that there is: its record may hold lists of smaller things.
     inside = max((_longest_text(item) for _, items in lists for item in items), default=0)

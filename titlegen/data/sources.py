@@ -23,7 +23,7 @@ from titlegen.data.files import (
 )
 from titlegen.data.foreign import refuse_foreign
 from titlegen.data.hub_sets import open_hub
-from titlegen.data.instructions import Instructions, find_instructions
+from titlegen.data.instructions import Instructions, find_instructions, find_quotes, without_quotes
 from titlegen.data.json_files import open_json
 from titlegen.data.lines import read_head
 from titlegen.data.records import Findings, Part, Record, Table, Unreadable, unreadable_row
@@ -35,7 +35,7 @@ from titlegen.settings import EMBEDDED, DataSettings
 # Records by which columns and instructions are found.
 _HEAD_RECORDS = 500
 # A cell that begins so may be a list or a struct as text.
-_OPENING = ("[", "{", " ", "\n")
+_OPENING = ("[", "{", " ", "\n", '"', "b")
 # Written by databases, spreadsheets and pandas where a row has no id.
 _NO_ID = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "<na>", "nil", "undefined", "-", "\\n"})
 
@@ -171,8 +171,9 @@ def _all_rows(parts: Sequence[Part], findings: Findings, *, strict: bool) -> Ite
             continue
         head = list(itertools.islice(rows, _HEAD_RECORDS))
         instructions = find_instructions([row.content for row in head if isinstance(row.content, str)])
+        quotes = find_quotes([row.title for row in head if isinstance(row.title, str)])
         for row in itertools.chain(head, rows):
-            yield _without_instruction(row, instructions, findings)
+            yield _without_quotes(_without_instruction(row, instructions, findings), quotes, findings)
 
 
 def _part_rows(part: Part, place: int, findings: Findings, *, strict: bool) -> Iterator[Row]:
@@ -238,3 +239,10 @@ def _without_instruction(row: Row, instructions: Instructions, findings: Finding
         return row
     findings.instructions[instruction] += 1
     return replace(row, content=article)
+
+
+def _without_quotes(row: Row, quotes: str, findings: Findings) -> Row:
+    if not isinstance(row.title, str) or (title := without_quotes(row.title, quotes)) == row.title:
+        return row
+    findings.flattened["title, quotation marks"] += 1
+    return replace(row, title=title)

@@ -77,6 +77,47 @@ MARKUP_RULES: tuple[AnyRule, ...] = (
         replacement=_unescape,
         triggers=("&",),
     ),
+    Rule(
+        name="front_matter",
+        pattern=re.compile(r"\A---\r?\n(?:(?:[\w-]{1,40}:|[ -])[^\n]{0,500}\n){1,60}---\r?\n"),
+        triggers=("---\n", "---\r\n"),
+    ),
+    # A picture inside the page: longer than any tag may be.
+    Rule(
+        name="data_uri",
+        pattern=re.compile(r"data:[a-z]{1,20}/[a-z0-9.+-]{1,40}(?:;[a-z0-9=-]{1,40}){0,4};base64,[A-Za-z0-9+/=%]*"),
+        triggers=(";base64,",),
+    ),
+    Rule(
+        name="shortcode",
+        pattern=re.compile(
+            r"\[caption\b[^\[\]]{0,500}\][^\[\]]{0,2000}\[/caption\]|"
+            r"\[/?(?:caption|gallery|embed|video|audio|playlist|(?:vc|et_pb|fusion)_\w{1,40})\b[^\[\]\n]{0,2000}\]"
+        ),
+        triggers=(
+            "[caption",
+            "[gallery",
+            "[embed",
+            "[video",
+            "[audio",
+            "[playlist",
+            "[vc_",
+            "[et_pb_",
+            "[fusion_",
+            "[/",
+        ),
+    ),
+    # A closing tag tells BBCode from other things in brackets.
+    Rule(
+        name="bbcode",
+        pattern=re.compile(
+            r"\[img\b[^\[\]\n]{0,100}\][^\[\]\n]{0,1000}\[/img\]|"
+            r"\[/?(?:b|i|u|s|url|img|size|color|font|quote|center|left|right|align|list|code|table|tr|td|indent|backcolor)"
+            r"(?:=[^\[\]\n]{0,300})?\]",
+            re.IGNORECASE,
+        ),
+        triggers=("[/",),
+    ),
     FunctionRule(name="html_hidden", function=_drop_hidden, triggers=("</", "-->")),
     Rule(
         name="html_block_tag",

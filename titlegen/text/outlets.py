@@ -35,7 +35,9 @@ Yahoo奇摩時尚美妝 Yahoo財經 MSN MSN新聞 LINETODAY UDN LTN LibertyTimes
 TheNewsLens TNL TheReporter Storm UpMedia MirrorMedia MirrorDaily MirrorNews MirrorWeekly Anue MoneyDJ MoneyDJ理財網
 TechNews iThome INSIDE T客邦 TechOrange BusinessWeekly BusinessToday DailyView Mobile01 PChomeOnline PChome新聞 PeoPo
 READr TaiSounds Rti TaiwanNews TaipeiTimes FocusTaiwan Heho健康 VOA RFA RFI DW Reuters Bloomberg CNN NHK am730 on.cc
-Now新聞 MingPao unwire.hk Vocus Dcard PTT
+Now新聞 MingPao unwire.hk Vocus vocus Dcard PTT 聯合新聞網：最懂你的新聞網站 UpMedia上報 新頭殼Newtalk
+東森新聞：新聞在哪東森就在哪裡 NOWnews今日新聞 風傳媒Storm 太報TaiSounds 數位時代BusinessNext 端傳媒InitiumMedia
+報導者TheReporter 方格子vocus 客新聞 Match生活網 噓！星聞 姊妹淘 姊妹淘babyou 上下游News&Market
 """
 _TAILS = "新聞網 電子報 即時新聞 即時 新聞 新聞台 網站 官網 網路版 粉絲團 粉絲專頁 APP .com .COM .tw .hk .mg .net .org"
 # A headline may end with such a word, too: one goes only behind a bar, or in front of an outlet that went.
@@ -44,7 +46,7 @@ _SECTIONS = """
 產經 產業 股市 理財 證券 房產 房市 地產 科技 3C 數位 娛樂 娛樂追星 影劇 星聞 藝文 文教 文化 體育 運動 棒球 籃球 健康
 醫藥 醫療 保健 養生 旅遊 美食 時尚 消費 汽車 遊戲 動漫 寵物 親子 教育 環境 氣象 軍事 國防 司法 論壇 評論 社論 社評
 專欄 觀點 言論 投書 影音 影片 圖輯 副刊 讀書人 蒐奇 趣聞 奇聞 網搜 港聞 經濟 即時 最新 最新消息 焦點話題 加值內容 首頁
-即時報導 即時國際 即時財經 即時娛樂 娛樂頻道 財經頻道 政治頻道 新聞頻道 東森旅遊 頻道 TopNews
+即時報導 即時國際 即時財經 即時娛樂 娛樂頻道 財經頻道 政治頻道 新聞頻道 東森旅遊 頻道 TopNews 新聞
 """
 _MOST_CHARS, _WINDOW_CHARS, _NAME_WORDS = 40, 48, 3
 BARS, _DASHES = "|｜│┃∣❘丨︱", "\\-–—―－_＿»›"

@@ -157,7 +157,8 @@ def _write_dictionary(path: Path, words: Mapping[str, str]) -> dict[str, str]:
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return patterns of the characters that only Simplified, and only Traditional text has.
 
-    A character of Big5 (后, 里, 台) may stand in Traditional text, whatever OpenCC would make of it.
+    A character of Big5 as Windows writes it (后, 里, 台, 恒 of names) may stand in Traditional text, whatever OpenCC
+    would make of it.
     """
     import opencc
 
@@ -171,7 +172,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def _in_big5(character: str) -> bool:
     try:
-        character.encode("big5")
+        character.encode("cp950")
     except UnicodeEncodeError:
         return False
     return True

@@ -28,7 +28,7 @@ TITLE_RULES: tuple[AnyRule, ...] = (
                 name="title_label",
                 pattern=re.compile(
                     rf"^(?:{_LABEL} ?[／/：:{BARS}》＞>】★☆!！] ?|[【\[（(〔［] ?{_LABEL} ?[】\]）)〕］] ?|"
-                    rf"[〈《](?:{_POINTED})[〉》] ?|(?:快訊|快新聞) )+"
+                    rf"[〈《](?:{_POINTED})[〉》] ?|(?:快訊|快新聞) |(?:新聞|主)?標題[：:] ?)+"
                 ),
             ),
             FunctionRule(name="title_edge", function=lambda title: (title.strip(f"，、；：。:,;／/ {BARS}"), [])),
