@@ -48,11 +48,6 @@ class Report:
     settings: EvaluateSettings
     content: dict[str, Any]
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether a gate failed; an undecided one did not."""
-        return any(gate["verdict"] == "fail" for gate in self.content["gates"])
-
 
 def evaluate(
     examples: Sequence[Example],

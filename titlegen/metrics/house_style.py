@@ -108,14 +108,6 @@ def check_style(title: str, style: HouseStyle) -> tuple[StyleFinding, ...]:
     return tuple(kept[:_MAX_FINDINGS])
 
 
-def correct_style(title: str, style: HouseStyle) -> str:
-    """Return the title with every correction that needs no person."""
-    for finding in reversed(check_style(title, style)):
-        if finding.replacement is not None:
-            title = title[: finding.start] + finding.replacement + title[finding.end :]
-    return title
-
-
 def _words(title: str, style: HouseStyle) -> Iterator[StyleFinding]:
     for word, replacement in style.usage.items():
         for match in re.finditer(re.escape(word), title):
