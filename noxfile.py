@@ -28,7 +28,7 @@ LOCK = ROOT / "constraints.txt"
 BIN = ENVIRONMENT / "bin"
 # How much longer the median latency may be than in the first run of the same machine: less is noise.
 SLOWER = "25%"
-# Options of a verb that are no settings, so that no other verb knows them.
+# Options of one verb that are not settings, and that other verbs do not know.
 ONE_VERB = {"--remake", "--rollback", "--dry-run"}
 # A module's tests stay together: they share what is made for it.
 WORKERS = ["-n", "logical", "--dist", "loadfile"]
@@ -65,7 +65,7 @@ def install(session: nox.Session, *, gpu: bool = False) -> None:
 
 
 def run_with_progress(command: Sequence[str]) -> int:
-    """Run a command, show what it is at on one moving line, and all it said last where it fails; returns its exit code.
+    """Run a command, show its progress on one moving line, and its last output where it fails; returns its exit code.
 
     pip writes nothing for minutes while it unpacks what it has downloaded, so that the line also tells the time.
     """
@@ -144,7 +144,7 @@ def deploy(session: nox.Session) -> None:
     """Create the model on the Ollama server, smoke-test it, and score what it serves."""
     install(session)
     run(session, "titlegen", "deploy", *session.posargs)
-    # What answers after a rollback is not the exported model.
+    # After a rollback, another model than the exported one answers.
     if "--rollback" not in session.posargs:
         run(session, "titlegen", "evaluate", *default(session, "--evaluate.target", "server"), *settings_of(session))
 

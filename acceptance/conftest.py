@@ -151,7 +151,7 @@ class Checklist:
         rows = self.rows()
         parts = [f"# 驗收結果：{self.settings.profile}", self._total()]
         for group in dict.fromkeys(line.group for line in rows):
-            # The marks are ours, everything behind them is text.
+            # The marks are markup of our own; everything after them is text.
             shown = [(line.describe()[:3], line.describe()[3:]) for line in rows if line.group == group]
             parts += [f"## {group}", "\n".join(f"- {mark}{_plain(text)}" for mark, text in shown)]
         write_atomically(self.directory / "acceptance.md", "\n\n".join(parts) + "\n")
@@ -234,7 +234,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put what a line's test found into its report; one that says nothing of it proves nothing."""
+    """Put the findings of a line's test into its report; a test without findings proves nothing."""
     finding = item.stash.get(_FINDING, Finding())
     is_line = call.when == "call" and any(item.iter_markers("spec"))
     if is_line:
@@ -247,7 +247,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def finding(request: pytest.FixtureRequest) -> Finding:
-    """What this line's test finds out."""
+    """The findings of this line's test."""
     return request.node.stash.setdefault(_FINDING, Finding())
 
 

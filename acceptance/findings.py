@@ -1,4 +1,4 @@
-"""What a line of the checklist rests on: what was measured, the limits, and whether that is a tick."""
+"""The findings behind a line of the checklist: measurements, limits, and whether they make a tick."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ def _gate(measured: str, specified: Mapping[str, Any], own: Mapping[str, Any] | 
 
 @dataclass
 class Finding:
-    """What the test of a line found out, kept as properties, so that JUnit has it too."""
+    """The findings of a line's test, kept as properties, so that JUnit has them too."""
 
     properties: dict[str, str] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ from titlegen.stages import PIPELINE, PREFER, TRAIN
 
 pytestmark = pytest.mark.acceptance
 
-# What the specification's tree and the user's card name, and what replaces it here.
+# Names in the specification's tree and the user's card, and their replacements here.
 _TREE = (
     *("titlegen", "acceptance", "benchmarks", "pyproject.toml", "tox.ini", "noxfile.py", "constraints.txt"),
     *("docker/compose.ollama.yml", "docker/Dockerfile.train.unsloth", "docker/Dockerfile.tools", "docker/.env.example"),

@@ -14,13 +14,13 @@ from titlegen.runs import Folder, Run
 from titlegen.settings import Settings
 
 pytestmark = pytest.mark.acceptance
-# What huggingface.co answers to whoever may not see a repository.
+# huggingface.co's answers to a client that may not see a repository.
 _NEED_A_LOGIN = {401, 403, 404}
 
 
 @pytest.fixture(scope="module")
 def pushed(outputs: Path) -> dict[str, Any]:
-    """What the last push recorded."""
+    """The record of the last push."""
     path = outputs / "push.json"
     assert path.is_file(), "還沒有推送過；先跑 nox -s push"
     record: dict[str, Any] = json.loads(path.read_bytes())

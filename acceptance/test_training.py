@@ -31,7 +31,7 @@ def test_training_finished(outputs: Path, settings: Settings, finding: Finding) 
     assert max(record["step"] for record in records) == manifest.results["steps"], "訓練紀錄不完整"
     results = manifest.results
     first, last, before = results["first_loss"], results["last_loss"], results.get("val_loss_at_start")
-    # What has learned already goes on at its own level, where batches differ more than a training changes.
+    # A model that has learned already stays at its level, where batches differ more than a training changes.
     has_learned = results["init_adapter"] is not None
     assert has_learned or last < first, "損失沒有下降"
     assert not list((outputs / Folder.CHECKPOINTS).glob("*")), "還有檢查點：訓練中斷過而沒有跑完"

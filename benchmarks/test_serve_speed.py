@@ -25,7 +25,7 @@ from titlegen.prompt import SYSTEM
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "titlegen" / "corpus").glob("*.jsonl"))
 PAIRS, ROUNDS, BATCH, CLIENTS = 24, 4, 16, 8
-# What the quickstart's articles are cut to, a news flash, and about as long as a title.
+# Lengths: the quickstart's articles, a news flash, and about a title.
 CONTENT_CHARS, FLASH_CHARS, TITLE_TOKENS = 300, 60, 24
 MAX_OVERHEAD, MIN_THROUGHPUT_RATIO, MIN_FLASH_RATIO, MIN_SHARE_OF_ENGINE = 0.05, 1.1, 1.3, 0.9
 MIN_SHORT_WAIT_GAIN = 1.1

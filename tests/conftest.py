@@ -34,7 +34,7 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def made_once(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Return what fills a folder of a name once in a run: one worker does, the others wait and use it as it is."""
+    """Return a function that fills a named folder once in a run: one worker does, the others wait and use it."""
     own = tmp_path_factory.getbasetemp()
     # Each worker's folder lies in that of the run.
     shared = (own.parent if hasattr(pytestconfig, "workerinput") else own) / "made-once"

@@ -1,4 +1,4 @@
-"""What a person sees while one long test runs, on a terminal and in a log."""
+"""The output of one long test, on a terminal and in a log."""
 
 import contextlib
 import os

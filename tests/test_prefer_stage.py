@@ -1,4 +1,4 @@
-"""The stage as a whole, on a tiny model: what runs, what is kept, what goes on after a kill."""
+"""The stage as a whole, on a tiny model: what runs, what is kept, and how it resumes after a kill."""
 
 import json
 import math

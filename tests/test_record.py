@@ -1,4 +1,4 @@
-"""An output remembers the settings that made it: later verbs use them, and what differs is said, or stops."""
+"""An output remembers the settings that made it: later verbs use them, and report differences or stop."""
 
 import dataclasses
 import json
@@ -167,7 +167,7 @@ def test_a_broken_record_is_named(tmp_path: Path, content: str) -> None:
 def test_a_folder_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="choose another folder with --output"):
         recall(load_settings(output=tmp_path / name))
-    # A source may be anything; what it is not is said where it is read.
+    # A source may be anything; an error is raised where it is read.
     assert recall(load_settings(output=tmp_path, data={"source": name})).data.source == name
 
 

@@ -987,7 +987,7 @@ def test_the_same_article_gets_the_same_title_also_beside_others(
         beside = list(client.generate_many([ARTICLE, ARTICLE + "民眾叫好。", *[ARTICLE] * 14], concurrency=8))
     assert len(set(alone)) == 1
     assert {title for answer in beside for title in titles(answer)} == set(alone)
-    # Whoever asks the server bare gets the Modelfile's.
+    # A request without options gets the Modelfile's.
     assert len({server.generate(model=settings.model_name, prompt=ARTICLE)["response"] for _ in range(24)}) == 2
 
 

@@ -1,4 +1,4 @@
-"""Whatever a user gives to a verb ends in a result or in one line: never in a traceback, never in exit code 1."""
+"""Any input to a verb ends in a result or in one line: never in a traceback, never in exit code 1."""
 
 import io
 import json
