@@ -41,7 +41,25 @@ WRITTEN = [
 ]
 EXEMPT = [
     *["*", "[::1]", "::1", "[::1]:80", "10.0.0.0/8", "fd00::/8", "[fd00::]/8", "10.0.0.0/99", "fe80::1%eth0"],
-    *["*.a.b", ".a.b", "a.b:80", "a:99999", "localhost:11434", "a;b", "內網.tw", "http://a", "http://[", "*.", "."],
+    *[
+        "*.a.b",
+        ".a.b",
+        "a.b:80",
+        "a:99999",
+        "localhost:11434",
+        "a;b",
+        "192.168.*",
+        "10.",
+        "1.1.1.1-2.2.2.2",
+        "3.3.3.3-1",
+        "<local>",
+        "a.*",
+        "內網.tw",
+        "http://a",
+        "http://[",
+        "*.",
+        ".",
+    ],
 ]
 
 
@@ -51,6 +69,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = dict(os.environ)
     monkeypatch.setattr(proxies, "_given", {})
     monkeypatch.setattr(proxies, "_networks", set())
+    monkeypatch.setattr(proxies, "_remembered", set())
     clear()
     yield
     os.environ.clear()
@@ -157,6 +176,35 @@ def test_a_password_that_breaks_the_address_is_not_shown(password: str) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
+    "value",
+    [
+        # Host, port, user and password in the order of a seller's list, and addresses that are keys themselves.
+        *("user:s3cret:127.0.0.1:9", "127.0.0.1:9:user:s3cret", "http://127.0.0.1:9:user:s3cret"),
+        *("ss://YWVzLTI1Ni1nY206czNjcmV0QGhvc3Q6OA==", "vmess://eyJwcyI6InMzY3JldCJ9", "trojan://s3cret@a:443#x"),
+    ],
+)
+def test_a_password_in_the_wrong_place_is_not_shown(value: str) -> None:
+    os.environ["HTTPS_PROXY"] = value
+    normalise_proxies()
+    with pytest.raises(ConfigError, match=r"HTTPS_PROXY = '.*\*\*\*.*' cannot be used as a proxy") as raised:
+        check_proxy(HUB)
+    assert not {part for part in ("s3cret", value.partition("://")[2]) if part and part in str(raised.value)}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "value", ["${PROXY}", "vmess://abc", "http=a:1;https=b:2", "htp://a:1", "socks4a://a.b.c:1080"]
+)
+def test_what_is_no_password_is_shown(value: str) -> None:
+    os.environ["HTTPS_PROXY"] = value
+    normalise_proxies()
+    with pytest.raises(ConfigError) as raised:
+        check_proxy(HUB)
+    assert repr(value) in str(raised.value)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
     "value", ["DIRECT", "direct", "direct://", "none", "NONE", "off", "no", "false", "0", "-", "null", '"DIRECT"', '""']
 )
 def test_no_proxy_at_all_in_the_words_of_people_and_programs(value: str) -> None:
@@ -192,6 +240,7 @@ def test_what_goes_direct_does_not_take_the_proxy_of_all_others() -> None:
         ('"http://a:80"', "http://a:80"),
         ("'a:80'", "http://a:80"),
         ("http：//ａ：８０", "http://a:80"),
+        ("\ufeffhttp://a:80", "http://a:80"),
     ],
 )
 def test_a_proxy_is_understood_as_other_programs_write_it(value: str, used: str) -> None:
@@ -233,6 +282,37 @@ def test_the_spelling_in_small_letters_counts_also_when_it_is_empty() -> None:
         ("[fd00::5]", "http://[fd00::5]:11434", True),
         ("內網.tw", "http://ollama.內網.tw:11434", True),
         ("a b", "http://b:1", True),
+        # Ranges of addresses as Windows, macOS and firewalls write them.
+        ("192.168.*", "http://192.168.3.4:11434", True),
+        ("192.168.*.*", "http://192.168.3.4:11434", True),
+        ("10.*", "http://11.1.1.1", False),
+        ("192.168.1.", "http://192.168.1.9", True),
+        ("192.168.1.", "http://192.168.2.9", False),
+        ("192.168.1.0/255.255.255.0", "http://192.168.1.9", True),
+        ("192.168.1.1-192.168.1.20", "http://192.168.1.9:1", True),
+        ("192.168.1.1-192.168.1.20", "http://192.168.1.21:1", False),
+        ("0.0.0.0/0", "http://8.8.8.8", True),
+        ("[fd00::1]:11434", "http://[fd00::1]:11434", True),
+        ("10.0.0.5:1", "http://10.0.0.5:11434", False),
+        # Names without a dot, asterisks inside, any port, quotation marks, and marks of other languages between.
+        ("<local>", "http://ollama:11434", True),
+        ("<local>", "http://ollama.corp:11434", False),
+        ("<local>;*.corp.tw", "http://a.corp.tw", True),
+        ("corp.*", "http://corp.tw", True),
+        ("corp.*", "http://corps.tw", False),
+        ("*corp.tw", "http://a.corp.tw", True),
+        ("corp.tw:*", "http://corp.tw:8080", True),
+        (".corp.tw:8080", "http://a.corp.tw:80", False),
+        ("corp.tw|b", "http://b", True),
+        ("corp.tw、b", "http://b", True),
+        ("，corp.tw，b", "http://corp.tw", True),
+        ('"corp.tw,b"', "http://b", True),
+        ("'corp.tw'", "http://corp.tw", True),
+        ("[corp.tw]", "http://corp.tw", True),
+        ("ＣＯＲＰ.ＴＷ", "http://corp.tw", True),
+        ("https://corp.tw/path", "https://corp.tw", True),
+        ("corp.tw\nb", "http://b", True),
+        ("none", "http://x", False),
         ("", HUB, False),
     ],
 )

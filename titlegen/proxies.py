@@ -12,6 +12,7 @@ import re
 import socket
 import unicodedata
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -36,7 +37,13 @@ _DIRECT = frozenset(
 _PAC_ANSWER = re.compile(r"(PROXY|HTTPS?|SOCKS5?) +([^\s;,]+) *(?:;.*)?", re.IGNORECASE)
 _PAC_SCHEMES = {"proxy": "http", "socks": "socks5"}
 
+# As Windows and macOS write ranges of addresses.
+_PART_OF_ADDRESS = re.compile(r"(\d{1,3}(?:\.\d{1,3}){0,2})(?:\.|(?:\.\*){1,3})")
+# What a mistaken order of host, port, user and password, or another program's address with its key inside, looks like.
+_SECRET = re.compile(r"(?:[^:@\[\]/;,]+:){2,}[^:@;,]*/?|(?=.*[=+/\d])[A-Za-z0-9+/_-]{12,}=*(?:#.*)?")
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class _Proxy(NamedTuple):
@@ -50,7 +57,9 @@ class _Proxy(NamedTuple):
 # What the environment no longer says after it was rewritten.
 _given: dict[str, _Proxy] = {}
 # Ranges of NO_PROXY, of which most libraries read the first address alone, or on which they fail.
-_networks: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set()
+_networks: set[Network] = set()
+# Entries that no library understands: names with an asterisk inside, and Windows' <local> for names without a dot.
+_remembered: set[str] = set()
 
 
 def normalise_proxies() -> None:
@@ -140,7 +149,10 @@ def _is_direct(url: str) -> bool:
             break
     else:
         address = _address(name)
-        if address is None or not any(address in network for network in _networks):
+        is_near = address is None and "." not in name and "<local>" in _remembered
+        if not (is_near or any(fnmatchcase(name, pattern) for pattern in _remembered - {"*"})) and (
+            address is None or not any(address in network for network in _networks)
+        ):
             return False
     # Not every library knows ranges, or takes a missing port for the usual one.
     if name not in exempt.split(",") and exempt != "*":
@@ -180,7 +192,7 @@ def _normalised(value: str) -> str:
 
 def _unquoted(value: str) -> str:
     """Return a value without the quotation marks that Docker's --env-file keeps."""
-    text = value.strip()
+    text = value.strip().strip("\ufeff\u200b").strip()
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
@@ -200,25 +212,44 @@ def _port(parts: SplitResult) -> int | None:
 
 
 def _exempt_hosts(text: str) -> Iterator[str]:
-    """Yield the entries of a NO_PROXY that every library understands; ranges are remembered, nonsense is left out."""
-    for given in filter(None, re.split(r"[\s,;]+", text)):
-        entry = given.partition("://")[2] or given
-        if entry == "*":
-            yield entry
+    """Yield the entries of a NO_PROXY that every library understands; what else has a meaning is remembered."""
+    for given in filter(None, re.split(r"[\s,;|、]+", unicodedata.normalize("NFKC", _unquoted(text)))):
+        entry = (given.partition("://")[2] or given).strip("\"'")
+        if entry in {"*", "<local>"}:
+            _remembered.add(entry)
+            yield from ["*"] if entry == "*" else []
             continue
-        try:
-            network = ipaddress.ip_network(entry.strip("[]"), strict=False)
-        except ValueError:
-            host, port = _host_and_port(f"//{entry}")
-            host = host.removeprefix("*").strip(".")
-            if _address(host) is not None and ":" in host:
-                yield host
-            elif _HOST.fullmatch(host):
-                yield f"{host}:{port}" if port else host
+        networks = _networks_of(entry)
+        _networks.update(networks)
+        # Of the sixth version libraries know addresses alone.
+        yield from (str(network) for network in networks if network.version == 4 and network.num_addresses > 1)  # noqa: PLR2004
+        yield from (str(network[0]) for network in networks if network.num_addresses == 1)
+        if networks:
             continue
-        _networks.add(network)
-        if network.version == 4 or "/" not in entry:  # noqa: PLR2004 - the Internet Protocol's
-            yield entry.strip("[]")
+        host, port = _host_and_port(f"//{entry.removesuffix(':*')}")
+        host = host or entry.strip("[]")
+        host = host.removeprefix("*").strip(".")
+        if "*" in host:
+            _remembered.add(host)
+        elif _address(host) is not None and ":" in host:
+            yield host
+        elif _HOST.fullmatch(host):
+            yield f"{host}:{port}" if port else host
+
+
+def _networks_of(entry: str) -> list[Network]:
+    """Return the addresses that an entry stands for: one, a range with a mask, 192.168.*, 192.168. or from-to."""
+    entry = entry.strip("[]")
+    if match := _PART_OF_ADDRESS.fullmatch(entry):
+        parts = match[1].split(".")
+        entry = f"{'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"
+    try:
+        if "-" in entry:
+            first, last = (ipaddress.IPv4Address(part) for part in entry.split("-"))
+            return list(ipaddress.summarize_address_range(first, last))
+        return [ipaddress.ip_network(entry, strict=False)]
+    except ValueError:
+        return []
 
 
 def _host_and_port(url: str) -> tuple[str, int | None]:
@@ -241,7 +272,9 @@ def _address(name: str) -> Address | None:
 
 def _without_password(value: str) -> str:
     # A password may hold a slash or an @.
-    return re.sub(r"^(\w+://)?.*@", r"\1***@", value.strip(), flags=re.DOTALL)
+    text = re.sub(r"^(\w+://)?.*@", r"\1***@", value.strip(), flags=re.DOTALL)
+    scheme, mark, rest = text.rpartition("://")
+    return f"{scheme}{mark}***" if _SECRET.fullmatch(rest) and _address(rest) is None else text
 
 
 def _pop(name: str) -> tuple[str, str]:
