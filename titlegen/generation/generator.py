@@ -128,7 +128,8 @@ class TransformersGenerator:
 
     def batches(self, contents: Sequence[str]) -> list[list[int]]:
         """Return which articles are written together: those of like length, the longest first."""
-        order = sorted(range(len(contents)), key=lambda index: -len(self.prompt.render(contents[index])))
+        # Every prompt has the same text around its article, which is stripped.
+        order = sorted(range(len(contents)), key=lambda index: -len(contents[index].strip()))
         size = self.settings.batch_size
         return [order[start : start + size] for start in range(0, len(order), size)]
 
