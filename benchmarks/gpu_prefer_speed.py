@@ -26,7 +26,7 @@ from titlegen.settings import ModelSettings, PreferSettings, TrainSettings
 from titlegen.train.backends import load_for_training
 from titlegen.train.memory import Plan
 from titlegen.train.trim import CompletionTrim
-from titlegen.train.weights import settle_weights
+from titlegen.train.weights import prepare_weights
 
 _WARM = 2
 TITLE, INSTRUCTION = 20, 44
@@ -183,7 +183,7 @@ def low_memory(arguments: argparse.Namespace, tokenizer: Any) -> dict[str, float
     train = TrainSettings(backend="peft", low_memory=True, logging_steps=1)
     try:
         model, _ = load_for_training(arguments.model, train)
-        settle_weights(model, low_memory=True)
+        prepare_weights(model, low_memory=True)
         found = measure(model, tokenizer, make_rows(32 * 4, 4), train, trimmed=True, compiled=False, batch=8)
     except TitlegenError as error:
         raise SystemExit(str(error)) from error

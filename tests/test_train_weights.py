@@ -116,7 +116,7 @@ def test_unpacked_or_not_nothing_changes(base: Path, low_memory: bool, held: str
     model = load(base)
     loss = completion_loss(model, BATCH)
     expected = gradients(model, loss)
-    assert weights.settle_weights(model, low_memory=low_memory) == held
+    assert weights.prepare_weights(model, low_memory=low_memory) == held
     assert not in_4_bits(model)
     trimmed = CompletionTrim(model)(BATCH)
     assert trimmed.item() == pytest.approx(loss.item(), rel=1e-5)
@@ -130,7 +130,7 @@ def test_the_check_knows_the_rounding_of_the_computation(base: Path, low_memory:
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and "lora_" not in name:
             parameter.data = parameter.data.to(torch.bfloat16)
-    weights.settle_weights(model, low_memory=low_memory)
+    weights.prepare_weights(model, low_memory=low_memory)
     assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
     full = completion_loss(model.eval(), BATCH)
     check_trim(lambda _: full * 1.01, model, BATCH)  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def test_the_check_knows_the_rounding_of_the_computation(base: Path, low_memory:
 
 def test_a_weight_in_4_bits_takes_half_a_byte_and_its_scale(base: Path) -> None:
     model = load(base)
-    weights.settle_weights(model, low_memory=True)
+    weights.prepare_weights(model, low_memory=True)
     layer = inner(model).layers[0].mlp.down_proj.base_layer
     count = layer.form[2][0] * layer.form[2][1]
     assert sum(buffer.nbytes for buffer in layer.buffers()) == count / 2 + 4 * count / 64
@@ -152,7 +152,7 @@ def test_a_weight_in_4_bits_takes_half_a_byte_and_its_scale(base: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
 def test_layers_in_4_bits_compile(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(base)
-    weights.settle_weights(model, low_memory=True)
+    weights.prepare_weights(model, low_memory=True)
     expected = gradients(model, CompletionTrim(model)(BATCH))
     trace_instead_of_compiling(monkeypatch)
     trim = CompletionTrim(model, kept_share=lambda _: 0.0, compiled=True)
@@ -174,7 +174,7 @@ def test_per_layer_embeddings_leave_room_for_activations(
     if tables is not None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(weights, "gpu_memory", lambda: (tables * table.weight.nbytes, 0.0))
-    weights.settle_weights(model, low_memory=low_memory)
+    weights.prepare_weights(model, low_memory=low_memory)
     assert (inner(model).embed_tokens_per_layer is not table) == host
     assert torch.equal(CompletionTrim(model)(batch), expected)
 

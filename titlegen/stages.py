@@ -215,7 +215,7 @@ MERGE = Stage(
         "budget": digest_json([run.settings.data.max_content_tokens, run.settings.train.max_length]),
     },
     build=_merge,
-    # This stage's key also holds whether the stage before is skipped, for a skipped stage has no key.
+    # The settings of the stage before are recorded here, too: it does not run when they turn it off.
     sections=("export", "prefer"),
     revision=2,
 )

@@ -1,4 +1,4 @@
-"""What stands in a cell, as text: conversations, paragraphs, wrapped texts and bytes, where their meaning is clear."""
+"""The text of a cell: of conversations, paragraphs, wrapped texts and bytes, where their meaning is clear."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ _WRITERS = frozenset(
         *("助手", "助理", "模型", "機器人", "机器人"),
     )
 )
-# What a model says before its answer, on channels of their own.
+# Channels on which a model writes before its answer.
 _ASIDE = frozenset({"analysis", "commentary"})
 # One object a round, as XTuner and others write it.
 _ROUNDS = (("human", "assistant"), ("input", "output"), ("user", "assistant"))
@@ -33,7 +33,7 @@ _LITERAL = re.compile(r"""\s*(?:\[\s*\{?|\{)\s*["']|b["']""")
 # JSON in JSON. A headline may be one quotation; JSON's has escapes inside.
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _MAX_LITERAL_CHARS = 200_000
-# What a model says to itself before it answers.
+# A model's thoughts before its answer.
 _THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
 _ASIDE_TYPES = frozenset(
     (
@@ -54,7 +54,7 @@ _NAMES: tuple[tuple[type, str], ...] = (
 
 
 def describe(value: Any) -> str:
-    """Return what a value that is no text is, in words."""
+    """Return a description of a value that is no text."""
     return next((name for kind, name in _NAMES if isinstance(value, kind)), type(value).__name__)
 
 

@@ -57,7 +57,7 @@ def family_of_gguf(architecture: str) -> ModelFamily | None:
 
 
 def neutralise_control_tokens(text: str) -> str:
-    """Make plain what any family reads as a control token."""
+    """Neutralise the control tokens of every family."""
     for prompt in {family.prompt.control: family.prompt for family in all_families()}.values():
         text = prompt.neutralise(text)
     return text

@@ -1,4 +1,4 @@
-"""What decoder layers are made of, over packed rows: linear layers with an adapter, norms, rotations.
+"""The parts of decoder layers over packed rows: linear layers with an adapter, norms, rotations.
 
 A layer reads (queries, keys and values from its input) and writes (its output from what attention returns). Only the
 two halves are compiled: what differs between the layers of one kind, the window and the rows, stays outside.
@@ -74,7 +74,7 @@ class Decoder(Protocol):
 
 
 class OneStream:
-    """What decoders with one stream and no threshold have in common."""
+    """The base of decoders with one stream and no threshold."""
 
     @staticmethod
     def read_query(layer: Layer, streams: Streams, cos: Tensor, sin: Tensor) -> tuple[Streams, Tensor]:

@@ -28,7 +28,7 @@ class TokenIds:
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """How positions turn in one kind of layer."""
+    """Rotary position embeddings of one kind of layer."""
 
     parameters: Mapping[str, Any]
     """In transformers' form, where a configuration says nothing."""
@@ -40,7 +40,7 @@ class Rope:
 
 @dataclass(frozen=True, kw_only=True)
 class Licence:
-    """Under what the weights are passed on."""
+    """The licence of the weights."""
 
     hub_id: str
     """Name of the licence in the metadata of a model card."""
@@ -69,13 +69,13 @@ class ModelFamily:
     tokens: TokenIds
     prompt: PromptFormat
     tokenizer_files: tuple[str, ...]
-    """What a model directory must have, for transformers and for the GGUF converter."""
+    """Files that a model directory must have, for transformers and for the GGUF converter."""
     rope: Mapping[str, Rope]
     """By the kind of layer, as ``layer_types`` names it."""
     full_every: int | None = None
     """Every so many layers one with full attention, where llama.cpp fixes that in code."""
     also_written: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
-    """Returns what an importer reads and transformers does not write, given the text configuration."""
+    """Returns keys that an importer reads and transformers does not write, given the text configuration."""
     refusal: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     """Returns why a model with this ``config.json`` cannot be used, and what can; None for one that can."""
     towers: str
@@ -85,7 +85,7 @@ class ModelFamily:
     decoder: type[Decoder]
     """Class of the trimmed computation."""
     gguf_norm_shift: float
-    """What llama.cpp's converter adds to the weights of norms."""
+    """The constant that llama.cpp's converter adds to the weights of norms."""
     gguf_tokenizer: str
     """``tokenizer.ggml.model``."""
     gguf_fields: Callable[[Mapping[str, Any]], dict[str, Any]]

@@ -82,7 +82,7 @@ _270M = ModelSize(
 
 
 def gguf_fields(text: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a text configuration says about the fields of its GGUF file."""
+    """Return the GGUF fields of a text configuration."""
     return {
         "block_count": text.get("num_hidden_layers"),
         "embedding_length": text.get("hidden_size"),

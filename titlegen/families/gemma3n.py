@@ -1,4 +1,4 @@
-"""Gemma 3n: the mission's E4B. Prompt, tokens, positions and licence are Gemma 3's."""
+"""Gemma 3n, whose E4B the specification names. Prompt, tokens, positions and licence are Gemma 3's."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AltUp(Protocol):
-    """What mixes the streams in front of a layer, and behind it."""
+    """AltUp: mixes the streams in front of a layer, and behind it."""
 
     config: Any
     training: bool

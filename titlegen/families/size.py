@@ -1,4 +1,4 @@
-"""Size and shape of a base model, for what has to be known before it is fetched."""
+"""Size and shape of a base model, known before it is downloaded."""
 
 from dataclasses import dataclass
 

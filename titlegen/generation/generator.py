@@ -15,14 +15,14 @@ from titlegen.prompt import PromptFormat
 from titlegen.settings import EvaluateSettings
 from titlegen.train.trim import can_trim
 
-# About what reading takes of the time for a title, on a CPU.
+# The share of reading in the time for a title, on a CPU.
 _READING_SHARE = 0.5
 
 Advance = Callable[[float], object]
 
 
 def unwatched(_: float) -> None:
-    """Take no notice of progress."""
+    """Ignore progress."""
 
 
 class Draft(NamedTuple):
@@ -52,7 +52,7 @@ class TransformersGenerator:
         self.model_directory = model_directory
         self.adapter = adapter
         self.settings = settings
-        # A model trained anew stands in the same folder, and half a split of the old one must not be taken over.
+        # A model that was trained again has the same folder, and half a split of the old one must not be kept.
         self.weights = [fingerprint(folder) for folder in (model_directory, adapter) if folder is not None]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
@@ -74,7 +74,7 @@ class TransformersGenerator:
 
     @cached_property
     def decoder(self) -> TitleDecoder | None:
-        """What writes titles without the work that they do not need; None for an unknown architecture."""
+        """The trimmed decoder; None for an unknown architecture."""
         return TitleDecoder(self.model) if can_trim(self.model) else None
 
     @property
@@ -149,7 +149,7 @@ class TransformersGenerator:
     def _writer(
         self, prompts: Sequence[str], advance: Advance, copies: int = 1
     ) -> Callable[[float], Sequence[Sequence[int]]]:
-        """Return what writes the tokens of so many titles for each prompt, one after another, given a temperature."""
+        """Return a function of the temperature that writes the tokens of ``copies`` titles for each prompt."""
         settings = self.settings
         # The prompt has its <bos>.
         rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]

@@ -23,14 +23,14 @@ _own: list[TransformersGenerator] = []
 class SpreadGenerator:
     """A ``Generator`` whose batches are those of :class:`TransformersGenerator`, and so are its titles."""
 
-    def __init__(self, alone: TransformersGenerator, number: int) -> None:
+    def __init__(self, single: TransformersGenerator, number: int) -> None:
         """Take the generator of one card, and how many cards there are."""
-        self._alone, self.batches_at_once = alone, number
+        self._single, self.batches_at_once = single, number
         self._pools: list[ProcessPoolExecutor] = []
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the outputs, which the number of cards does not."""
-        return self._alone.describe()
+        return self._single.describe()
 
     def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
         """Return the raw output for each article, in order; articles of like length are written together.
@@ -39,7 +39,7 @@ class SpreadGenerator:
             ConfigError: a card has too little memory for a batch.
             TitlegenError: a card's process ended.
         """
-        batches = self._alone.batches(contents)
+        batches = self._single.batches(contents)
         self._start(min(len(batches), self.batches_at_once))
         futures: dict[Future[list[str]], tuple[int, list[int]]] = {}
         for number, batch in enumerate(batches):
@@ -68,14 +68,14 @@ class SpreadGenerator:
 
     def _start(self, number: int) -> None:
         """Start the processes of as many cards as there is work for."""
-        alone = self._alone
+        single = self._single
         for card in range(len(self._pools), number):
             pool = ProcessPoolExecutor(
                 max_workers=1,
                 # A copy of this process could not use its card: CUDA's state does not survive it.
                 mp_context=get_context("spawn"),
                 initializer=_prepare,
-                initargs=(card, number, alone.model_directory, alone.adapter, alone.settings),
+                initargs=(card, number, single.model_directory, single.adapter, single.settings),
             )
             self._pools.append(pool)
 
@@ -84,18 +84,18 @@ class SpreadGenerator:
 def open_generator(
     model_directory: Path, adapter: Path | None, settings: EvaluateSettings
 ) -> Iterator[TransformersGenerator | SpreadGenerator]:
-    """Open what writes titles with a model, on as many cards as the settings ask for.
+    """Open the generator of a model, on as many cards as the settings ask for.
 
     Raises:
         ConfigError: there are fewer cards than that.
         ExportError: a directory holds no model, or no adapter.
     """
-    alone = TransformersGenerator(model_directory, adapter, settings)
+    single = TransformersGenerator(model_directory, adapter, settings)
     number = count_cards(settings)
     if number == 1:
-        yield alone
+        yield single
         return
-    generator = SpreadGenerator(alone, number)
+    generator = SpreadGenerator(single, number)
     try:
         yield generator
     finally:
@@ -103,7 +103,7 @@ def open_generator(
 
 
 def count_cards(settings: EvaluateSettings) -> int:
-    """Return on how many cards titles are written.
+    """Return the number of cards that write titles.
 
     Raises:
         ConfigError: there are fewer than the settings ask for.
@@ -120,7 +120,7 @@ def count_cards(settings: EvaluateSettings) -> int:
 
 
 def _prepare(card: int, number: int, model_directory: Path, adapter: Path | None, settings: EvaluateSettings) -> None:
-    """Make this process that of a card."""
+    """Prepare this process for its card."""
     end_with_parent()
     environment.prepare()
     environment.prepare_threads()

@@ -1,4 +1,4 @@
-"""Learning from one's own best titles: candidates, pairs of them, TRL's preference training, and a gate."""
+"""Preference training: candidates, pairs of them, TRL's trainer, and a gate."""
 
 from titlegen.prefer.candidates import draw_candidates
 from titlegen.prefer.choices import Choice, as_pairs, read_choices

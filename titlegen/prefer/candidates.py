@@ -31,9 +31,9 @@ class CandidateGenerator(TransformersGenerator):
         settings = self.settings
         drawn = settings.candidates - 1
         write = self._writer(prompts, unwatched)
-        # Of one article many: it is read once.
+        # An article is read once for all of its titles.
         draw = self._writer(prompts, advance, copies=drawn)
-        # Behind what loads the model, which draws numbers, too: a batch is the same wherever a run begins.
+        # Seeded after the model is loaded, which draws numbers, too: a batch is the same wherever a run begins.
         torch.manual_seed(settings.seed)
         greedy, others = write(0.0), draw(settings.temperature)
         return [
@@ -45,7 +45,7 @@ class CandidateGenerator(TransformersGenerator):
 def draw_candidates(
     base: Path, adapter: Path, examples: Sequence[Example], settings: EvaluateSettings, partial: Path
 ) -> list[list[str]]:
-    """Return the raw candidates for each example, the greedy title first; an interrupted call goes on.
+    """Return the raw candidates for each example, the greedy title first; an interrupted call resumes.
 
     Args:
         base: directory of the base model.

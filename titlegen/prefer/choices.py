@@ -1,4 +1,4 @@
-"""Titles that editors chose or edited, out of a file that the desk exported, as pairs."""
+"""Titles that editors chose or edited, from a file that the desk exported, as pairs."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -63,7 +63,7 @@ def read_choices(path: Path) -> tuple[Choice, ...]:
 
 
 def as_pairs(choices: Iterable[Choice], known: Sequence[str], held_out: Sequence[str]) -> list[Pair]:
-    """Return the choices about articles that are known and not held out: what is scored must not be learned.
+    """Return the choices about known articles that are not held out: scored articles must not be learned.
 
     Args:
         choices: of editors.

@@ -1,4 +1,4 @@
-"""A process of its own for what must not see a library that this one has loaded."""
+"""A new process for code that must not see a library that this one has loaded."""
 
 import multiprocessing
 import sys

@@ -9,7 +9,7 @@ from titlegen.metrics.records import Text
 from titlegen.metrics.scores import Score, compare_scores, measure_titles, score_titles
 from titlegen.plural import count
 
-# What a reward can be bought with: none of them may fall by more, whatever the score.
+# Scores that a reward can be bought with: none may fall by more, whatever the ROUGE-L.
 _GUARDED = ("title_only_rate", "length_rate", "clean_rate", "number_support")
 _MAX_LOSS = 0.02
 _SHOWN = ("rougeL", "bleu1", *_GUARDED, "repetition", "copy_coverage")
@@ -17,18 +17,18 @@ _SHOWN = ("rougeL", "bleu1", *_GUARDED, "repetition", "copy_coverage")
 
 @dataclass(frozen=True)
 class Decision:
-    """What the validation articles say."""
+    """The decision on the validation articles."""
 
     accepted: bool
     reasons: tuple[str, ...]
-    """Why not, one for each; empty when accepted."""
+    """The reasons against it; empty when accepted."""
     rows: int
     sft: Mapping[str, float]
     preferred: Mapping[str, float]
     differences: Mapping[str, Score]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the decision as results hold it."""
+        """Return the decision in the form of results."""
         return {
             "accepted": self.accepted,
             "reasons": list(self.reasons),
@@ -61,7 +61,7 @@ def decide(
 
 
 def describe_decision(decision: Mapping[str, Any]) -> str:
-    """Return what a decision, as results hold it, says to a person."""
+    """Return a decision of the results in words for a person."""
     before, after, difference = (decision[key]["rougeL"] for key in ("sft", "preferred", "differences"))
     rows = count(decision["rows"], "validation article")
     found = f"ROUGE-L {before:.3f} before and {after:.3f} after on {rows} (difference {difference['low']:+.3f} to "

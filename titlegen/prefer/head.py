@@ -1,4 +1,4 @@
-"""What TRL's preference loss is computed from: the final hidden states, trimmed, and log-probabilities everywhere."""
+"""The inputs of TRL's preference loss: the final hidden states, trimmed, and log-probabilities on any machine."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def learn(
     work: Path,
     directory: Path,
 ) -> dict[str, Any]:
-    """Train an adapter further on pairs, and write it to ``directory``; an interrupted call goes on.
+    """Train an adapter further on pairs, and write it to ``directory``; an interrupted call resumes.
 
     Args:
         pairs: preferences.

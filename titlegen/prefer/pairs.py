@@ -1,4 +1,4 @@
-"""Pairs of a better and a worse title for one article, out of a model's own candidates."""
+"""Pairs of a better and a worse title for one article, from a model's own candidates."""
 
 import itertools
 import json
@@ -43,7 +43,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An article for which candidates are drawn, and what its title is asked for."""
+    """An article for which candidates are drawn, and the control of its title."""
 
     example: Example
     control: Control = NO_CONTROL
@@ -56,7 +56,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One candidate with what ranks it."""
+    """One candidate with the counts that rank it."""
 
     raw: str
     faults: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The whole of preference training, from the SFT adapter to the one that is exported; it goes on where it stopped."""
+"""The whole of preference training, from the SFT adapter to the exported one; it resumes where it stopped."""
 
 import json
 import random
@@ -30,7 +30,7 @@ _RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Articles:
-    """What preference training reads."""
+    """The inputs of preference training."""
 
     train: Sequence[Example]
     val: Sequence[Example]
@@ -39,7 +39,7 @@ class Articles:
     further: Sequence[Example] = ()
     """Articles without titles."""
     choices: Sequence[Choice] = ()
-    """What editors preferred."""
+    """The preferences of editors."""
 
 
 def prefer(
@@ -53,7 +53,7 @@ def prefer(
     work: Path,
     directory: Path,
 ) -> dict[str, Any]:
-    """Train an adapter on its own best titles, and write whichever of both the validation articles prefer.
+    """Train an adapter on its own best titles, and write the one that is better on the validation articles.
 
     Args:
         articles: train articles, and those that decide.
@@ -112,7 +112,7 @@ def _pairs(
     evaluation: EvaluateSettings,
     work: Path,
 ) -> list[Pair]:
-    """Return the pairs, and keep them for a call that goes on."""
+    """Return the pairs, and keep them for a call that resumes."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / PAIRS
     if path.is_file():
@@ -146,7 +146,7 @@ def _some(examples: Sequence[Example], settings: PreferSettings) -> list[Example
 
 
 def _tasks(examples: Sequence[Example], control_share: float, seed: int) -> Iterable[Task]:
-    """Yield every article, and a share of them again with something to ask for."""
+    """Yield every article, and a share of them again with a control."""
     source = random.Random(seed)  # noqa: S311 - a choice of articles, no secret
     for example in examples:
         yield Task(example)

@@ -33,7 +33,7 @@ from titlegen.train.ranks import ALONE, TIMEOUT_S, Ranks
 from titlegen.train.shared import as_record
 from titlegen.train.trainer import build_trainer, collator
 from titlegen.train.trim import CompletionTrim, can_trim, check_trim
-from titlegen.train.weights import settle_weights
+from titlegen.train.weights import prepare_weights
 from titlegen.train.work import Work
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ def fit(
         return _fit(train, val, base, settings, work, directory, ranks=ranks)
     except RuntimeError as error:
         text = str(error).lower()
-        # CUDA's words and the CPU's.
+        # CUDA's message and the CPU's.
         if "out of memory" in text or "can't allocate memory" in text:
             raise TrainError(_out_of_memory(settings)) from error
-        # What torch.save says of a full disk.
+        # torch.save's message on a full disk.
         if "unexpected pos" in text or "pytorchstreamwriter" in text:
             free = shutil.disk_usage(work).free / 2**30
             raise TrainError(
@@ -211,7 +211,7 @@ def _fit(
         "plan": asdict(plan),
         "init_adapter": settings.init_adapter,
         **facts,
-        # Known at the end: what cannot be compiled is found out when it runs.
+        # Known at the end: a layer that cannot be compiled is found when it runs.
         "compiled": trim is not None and trim.compiled,
     }
 
@@ -226,12 +226,12 @@ def padded_batch(model: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Seq
 def trimmed_loss(
     model: PeftModel, make_batch: MakeBatch, rows: Sequence[TrainingRow], settings: TrainSettings, tokens: int
 ) -> tuple[CompletionTrim | None, dict[str, Any]]:
-    """Return the trimmed computation, checked against the full model, and what is to be known about it."""
+    """Return the trimmed computation, checked against the full model, and the facts about it for the results."""
     import torch
 
     if not settings.completion_trim or not can_trim(model):
         return None, {"completion_trim": False}
-    weights = settle_weights(model, low_memory=settings.low_memory)
+    weights = prepare_weights(model, low_memory=settings.low_memory)
     compiled = settings.compile
     if compiled == "auto":
         compiled = torch.cuda.is_available() and tokens * settings.num_train_epochs >= _COMPILE_TOKENS
@@ -244,10 +244,10 @@ def trimmed_loss(
 
 
 def newest_checkpoint(work: Path, ranks: Ranks = ALONE) -> Path | None:
-    """Return the last complete checkpoint in a folder, from which training goes on: the last that every rank has."""
+    """Return the last complete checkpoint in a folder, from which training resumes: the last that every rank has."""
     # trainer_state.json is written last, so a checkpoint without it was cut off.
     complete = {_step(path) for path in work.glob("checkpoint-*") if (path / "trainer_state.json").is_file()}
-    # A host may have been stopped before the others.
+    # A host may have stopped before the others.
     step = max(set.intersection(*ranks.gather(complete)), default=None)
     return None if step is None else work / f"checkpoint-{step}"
 

@@ -1,4 +1,4 @@
-"""What TRL's trainer is told: the settings, and what follows from the plan and from the machine."""
+"""The arguments of TRL's trainer: from the settings, the plan and the machine."""
 
 import math
 from pathlib import Path
@@ -63,7 +63,7 @@ def trainer_arguments(
         logging_first_step=True,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if has_val else "no",
-        # What has learned already is worth knowing before it goes on.
+        # The loss of an adapter that has learned already is measured before it trains further.
         eval_on_start=has_val and settings.init_adapter is not None,
         eval_steps=save_steps,
         prediction_loss_only=True,

@@ -1,4 +1,4 @@
-"""What differs between the two training back ends: how the model is loaded and where it can run."""
+"""The two training back ends: loading the model, and checking that it can run here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_backend(settings: TrainSettings) -> list[str]:
     # Before anything asks for the GPU: torch reads its memory's configuration once.
     prepare_training_environment(compile_model=settings.compile is True and not settings.completion_trim)
     if settings.backend == "unsloth":
-        # First what no installation can mend.
+        # First the faults that no installation can mend.
         _check_gpu()
     return check_environment(settings)
 
@@ -134,7 +134,7 @@ def load_for_training(base: Path, settings: TrainSettings) -> tuple[PeftModel, P
         ConfigError: there is no adapter to start from where the settings say.
         TrainError: the adapter to start from does not fit.
     """
-    # Before minutes go into loading.
+    # Checked before minutes go into loading.
     start = None if settings.init_adapter is None else resolve_init_adapter(settings.init_adapter)
     model, tokenizer = _load_unsloth(base, settings) if settings.backend == "unsloth" else _load_peft(base, settings)
     if start is not None:
@@ -152,7 +152,7 @@ def _load_peft(base: Path, settings: TrainSettings) -> tuple[PeftModel, PreTrain
     # Gemma overflows in float16; bfloat16 is slow on most CPUs.
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(base)
-    # Source: QLoRA (arXiv 2305.14314), and what Unsloth asks for: NormalFloat, and the scales quantised too.
+    # Source: QLoRA (arXiv 2305.14314), and Unsloth's arguments: NormalFloat, and the scales quantised too.
     in_4bit = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

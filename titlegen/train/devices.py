@@ -1,4 +1,4 @@
-"""How many cards train, and why so many."""
+"""The number of cards that train, and the reason for it."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Devices:
 
 
 def find_cards() -> tuple[int, str]:
-    """Return how many cards torch sees, 0 without a GPU, and what limits them."""
+    """Return the number of cards that torch sees, 0 without a GPU, and what limits it."""
     import torch
 
     _, source = cards.visible_cards()
@@ -49,7 +49,7 @@ def choose_devices(settings: TrainSettings, visible: int, source: str) -> Device
     if wanted == "auto":
         if visible <= 1:
             return Devices(1, "one card" if visible else "no card", hosts)
-        # Among the cards of several hosts it is divided by those who know all of them.
+        # The cards of several hosts are divided later, by processes that know all of them.
         chosen = max(n for n in range(1, visible + 1) if hosts != "1" or effective % n == 0)
         why = f"all {visible} cards"
         if chosen < visible:

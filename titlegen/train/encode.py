@@ -21,7 +21,7 @@ Batch: TypeAlias = dict[str, Any]
 
 
 class TrainingRow(TypedDict):
-    """What training reads of a prompt and its title."""
+    """The tokens and labels of a prompt and its title."""
 
     input_ids: list[int]
     labels: list[int]

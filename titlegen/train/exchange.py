@@ -1,4 +1,4 @@
-"""A pass as DistributedDataParallel sees it: what it trains, and the loss that its gradients come from."""
+"""A pass for DistributedDataParallel: the trained parameters, and the loss of a batch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _pass_class() -> type[nn.Module]:
     import torch
 
     class Pass(torch.nn.Module):
-        """Holds only what is trained: the rest is the same everywhere, and may lie on the host."""
+        """Holds trained parameters alone: all others are the same on every rank, and may lie on the host."""
 
         def __init__(self, model: PeftModel, loss: Loss, trained: Sequence[nn.Parameter], ranks: Ranks) -> None:
             super().__init__()
@@ -107,7 +107,7 @@ def save_random_state(checkpoint: Path, ranks: Ranks) -> None:
 
 
 def load_random_state(checkpoint: Path, ranks: Ranks, seed: int) -> None:
-    """Take up the random state of a checkpoint; one of another number of ranks has none that would fit."""
+    """Restore the random state of a checkpoint; one of another number of ranks has none that fits."""
     import torch
 
     path = _state_path(checkpoint, ranks)

@@ -45,7 +45,7 @@ def resolve_init_adapter(name: str) -> Path:
 
 
 def digest_init_adapter(directory: Path) -> str:
-    """Return a digest of what training takes from an adapter's directory."""
+    """Return a digest of the files of an adapter that training uses."""
     return digest_json([digest_file(directory / name) for name in (CONFIG, WEIGHTS)])
 
 
@@ -116,7 +116,7 @@ def _check_base(adapter: AdapterDeltas, directory: Path, base: Path) -> None:
                 f"({adapter.base_name or 'unnamed'}); give that model with --model.base, or {_REMEDY}"
             )
         return
-    # What other tools write: the name is all that they leave.
+    # Other tools write the base model's name alone.
     wanted = name_of_base(base).rpartition("/")[2].lower()
     found = _PRECISION.sub("", adapter.base_name.rstrip("/").rpartition("/")[2].lower())
     if found != wanted:

@@ -1,4 +1,4 @@
-"""Training on several cards: a process on each, started and watched by torchrun, and one line for what ends them."""
+"""Training on several cards: a process on each, started and watched by torchrun, and one line for a failure."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from titlegen.train.work import RESULT, Failure, Work, failure_of
 _RANKS = "ranks"
 _LOOPBACK = "127.0.0.1"
 _AGAIN = "run the same command again to go on from the last checkpoint"
-# What a process says that lost another one, or waited for it in vain; it is not the cause.
+# Messages of a process that lost another one, or waited for it in vain: not the cause.
 _TIMED_OUT = ("timed out", "timeout")
 _CONSEQUENCES = ("connection closed by peer", "connection reset", "broken pipe", "nccl", *_TIMED_OUT)
 
@@ -63,7 +63,7 @@ def _run(devices: Devices, command: Sequence[str], folder: Path) -> None:
     if devices.hosts == "1":
         options += ["--rdzv-backend=c10d", f"--rdzv-endpoint={_LOOPBACK}:0", f"--local-addr={_LOOPBACK}"]
         options.append(f"--rdzv-id={uuid.uuid4()}")
-    # What is not said here comes from torchrun's variables: PET_ and the name of an option.
+    # Other options come from torchrun's variables: PET_ and the name of an option.
     given = get_args_parser().parse_args([*options, "--no-python", sys.executable, *command])
     with _signals_given_back() as handled, _quiet():
         given.signals_to_handle = ",".join(handled)
@@ -81,7 +81,7 @@ def _run(devices: Devices, command: Sequence[str], folder: Path) -> None:
             ) from error
         else:
             return
-    # What Ctrl-C, a closed terminal or SIGTERM do otherwise.
+    # As Ctrl-C, a closed terminal or SIGTERM does without torchrun.
     signal.raise_signal(ended)
     raise KeyboardInterrupt
 
@@ -93,7 +93,7 @@ def _describe(failures: Mapping[int, Any], devices: Devices, folder: Path) -> st
     def is_consequence(rank: int) -> bool:
         failure = told[rank]
         if failure is None:
-            # What torchrun does to the others, and NCCL's watchdog to a process that waits in vain.
+            # Signals of torchrun to the others, and of NCCL's watchdog to a process that waits in vain.
             return failures[rank].exitcode in {-signal.SIGTERM, -signal.SIGABRT}
         return not failure.known and any(mark in failure.text.lower() for mark in _CONSEQUENCES)
 
@@ -148,7 +148,7 @@ def _read(path: Path) -> Failure | None:
 
 @contextlib.contextmanager
 def _signals_given_back() -> Iterator[list[str]]:
-    """Say which signals torchrun may take, for it does not give them back; one that is ignored (``nohup``) stays so."""
+    """Restore signal handlers, which torchrun replaces for good; an ignored signal (``nohup``) stays ignored."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield [number.name for number, handler in before.items() if handler is not signal.SIG_IGN]

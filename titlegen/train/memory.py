@@ -1,4 +1,4 @@
-"""How many rows go through the model at a time, and how many activations are kept, by what the GPU holds."""
+"""The batch size and the share of activations that are kept, by the GPU's memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def gpu_limit() -> float:
 
 @dataclass(frozen=True)
 class Activations:
-    """What activations need, measured, and what they may take; all in bytes."""
+    """The measured needs of activations and their budget, in bytes."""
 
     budget: float
     kept: float
@@ -106,7 +106,7 @@ def candidates(settings: TrainSettings, ranks: int = 1) -> list[Plan]:
     own = effective // ranks
     sizes = [size for size in range(own, 0, -1) if own % size == 0]
     if settings.low_memory or not settings.auto_batch:
-        # Little memory is what is asked for, whatever the card has.
+        # The setting asks for little memory, whatever the card has.
         sizes = [size for size in sizes if size <= settings.per_device_train_batch_size]
     if not settings.auto_batch:
         sizes = sizes[:1]
@@ -115,7 +115,7 @@ def candidates(settings: TrainSettings, ranks: int = 1) -> list[Plan]:
 
 
 def indivisible(settings: TrainSettings, ranks: int) -> str:
-    """Return what to say when a step's rows cannot be divided among so many cards."""
+    """Return the message for a step's rows that cannot be divided among so many cards."""
     batch, accumulation = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
     effective = batch * accumulation
     divisors = ", ".join(str(number) for number in range(1, effective + 1) if effective % number == 0)
@@ -170,7 +170,7 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations | None
             if not needs:
                 raise
             return None
-        # What loading left behind may still be freed in the first pass, and would make it look smaller.
+        # Memory that loading left may still be freed in the first pass, and would make it look smaller.
         held = min(before, torch.cuda.memory_allocated())
         needs.append((torch.cuda.max_memory_allocated() - held) / tokens)
     budget = _BUDGET_SHARE * (available - torch.cuda.memory_allocated())
@@ -178,7 +178,7 @@ def measure_activations(step: Callable[[int, float], int]) -> Activations | None
 
 
 def smallest(found: Sequence[Activations | None]) -> Activations | None:
-    """Return what holds on every card, given what was measured on each; None where one has no room for any."""
+    """Return the measurement that holds on every card; None where one has no room for any activations."""
     known = [each for each in found if each is not None]
     if len(known) < len(found):
         return None

@@ -1,4 +1,4 @@
-"""The trial passes behind a plan: which batch, how much recomputing, for this model on this machine."""
+"""The trial passes behind a plan: batch and recomputing for this model on this machine."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plan_batches(
     import torch
 
     stored = work / PLAN
-    # What rank 0 finds, for all go the same way.
+    # Rank 0's result, since all ranks need the same plan.
     known: Plan | None = ranks.gather(_read_plan(stored, ranks.count))[0]
     if known is not None:
         return known

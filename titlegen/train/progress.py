@@ -1,4 +1,4 @@
-"""What a person sees of a running training, and the log that stays: loss, speed, memory, time left."""
+"""The progress and the log of a training: loss, speed, memory, time left."""
 
 from __future__ import annotations
 

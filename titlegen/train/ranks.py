@@ -1,4 +1,4 @@
-"""The processes that train together, one on each card, and what they tell each other."""
+"""The processes that train together, one on each card, and their messages."""
 
 import ctypes
 import signal
@@ -29,9 +29,9 @@ class Ranks:
     """Its number on this host, which is that of its card."""
     hosts: int = 1
     talk: Any = None
-    """Process group over which the ranks exchange what is no gradient."""
+    """Process group for exchanges other than gradients."""
     journal: Path | None = None
-    """Where this rank notes how far it has come, for whoever has to find out which one hangs."""
+    """File in which this rank notes its progress, so that a hanging rank can be found."""
 
     @property
     def leads(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a trainer does otherwise so that a step's rows may be shared among several ranks."""
+"""Overrides of a trainer that let several ranks share a step's rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def as_record(row: TrainingRow, number: int) -> NumberedRow:
 
 
 class SharedSteps:
-    """Stands before transformers' ``Trainer``: with one rank its steps are as they were."""
+    """Mixin before transformers' ``Trainer``; with one rank its steps are unchanged."""
 
     rows: Sequence[EncodedRow] = ()
     batch_loss: Loss

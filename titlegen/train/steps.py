@@ -1,4 +1,4 @@
-"""Which rows a step has, and how they are dealt to passes and ranks.
+"""The rows of a step, and their passes and ranks.
 
 A step's rows depend on the seed, the epoch and the effective batch, and on nothing else: neither the number of cards
 nor that of rows at a time changes what a step learns from, so a run can be resumed with other ones.
@@ -24,7 +24,7 @@ Pass = list[list[int]]
 
 @dataclass(frozen=True)
 class Rows:
-    """What dealing has to know about encoded rows."""
+    """The sizes of encoded rows, by which they are dealt."""
 
     lengths: list[int]
     """Tokens of each row."""
@@ -121,13 +121,13 @@ class StepSampler:
         passes = [given for step in self._steps for given in deal(step, self._rows.lengths, self._batch, self._ranks)]
         self._own = {row for given in passes for row in given[self._rank]}
         for given in passes:
-            # A rank without a row computes the shortest of another's for nothing.
+            # A rank without a row computes another's shortest row, which does not count.
             yield given[self._rank] or [
                 min((row for rows in given for row in rows), key=self._rows.lengths.__getitem__)
             ]
 
     def owns(self, row: int) -> bool:
-        """Return whether a row counts on this rank, or only keeps it company."""
+        """Return whether a row counts on this rank, or only fills a pass."""
         return row in self._own
 
     def labels(self, rows: Sequence[int]) -> int:

@@ -99,7 +99,7 @@ def build_trainer(  # noqa: PLR0913 - a training is made of these
     # Both print to stdout, which belongs to results.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    # Before anything is written down.
+    # Checked before anything is written.
     trainer.add_callback(_check_class()(trainer))
     if ranks.leads:
         trainer.add_callback(log_class()(trainer, work))
@@ -111,7 +111,7 @@ def build_trainer(  # noqa: PLR0913 - a training is made of these
 
 
 def collator(tokenizer: PreTrainedTokenizerBase, *, packed: bool = False) -> DataCollatorForLanguageModeling:
-    """Return what makes a padded batch of encoded rows, and packs it where that is asked for."""
+    """Return the collator: it makes a padded batch of encoded rows, and packs it when asked to."""
     collate = _collator_class()(pad_token_id=tokenizer.pad_token_id)
     collate.packed = packed
     return collate
@@ -166,9 +166,9 @@ class _MicroBatch:
     """One pass, whose loss is still to be looked at."""
 
     loss: _Arriving
-    """What its gradients came from."""
+    """The loss of its gradients."""
     scale: float
-    """What makes of it the mean loss of its own labels, of which a pass may have more or fewer than others."""
+    """The factor to the mean loss of its own labels, whose number differs between passes."""
     step: int
     rows: list[int]
 
@@ -177,7 +177,7 @@ def _check_class() -> type[TrainerCallback]:
     from transformers import TrainerCallback
 
     class Check(TrainerCallback):  # type: ignore[misc] # transformers is untyped
-        """Waits for every loss before one is logged, or a checkpoint is written that it would have spoilt."""
+        """Waits for every loss before one is logged, or a checkpoint of a broken one would be written."""
 
         def __init__(self, trainer: Trainer) -> None:
             self.trainer = trainer

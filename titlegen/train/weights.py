@@ -1,4 +1,4 @@
-"""How the frozen weights are held while training: in 4 bits or unpacked, and the per-layer embeddings on the host."""
+"""The frozen weights while training: in 4 bits or unpacked, and the per-layer embeddings on the host."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Linear4bit(Protocol):
     bias: Any
 
 
-def settle_weights(model: PreTrainedModel | PeftModel, *, low_memory: bool) -> str:
+def prepare_weights(model: PreTrainedModel | PeftModel, *, low_memory: bool) -> str:
     """Put the frozen weights where training is fastest within the GPU's memory.
 
     A 4-bit weight is otherwise unpacked twice a step. With room, that is done once, which changes no value.

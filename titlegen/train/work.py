@@ -1,4 +1,4 @@
-"""What a command and the processes that train for it tell each other, in files."""
+"""The files between a command and the processes that train for it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ RESULT = "result.json"
 
 
 class Work(BaseModel):
-    """What the processes are to do, as the command has found it out."""
+    """The work of the processes, as the command has resolved it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,16 +26,16 @@ class Work(BaseModel):
 
 
 class Failure(BaseModel):
-    """Why a rank failed."""
+    """The failure of a rank."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     known: bool
-    """The text says what to do; otherwise it is an error that nobody foresaw."""
+    """The text says what to do; otherwise the error was unexpected."""
     text: str
     traceback: str
 
 
 def failure_of(folder: Path, rank: int) -> Path:
-    """Return where a rank writes why it failed."""
+    """Return the file of a rank's failure."""
     return folder / f"failure{rank}.json"

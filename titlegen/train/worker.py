@@ -39,7 +39,7 @@ def main(path: Path) -> int:
 
 
 def _keep_output(log: Path) -> None:
-    """Write to a log what is printed: standard output belongs to results, and progress is shown once."""
+    """Redirect output to a log: standard output belongs to results, and progress is shown once."""
     number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(number, 1)
     if cards.local_rank():
