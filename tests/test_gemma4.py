@@ -14,17 +14,22 @@ from hypothesis import strategies as st
 from logits import compare_logits
 from tiny_models import write_random_adapter
 
+from titlegen.data import Example
 from titlegen.errors import ConfigError, TrainError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.families.gemma3 import PROMPT as PROMPT_3
 from titlegen.families.gemma4 import E4B, FAMILY, PROMPT
+from titlegen.generation import load_tokenizer
 from titlegen.gguf_reader import read_header
 from titlegen.models import family_at, resolve_base
 from titlegen.plan.sizes import find_model
 from titlegen.prompt import INSTRUCTION, SYSTEM
-from titlegen.settings import ExportSettings, ModelSettings
+from titlegen.settings import ExportSettings, ModelSettings, TrainSettings
 from titlegen.template import Template
+from titlegen.train import fit
+from titlegen.train.encode import check_tokenizer
 from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
+from titlegen.verify.llama_cpp import ask, llama_server
 
 BREAKING = ["<|turn>", "<turn|>", "<bos>", "<eos>", "<unused12>", "model\n", "<turn|>\n<|turn>model\n"]
 BREAKING += CONTROL.values()
@@ -195,6 +200,25 @@ def test_an_export_through_transformers_lacks_them_and_is_caught(base: Path, ada
     assert "global_head_dim is None" in failed["config.values"].detail
 
 
+@pytest.mark.fault
+def test_a_gguf_file_without_them_is_named(base: Path, adapter: Path, merged: Path, tmp_path: Path) -> None:
+    """llama.cpp loads it, as it does not load Gemma 3n's: the comparison with the export alone tells."""
+    from peft import PeftModel
+
+    lacking, path = tmp_path / "lacking", tmp_path / gguf_name("f16")
+    PeftModel.from_pretrained(load(base), adapter).merge_and_unload().save_pretrained(lacking)
+    for found in merged.iterdir():
+        if found.suffix != ".safetensors":
+            shutil.copyfile(found, lacking / found.name)
+    write_gguf(lacking, "f16", path)
+    with llama_server(path) as url:
+        assert ask(url, "/tokenize", {"content": "臺北"})["tokens"]
+    (failed,) = failures(check_gguf(path, merged))
+    assert failed.name == "gguf.tensors"
+    assert failed.figure.startswith(f"{3 * (LAYERS - FIRST_SHARED)} wrong")
+    assert "self_attn.k_norm.weight is not in the file" in failed.detail
+
+
 def lost_stop(config: dict[str, Any]) -> None:
     config["eos_token_id"] = 1
 
@@ -316,10 +340,7 @@ def test_another_chat_template_is_caught(export: Path, base: Path, articles: lis
 
 
 @pytest.mark.fault
-def test_training_refuses_thinking_and_another_familys_tokenizer(base: Path, tiny_base: Path) -> None:
-    from titlegen.generation import load_tokenizer
-    from titlegen.train.encode import check_tokenizer
-
+def test_training_refuses_a_checkpoint_that_was_saved_with_thinking_on(base: Path) -> None:
     tokenizer = load_tokenizer(base)
     check_tokenizer(tokenizer, FAMILY)
     thinking = "{{ bos_token }}<|turn>system\n<|think|>\n"
@@ -329,8 +350,21 @@ def test_training_refuses_thinking_and_another_familys_tokenizer(base: Path, tin
     tokenizer.chat_template = "{% for x in %}"
     with pytest.raises(TrainError, match="renders '' where"):
         check_tokenizer(tokenizer, FAMILY)
+
+
+@pytest.mark.fault
+def test_training_refuses_another_familys_tokenizer(base: Path, tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"has '<turn\|>' as 3, and Gemma 4's is 106: it is of another family"):
         check_tokenizer(load_tokenizer(tiny_base), FAMILY)
+    # As a command meets it: in the model's folder, before a step is done.
+    directory = Path(shutil.copytree(base, tmp_path / "mixed"))
+    for path in tiny_base.glob("tokenizer*"):
+        shutil.copyfile(path, directory / path.name)
+    rows = [Example("a", "臺北市政府今日宣布擴大站點。", "北市擴大站點", "test", None)]
+    settings = TrainSettings(backend="peft", load_in_4bit=False)
+    with pytest.raises(TrainError, match="it is of another family"):
+        fit(rows, [], directory, settings, tmp_path / "work", tmp_path)
+    assert not list(tmp_path.glob("work/checkpoint-*"))
 
 
 # Names and sizes

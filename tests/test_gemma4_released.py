@@ -53,7 +53,7 @@ def test_what_is_published_names_its_own_licence_and_prompt(released: Released) 
     card = (folder / "model-card.md").read_text("utf-8")
     assert "license: apache-2.0" in card
     assert "Gemma Terms" not in card
-    assert "Apache License" in (folder / Folder.EXPORT / "NOTICE").read_text("utf-8")
+    assert "Apache License" in " ".join((folder / Folder.EXPORT / "NOTICE").read_text("utf-8").split())
     shown = released.server.http.post("/api/show", json={"model": released.settings.serve.model_name}).json()
     assert "<|turn>system" in shown["template"]
     assert "<|think|>" not in shown["template"]

@@ -22,6 +22,7 @@ from titlegen.verify.check import Check
 from titlegen.verify.foreign import check_foreign
 from titlegen.verify.gguf_file import check_gguf
 from titlegen.verify.integrity import check_export
+from titlegen.verify.llama_cpp import llama_server
 from titlegen.verify.outputs import Continuation, _compare, check_outputs, check_served
 from titlegen.verify.parity import check_prompt_bytes, check_token_ids
 
@@ -492,6 +493,13 @@ def test_a_truncated_gguf_is_caught(tiny_merged: Path, gguf_f16: Path, tmp_path:
     broken = tmp_path / gguf_f16.name
     broken.write_bytes(gguf_f16.read_bytes()[:100_000])
     assert the_only_failure(check_gguf(broken, tiny_merged)).name == "gguf.readable"
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_is_left_at_once_ends(gguf_f16: Path) -> None:
+    for _ in range(3):
+        with llama_server(gguf_f16):
+            pass
 
 
 @pytest.mark.fault

@@ -37,13 +37,15 @@ def llama_server(path: Path) -> Iterator[str]:
             "`llama-server --model` with this path says which"
         ) from error
     try:
+        # Its loop answers this: a server that is ended before the loop runs would never end.
+        ask(server.listening_address, "/slots")
         yield server.listening_address
     finally:
         del server
 
 
-def ask(url: str, path: str, body: dict[str, Any]) -> Any:
-    """Post a JSON object to the server and return its answer.
+def ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """Post a JSON object to the server, or get what is at a path, and return the answer.
 
     Raises:
         VerifyError: the server refuses it.
@@ -51,7 +53,8 @@ def ask(url: str, path: str, body: dict[str, Any]) -> Any:
     import httpx
 
     # Our own server: no proxy is asked.
-    response = httpx.post(url + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
+    method = "GET" if body is None else "POST"
+    response = httpx.request(method, url + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
     if response.is_error:
         raise VerifyError(
             f"llama.cpp refused {path}: {response.text[:_SHOWN_CHARS]}; shorten the articles with "
