@@ -32,6 +32,11 @@ def _object_store(_: Path) -> list[str]:
     return ["s3://bucket/*.parquet"]
 
 
+def _into_an_object_store(folder: Path) -> list[str]:
+    write_articles(folder / "a.jsonl", range(3))
+    return [str(folder / "a.jsonl"), "--out", "gs://bucket/titles"]
+
+
 def _other_columns(folder: Path) -> list[str]:
     write_articles(folder / "a.jsonl", range(3))
     pq.write_table(pa.table({"views": [1, 2]}), folder / "b.parquet")
@@ -83,6 +88,7 @@ def _vllm(folder: Path) -> list[str]:
     [
         (_no_such_pattern, "does not exist; check the path"),
         (_object_store, "mount the bucket"),
+        (_into_an_object_store, "--out gs:/bucket/titles is an address of an object store"),
         (_other_columns, "b.parquet"),
         (_cut_off, "b.parquet"),
         (_among_the_articles, "lies among the articles"),

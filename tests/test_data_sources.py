@@ -163,6 +163,14 @@ def test_a_file_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
         open_source(DataSettings(source=str(tmp_path / "news.jsonl")))
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("source", ["s3://bucket/a.parquet", "gs://bucket/*.jsonl", "https://key:secret@example.org/a"])
+def test_an_address_is_told_from_a_path_and_shows_no_secret(source: str) -> None:
+    with pytest.raises(DataError, match="is an address, and titlegen reads files: download them, or mount") as caught:
+        open_source(DataSettings(source=source))
+    assert "secret" not in str(caught.value)
+
+
 def parquet(rows: list[dict[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,12 @@ def generate_many(
     """
     if target is None:
         raise ConfigError("--engine ray and --ordered need --out, a folder for the titles")
+    # A path has one slash of the two.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(target)):
+        raise ConfigError(
+            f"--out {target} is an address of an object store, in which files cannot be renamed when they are whole; "
+            "give a folder of this machine or of a disk that all see, and copy it at the end"
+        )
     if engine == "ray":
         from titlegen.cluster import generate_directory
 

@@ -96,11 +96,6 @@ def _files(source: str, target: Path) -> tuple[Path, ...]:
     Raises:
         DataError: there are none, or titles would be written among them.
     """
-    if "://" in source:
-        raise DataError(
-            f"{source} is no path: titlegen reads files; mount the bucket (with mountpoint-s3, gcsfuse or rclone) on "
-            "every machine and give its path"
-        )
     files = find_files(source).paths
     folder = Path(source).expanduser()
     if (folder.is_dir() and target.is_relative_to(folder.absolute())) or any(

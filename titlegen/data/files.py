@@ -84,6 +84,13 @@ def find_files(name: str) -> SourceFiles:
         matched = [Path(found) for found in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - absolute patterns, too
         if matched:
             return _tables(name, [file for found in matched for file in (_walk(found) if found.is_dir() else [found])])
+    if "://" in name:
+        # Its user and password, if it has any, are nobody else's.
+        shown = name if "@" not in name else f"{name.partition('://')[0]}://..."
+        raise DataError(
+            f"data source {shown!r} is an address, and titlegen reads files: download them, or mount the bucket (with "
+            "mountpoint-s3, gcsfuse or rclone) and give its path; on a cluster, the same one on every machine"
+        )
     raise DataError(f"data source {name!r} does not exist; check the path")
 
 
