@@ -46,6 +46,7 @@ from titlegen import serve
 from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, VerifyError
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3 import PROMPT
+from titlegen.families.gemma4 import FAMILY as GEMMA4
 from titlegen.manifest import write_manifest
 from titlegen.modelfile import render_modelfile
 from titlegen.models import write_tokenizer
@@ -340,6 +341,12 @@ def test_source_on_disk(export: Export, tiny_merged: Path) -> None:
     directory = serve.resolve_source(ServeSettings(source=str(tiny_merged)), export.gguf, GEMMA3)
     assert {"config.json", "model.safetensors", "tokenizer.model"} <= {file.name for file in directory.files}
     assert "the exported GGUF file is exact" in directory.notices[0]
+
+
+@pytest.mark.fault
+def test_an_export_of_two_families_is_not_served(export: Export) -> None:
+    with pytest.raises(VerifyError, match=r"is a Gemma 3 model, and the merged model beside it says Gemma 4"):
+        serve.resolve_source(ServeSettings(), export.gguf, GEMMA4)
 
 
 @pytest.mark.parametrize(

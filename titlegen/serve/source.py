@@ -115,6 +115,11 @@ def _exported(directory: Path, family: ModelFamily) -> ModelSource:
     if name not in manifest.files:
         raise VerifyError(f"{directory / name} is not in the manifest; run `titlegen export` again")
     path, digest = directory / name, manifest.files[name].sha256
+    if (found := _family_of_file(path, family)) is not family:
+        raise VerifyError(
+            f"{path} is a {found.title} model, and the merged model beside it says {family.title}: its prompt would be "
+            "another's; run `titlegen export` again"
+        )
     return ModelSource(str(path), family, (path,), (digest,), is_exported=True)
 
 
