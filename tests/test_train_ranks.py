@@ -21,6 +21,7 @@ from tiny_runs import TRAIN as TINY
 from training_models import keep_double, relative, train_exactly
 from transformers import AutoTokenizer
 
+from titlegen import cards
 from titlegen.data import Example, load_split
 from titlegen.errors import ConfigError, TrainError
 from titlegen.generation import SpreadGenerator, TransformersGenerator, open_generator
@@ -122,11 +123,16 @@ def elsewhere(work: Work, folder: Path) -> Work:
 
 
 @pytest.mark.fault
-def test_a_killed_rank_ends_all_and_one_process_goes_on(work: Work, tmp_path: Path) -> None:
+def test_a_killed_rank_ends_all_and_one_process_goes_on(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7")
     message = r"rank 1 of 2 was ended by SIGKILL .* while exchanging the gradients of pass 5; run the same"
     with pytest.raises(TrainError, match=message):
         train_with("killed_in_exchange", work)
     assert [path.name for path in work.work.glob("checkpoint-*")] == ["checkpoint-3"]
+    # Each is to torch the first: what is compiled for one serves all.
+    assert [(work.work / "ranks" / f"seen{rank}").read_text("ascii") for rank in range(2)] == ["4", "7"]
     resumed = train_alone(work)
     assert (resumed["resumed_from_step"], resumed["steps"], resumed["devices"]) == (3, 12, 1)
     whole = elsewhere(work, tmp_path / "whole")
@@ -344,6 +350,21 @@ def test_cards_that_are_not_there_or_do_not_divide_are_named() -> None:
         choose_devices(TrainSettings(devices=3), 4, "/dev")
     with pytest.raises(TrainError, match=message):
         candidates(TrainSettings(), 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "number", "seen"),
+    [(None, 1, "1"), ("4, 7", 1, "7"), ("GPU-a,GPU-b", 0, "GPU-a"), ("", 1, ""), ("-1", 1, "-1")],
+)
+def test_a_process_sees_one_of_the_cards_that_the_user_shows(
+    given: str | None, number: int, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the function writes is taken back, too.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given or "")
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    cards.show_card(number)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 
 def test_every_plan_of_several_cards_keeps_the_effective_batch() -> None:

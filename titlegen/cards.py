@@ -36,9 +36,15 @@ def visible_cards() -> tuple[int, str]:
 
 
 def show_card(number: int) -> None:
-    """Let this process see one of the visible cards alone; call it before CUDA is used."""
+    """Let this process see one of the visible cards alone, as the first; call it before CUDA is used.
+
+    Cards that the user hides stay hidden.
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = given.split(",")[number].strip() if given else str(number)
+    if given is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+    elif number < visible_cards()[0]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = given.split(",")[number].strip()
 
 
 def prepare_ranks(processes: int, *, one_host: bool) -> None:

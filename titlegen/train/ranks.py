@@ -26,7 +26,7 @@ class Ranks:
     count: int = 1
     """How many there are on all hosts."""
     local_rank: int = 0
-    """Its number on this host, which is that of its card."""
+    """Its number on this host, and that of its card among those that the command sees."""
     hosts: int = 1
     talk: Any = None
     """Process group for exchanges other than gradients."""
@@ -80,7 +80,8 @@ def joined(journal: Path | None = None, timeout_s: float = TIMEOUT_S) -> Iterato
 
     timeout, local_rank = timedelta(seconds=timeout_s), cards.local_rank()
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
+        # A process may see its own card alone.
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
         dist.init_process_group("nccl", timeout=timeout)
     else:
         dist.init_process_group("gloo", timeout=timeout)

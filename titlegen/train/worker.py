@@ -22,6 +22,9 @@ def main(path: Path) -> int:
     """Train as one of several, and return the exit code."""
     end_with_parent()
     _keep_output(path.parent / f"output{cards.rank()}.log")
+    # To torch each rank's card is then number 0, which is part of the key of compiled code: what one has compiled, all
+    # find in the cache. Source: torch 2.11, FxGraphHashDetails in torch/_inductor/codecache.py.
+    cards.show_card(cards.local_rank())
     environment.prepare()
     environment.prepare_threads()
     silence_harmless()
