@@ -1,30 +1,37 @@
 #!/usr/bin/env bash
 # Speed, memory, export and latency at E4B's size with random weights, one after another on one machine with a GPU:
 #
-#     benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
+#     [FAMILY=gemma4] [SMALL=1] benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
 #
-# OUT is a folder for results and logs, TOKENIZER one with Gemma's tokenizer files, ARTICLES a JSONL file with content
-# and title. PART is speed, small, curves, generate, export or latency; all of them when none is named. A part that fails
-# leaves its log and does not stop the others. latency needs export before it, and llama-server and llama-quantize on
-# PATH, built for the card.
+# OUT is a folder for results and logs, TOKENIZER one with Gemma 3's tokenizer files, ARTICLES a JSONL file with content
+# and title. PART is speed, small, curves, generate, attention, export or latency, or one training with the number of its
+# turn, as plain_1, titlegen_1, titlegen_pts_1 or unsloth_1; all but attention when none is named. What OUT has a result
+# of already is not measured again, so that a run that was cut off goes on. A part that fails leaves its log and does not
+# stop the others. latency needs export before it, and llama-server and llama-quantize on PATH, built for the card.
+#
+# FAMILY is gemma3n or gemma4. With SMALL the model is narrow and its rows are short, to try the parts without a GPU.
 set -uo pipefail
 
 [ $# -ge 3 ] || { echo "usage: $0 OUT TOKENIZER ARTICLES [PART ...]" >&2; exit 2; }
+mkdir -p "$1"
 out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
 [ $# -gt 0 ] || set -- speed small curves generate export latency
 root=$(cd "$(dirname "$0")/.." && pwd)
+family=${FAMILY:-gemma3n} small=${SMALL:+--small}
 work=${BENCHMARK_WORK:-$out/work}
 python=${PYTHON:-python3}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" TQDM_DISABLE=1
 started=$SECONDS failed=0
-mkdir -p "$out" "$work"
+mkdir -p "$work"
+case $family in gemma3n) suffix=e4b ;; *) suffix=${family}_e4b ;; esac
 
 # run NAME COMMAND...: its output goes to OUT/NAME.log.
 run() {
   local name=$1 before=$SECONDS code=0
   shift
-  "$@" >"$out/$name.log" 2>&1 || code=$?
+  # What hangs is not to take the time of the others.
+  timeout "${LIMIT_S:-420}" "$@" >"$out/$name.log" 2>&1 || code=$?
   echo "$name: exit $code after $((SECONDS - before)) s, $((SECONDS - started)) s in all"
   [ $code -eq 0 ] || { tail -n 3 "$out/$name.log"; failed=1; }
   return $code
@@ -32,56 +39,69 @@ run() {
 
 # The model is made for the first part that needs it; its tokenizer is written last.
 model() {
-  [ -f "$work/e4b/tokenizer.json" ] ||
-    run build "$python" "$root/benchmarks/gpu_train.py" build "$out" --model "$work/e4b" --tokenizer "$tokenizer"
+  [ -f "$work/$family/tokenizer.json" ] ||
+    run build "$python" "$root/benchmarks/gpu_train.py" build "$out" --family "$family" --model "$work/$family" \
+      --tokenizer "$tokenizer" $small
 }
 
 # train NAME ROLE OPTIONS...
 train() {
   local name=$1 role=$2
   shift 2
-  model && run "$name" "$python" "$root/benchmarks/gpu_train.py" "$role" "$out" --name "$name" --model "$work/e4b" \
-    --articles "$articles" --work "$work/$name" "$@"
+  [ ! -f "$out/$name.json" ] || { echo "$name: measured before"; return; }
+  model && run "$name" "$python" "$root/benchmarks/gpu_train.py" "$role" "$out" --name "$name" --family "$family" \
+    --model "$work/$family" --articles "$articles" --work "$work/$name" $small "$@"
 }
 
-# titlegen NAME OPTIONS...: logs often, compiles.
+# titlegen NAME ROWS OPTIONS...: logs often, compiles. Few rows and none of what needs a GPU where the model is small.
 titlegen() {
-  local name=$1
-  shift
-  train "$name" titlegen --set logging_steps=5 --set compile=true --set num_train_epochs=1 "$@"
+  local name=$1 rows=$2 options=(--set compile=true)
+  shift 2
+  if [ -n "$small" ]; then
+    rows=12 options=(--set compile=false --set 'backend="peft"' --set load_in_4bit=false --set max_length=160
+      --set auto_batch=false --set per_device_train_batch_size=2 --set gradient_accumulation_steps=1)
+  elif ! "$python" -c "import unsloth" 2>"$work/unsloth.log"; then
+    options+=(--set 'backend="peft"')
+  fi
+  train "$name" titlegen --set logging_steps=$([ -n "$small" ] && echo 1 || echo 5) --set num_train_epochs=1 \
+    --rows "$rows" "${options[@]}" "$@"
 }
 
-# variant NAME ROUND
+# variant NAME_TURN
 variant() {
   case $1 in
-    plain) train "plain_$2" plain --steps 10 ;;
-    unsloth) train "unsloth_$2" unsloth --steps 6 ;;
-    titlegen) titlegen "titlegen_$2" --shape fixed --rows 640 ;;
-    titlegen_pts) titlegen "titlegen_pts_$2" --shape pts --rows 960 ;;
+    plain_*) train "$1" plain --steps 10 ;;
+    unsloth_*) train "$1" unsloth --steps 6 ;;
+    titlegen_pts_*) titlegen "$1" 960 --shape pts ;;
+    titlegen_*) titlegen "$1" 640 --shape fixed ;;
   esac
 }
 
 # There and back, around the one that takes longest: what the machine does meanwhile meets all of them.
 measure_speed() {
-  for name in titlegen_pts titlegen plain unsloth; do variant "$name" 1; done
-  for name in plain titlegen titlegen_pts; do variant "$name" 2; done
+  local name
+  for name in titlegen_pts_1 titlegen_1 plain_1 unsloth_1 plain_2 titlegen_2 titlegen_pts_2; do variant "$name"; done
 }
 
 measure_small() {
-  titlegen low_memory --shape pts --rows 320 --set low_memory=true --set logging_steps=2
-  titlegen limit_24 --shape pts --rows 640 --limit-gib 24
-  titlegen limit_13 --shape fixed --rows 320 --limit-gib 13 --set logging_steps=2
+  titlegen low_memory 320 --shape pts --set low_memory=true --set logging_steps=2
+  titlegen limit_24 640 --shape pts --limit-gib 24
+  titlegen limit_13 320 --shape fixed --limit-gib 13 --set logging_steps=2
 }
 
 measure_curves() { train curves curves --shape pts --rows 100 --steps 50; }
 
 measure_generate() {
-  model && run generate "$python" "$root/benchmarks/gpu_generate.py" "$out" "$work/e4b" --articles "$articles"
+  model && run generate "$python" "$root/benchmarks/gpu_generate.py" "$out" "$work/$family" --articles "$articles" \
+    --name "generate_$suffix" ${small:+--titles 4 --batch 2}
 }
 
+measure_attention() { run attention "$python" "$root/benchmarks/gpu_attention.py" "$out" $small; }
+
 measure_export() {
+  [ ! -f "$out/export_$suffix.json" ] || { echo "export: measured before"; return; }
   run export "$python" "$root/benchmarks/gpu_export.py" "$out" --tokenizer "$tokenizer" --articles "$articles" \
-    --work "$work/export"
+    --work "$work/export" --family "$family" $small
 }
 
 measure_latency() {
@@ -91,13 +111,18 @@ measure_latency() {
       files+=("$gguf/titlegen-$type.gguf")
   done
   [ ${#files[@]} -gt 0 ] && run latency "$python" "$root/benchmarks/gpu_latency.py" "$out" "$work/export/final-hf" \
-    "${files[@]}" --articles "$articles"
+    "${files[@]}" --articles "$articles" --name "latency_$suffix"
 }
 
 for part in "$@"; do
-  declare -F "measure_$part" >/dev/null || { echo "no part $part" >&2; exit 2; }
+  [[ $part =~ ^(plain|unsloth|titlegen|titlegen_pts)_[0-9]+$ ]] || declare -F "measure_$part" >/dev/null ||
+    { echo "no part $part" >&2; exit 2; }
 done
 for part in "$@"; do
-  "measure_$part"
+  if declare -F "measure_$part" >/dev/null; then "measure_$part"; else variant "$part"; fi
 done
+# What took turns becomes one file of figures.
+if compgen -G "$out/titlegen_*.json" >/dev/null; then
+  "$python" "$root/benchmarks/in_turn.py" "$out" "train_${suffix}$([ "$family" = gemma3n ] && echo _in_turn)" || failed=1
+fi
 exit $failed

@@ -1,6 +1,7 @@
 """Titles a second of a model on one GPU: titlegen's decoder and transformers' ``generate``, greedy, in batches.
 
-``python benchmarks/gpu_generate.py OUT MODEL --articles FILE [--titles N] [--batch N]`` writes OUT/generate_e4b.json.
+``python benchmarks/gpu_generate.py OUT MODEL --articles FILE [--titles N] [--batch N]`` writes OUT/generate_e4b.json,
+or what ``--name`` says.
 MODEL is a merged model's directory, with its tokenizer. Random weights will do: every title has the same number of
 tokens. All take turns, on the same articles, with as many at a time.
 """
@@ -16,8 +17,8 @@ from typing import Any
 from gpu_train import make_examples
 from machine import describe_run
 
-from titlegen.families.gemma3 import PROMPT
 from titlegen.generation import decoder as decoding
+from titlegen.models import family_at
 
 _TITLE_TOKENS = 24
 # Nothing stops a title early.
@@ -32,19 +33,16 @@ def main() -> None:
     parser.add_argument("--titles", type=int, default=128, dest="rows")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--name", default="generate_e4b")
     arguments = parser.parse_args()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     cuda = torch.cuda.is_available()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="left")
-    dtype = torch.bfloat16 if cuda else torch.float32
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        arguments.model, dtype=dtype, device_map="cuda" if cuda else "cpu"
-    ).eval()
-    arguments.shape = "pts"
-    prompts = [PROMPT.render(example.content) for example in make_examples(arguments)]
-    rows = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    where = {"dtype": torch.bfloat16, "device_map": "cuda"} if cuda else {"dtype": torch.float32}
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, **where).eval()
+    rows = encode_prompts(arguments, tokenizer)
     by_length = sorted(rows, key=len, reverse=True)
     decoder = decoding.TitleDecoder(model)
     module: Any = decoding
@@ -101,7 +99,7 @@ def main() -> None:
         "same_first_token": sum(same) / len(same),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
     }
-    report = describe_run("generate_e4b", "torch", "transformers") | {
+    report = describe_run(arguments.name, "torch", "transformers") | {
         "metrics": {name: float(f"{value:.3g}") for name, value in metrics.items()},
         "notes": f"{len(rows)} prompts of {statistics.mean(map(len, rows)):.0f} tokens on average, at most {longest}, "
         f"{_TITLE_TOKENS} tokens a title, {arguments.batch} at a time, {arguments.rounds} rounds in turn after one to "
@@ -109,7 +107,16 @@ def main() -> None:
         "titlegen's are. reading_share: time of the first token alone. titlegen_unrecorded: each step launched anew. "
         "With random weights the likeliest tokens lie within rounding of the next: same_first_token is their share.",
     }
-    (arguments.out / "generate_e4b.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (arguments.out / f"{arguments.name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def encode_prompts(arguments: argparse.Namespace, tokenizer: Any) -> list[list[int]]:
+    """Return the tokens of prompts of articles as long as the PTS data set's."""
+    arguments.shape = "pts"
+    render = family_at(arguments.model).prompt.render
+    prompts = [render(example.content) for example in make_examples(arguments)]
+    ids: list[list[int]] = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 if __name__ == "__main__":

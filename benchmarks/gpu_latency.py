@@ -1,6 +1,7 @@
 """How long a full-size model on a GPU takes for a title: llama.cpp under the offline server, and transformers.
 
-``python benchmarks/gpu_latency.py OUT MODEL GGUF ... --articles FILE [--requests N]`` writes OUT/latency_e4b.json.
+``python benchmarks/gpu_latency.py OUT MODEL GGUF ... --articles FILE [--requests N]`` writes OUT/latency_e4b.json
+(``--name``).
 MODEL is a merged model's directory, with its tokenizer; each GGUF is served and measured in turn, by ``llama-server``
 on PATH, which decides where the model runs. Random weights will do: every title has the same number of tokens.
 """
@@ -22,8 +23,8 @@ from typing import Any
 from machine import describe_run
 
 from titlegen.data import Example
-from titlegen.families.gemma3 import PROMPT
 from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
+from titlegen.models import family_at
 from titlegen.prompt import SYSTEM
 from titlegen.serve.latency import LatencyProbe
 from titlegen.serve.server import find_version
@@ -42,10 +43,11 @@ def main() -> None:
     parser.add_argument("gguf", type=Path, nargs="+")
     parser.add_argument("--articles", type=Path, required=True)
     parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--name", default="latency_e4b")
     arguments = parser.parse_args()
     contents = long_articles(arguments.articles, arguments.model, arguments.requests + 2 * _STREAMED + _WARM_UP)
     asked, streamed = contents[: arguments.requests + _WARM_UP], contents[-_STREAMED:]
-    report = describe_run("latency_e4b", "torch", "transformers")
+    report = describe_run(arguments.name, "torch", "transformers")
     report["versions"]["llama.cpp"] = llama_version()
     report |= {
         "metrics": {},
@@ -91,9 +93,10 @@ def measure_server(
         settings = ServeSettings(host=host, model_name="latency", num_ctx=2048, num_predict=_TITLE_TOKENS)
         with closing(ollama.Client(host=host, timeout=600, trust_env=False)) as client:
             digest = client.create_blob(gguf)
-            options = PROMPT.parameters(0.0, settings.num_ctx, settings.num_predict)
+            prompt = family_at(model).prompt
+            options = prompt.parameters(0.0, settings.num_ctx, settings.num_predict)
             client.create(
-                "latency", files={gguf.name: digest}, template=PROMPT.template, system=SYSTEM, parameters=options
+                "latency", files={gguf.name: digest}, template=prompt.template, system=SYSTEM, parameters=options
             )
             examples = [Example(str(i), content, "", "test", None) for i, content in enumerate(asked)]
             with closing(LatencyProbe(settings, model, examples)) as probe:
@@ -146,10 +149,10 @@ def measure_transformers(model: Path, contents: Sequence[str]) -> dict[str, floa
     target = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(model)
     loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map=target).eval()
-    waits = []
+    prompt, waits = family_at(model).prompt, []
     for content in contents:
         started = time.perf_counter()
-        ids = tokenizer(PROMPT.render(content), add_special_tokens=False, return_tensors="pt").to(target)
+        ids = tokenizer(prompt.render(content), add_special_tokens=False, return_tensors="pt").to(target)
         with torch.inference_mode():
             out = loaded.generate(**ids, do_sample=False, max_new_tokens=_TITLE_TOKENS, min_new_tokens=_TITLE_TOKENS)
         tokenizer.decode(out[0].tolist())
@@ -167,7 +170,7 @@ def write(report: dict[str, Any], out: Path) -> None:
     """Write the report with figures of four digits."""
     metrics = {name: float(f"{value:.4g}") for name, value in report["metrics"].items()}
     text = json.dumps(report | {"metrics": metrics}, indent=2, ensure_ascii=False)
-    (out / "latency_e4b.json").write_text(text + "\n", encoding="utf-8")
+    (out / f"{report['name']}.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

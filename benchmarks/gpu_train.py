@@ -1,6 +1,7 @@
 """Speed, memory and correctness of training an E4B of Gemma 3n or 4 with random weights on one GPU.
 
-Run each role in its own process, on one machine, then merge: ``python benchmarks/gpu_train.py ROLE OUT [options]``.
+Run each role in its own process, on one machine: ``python benchmarks/gpu_train.py ROLE OUT [options]``; what took
+turns is put together by ``benchmarks/in_turn.py``. With ``--small`` all but Unsloth run on a CPU, to try them.
 
     build     write the random model of --family to --model (needs Gemma 3's tokenizer files, --tokenizer)
     plain     transformers and PEFT, bf16, gradient checkpointing, every logit
@@ -26,6 +27,7 @@ from typing import Any
 from random_e4b import FAMILIES, copy_tokenizer, random_model, text_config
 
 WARM = 2
+_ROW, _SMALL_ROW = 2048, 64
 # Every logit of more rows takes the plain computation beyond 80 GiB.
 CURVE_ROWS = 2
 TITLE = "臺南市政府今日舉行記者會說明最新市政建設規劃"
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--family", default="gemma3n", choices=FAMILIES)
-    parser.add_argument("--small", action="store_true", help="few and narrow layers, to try this script")
+    parser.add_argument("--small", action="store_true", help="a narrow model and short rows, to try this script")
     parser.add_argument("--articles", type=Path, help="JSONL with content and title")
     parser.add_argument("--name")
     parser.add_argument("--shape", default="fixed", choices=["fixed", "pts"])
@@ -95,39 +97,57 @@ def plain(arguments: argparse.Namespace) -> dict[str, Any]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, device_map="cuda")
+    cuda = torch.cuda.is_available()
+    device, length = ("cuda" if cuda else "cpu"), _SMALL_ROW if arguments.small else _ROW
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, device_map=device)
     model.config.use_cache = False
     lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS, task_type="CAUSAL_LM")
     model = get_peft_model(model, lora).train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4, fused=True)
-    rows = fixed_rows(8)
-    left = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    right = torch.randn_like(left)
-    for _ in range(5):
-        left @ right
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(20):
-        left @ right
-    torch.cuda.synchronize()
-    gemm = 20 * 2 * 8192**3 / (time.perf_counter() - started) / 1e12
-    del left, right
-    torch.cuda.reset_peak_memory_stats()
+    rows = fixed_rows(8, length)
+    gemm = _gemm_rate() if cuda else 0.0
     seconds = []
     for step in range(WARM + arguments.steps):
         chosen = rows[4 * (step % 2) : 4 * (step % 2) + 4]
-        batch = {key: torch.tensor([row[key] for row in chosen], device="cuda") for key in ("input_ids", "labels")}
-        torch.cuda.synchronize()
+        batch = {key: torch.tensor([row[key] for row in chosen], device=device) for key in ("input_ids", "labels")}
+        _wait()
         started = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             loss = model(**batch, use_cache=False).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        torch.cuda.synchronize()
+        _wait()
         seconds.append(time.perf_counter() - started)
-    return _speed(seconds, 4 * 2048) | {"gemm_tflop_s": round(gemm, 1)}
+    return _speed(seconds, 4 * length) | {"gemm_tflop_s": round(gemm, 1)}
+
+
+def _wait() -> None:
+    """Wait until the GPU is done."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _gemm_rate() -> float:
+    """Return the card's TFLOP/s in a large product, and forget the memory that it took."""
+    import torch
+
+    left = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    right = torch.randn_like(left)
+    for _ in range(5):
+        left @ right
+    _wait()
+    started = time.perf_counter()
+    for _ in range(20):
+        left @ right
+    _wait()
+    rate = 20 * 2 * 8192**3 / (time.perf_counter() - started) / 1e12
+    del left, right
+    torch.cuda.reset_peak_memory_stats()
+    return rate
 
 
 def unsloth(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -290,7 +310,7 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import torch
 
-    from titlegen.families.gemma3 import PROMPT
+    from titlegen.models import family_at
     from titlegen.settings import load_settings
     from titlegen.train import encode_examples
     from titlegen.train.backends import load_for_training
@@ -298,15 +318,18 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     from titlegen.train.trainer import collator
     from titlegen.train.trim import CompletionTrim
 
-    settings = load_settings(profile="gemma3n-e4b").train.model_copy(update={"backend": "peft"})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    change = {"backend": "peft"} | ({"load_in_4bit": False, "max_length": 160} if arguments.small else {})
+    settings = load_settings(profile=f"{arguments.family}-e4b").train.model_copy(update=change)
     model, tokenizer = load_for_training(arguments.model, settings)
-    rows = encode_examples(make_examples(arguments), tokenizer, PROMPT, settings.max_length)
+    prompt = family_at(arguments.model).prompt
+    rows = encode_examples(make_examples(arguments), tokenizer, prompt, settings.max_length)
     collate = collator(tokenizer)
     start = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
     trim = CompletionTrim(model)
 
     def plain(inputs: dict[str, Any]) -> Any:
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             return model(**inputs, use_cache=False).loss
 
     found: dict[str, list[float]] = {}
@@ -323,7 +346,7 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
             losses = []
             for step in range(arguments.steps):
                 chosen = [as_record(rows[(CURVE_ROWS * step + i) % len(rows)], i) for i in range(CURVE_ROWS)]
-                inputs = {key: value.cuda() for key, value in collate(chosen).items() if key != "row"}
+                inputs = {key: value.to(device) for key, value in collate(chosen).items() if key != "row"}
                 loss = loss_of(inputs)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)

@@ -1,12 +1,15 @@
 """What two cards of one machine are worth: training, generation, and PEFT's own way, each in turn with one card.
 
-``python benchmarks/gpu_two.py OUT --tokenizer FOLDER --articles FILE`` writes OUT/train_e4b_two_gpus.json, and again
-after each part, so that a time limit costs only what comes after it. The weights are random, of Gemma 3n E4B's true
-size. Without a GPU, or with ``--tiny``, a small model stands for it and processes on the CPU for cards: for trying the
-script.
+``python benchmarks/gpu_two.py OUT --tokenizer FOLDER --articles FILE [--part NAME ...]`` writes
+OUT/train_e4b_two_gpus.json, and again after each part, so that a time limit costs only what comes after it: what that
+file has already is not measured again, and ``--earlier`` takes it from another file, made on the same kind of cards.
+All parts take about nine minutes; ``one two one_again`` five. The model is made, and the compile cache filled by
+``first``, where a part needs them and they are not in WORK. The weights are random, of Gemma 3n E4B's true size. With
+``--tiny`` a small model stands for it and processes on the CPU for cards: for trying the script.
 
 Each training is a process of its own, timed from its start to its end with the adapter saved; tokens a second are those
-between log lines without a checkpoint, after warm-up.
+between log lines without a checkpoint, after warm-up. The trainings in turn have as many rows at a time on a card
+whether one trains or two, and the same rows in a step: one card computes them in twice as many passes.
 """
 
 import argparse
@@ -24,11 +27,15 @@ from typing import Any
 
 from gpu_train import TARGETS, copy_tokenizer, fixed_rows, make_examples, random_model, without_checkpoints
 from machine import describe_run
+from machine import device_name as name_of_card
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "train_e4b_two_gpus"
 # Seconds that a part is given; one that would not end in time is left out.
-_PARTS_S = {"first": 130, "two_whole": 120, "one": 85, "two": 75, "generate": 100, "one_again": 85, "peft": 90}
+_PARTS_S = {"one": 70, "two": 70, "one_again": 70, "two_whole": 100, "generate": 90, "peft": 80}
+_BUILD_S, _FIRST_S = 60, 120
+# Fewer rows than a speed could be taken from: they fill the compile cache.
+_FIRST_ROWS = 128
 _BASELINE_LENGTH, _BASELINE_ROWS = 2048, 4
 
 
@@ -38,9 +45,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--articles", type=Path, required=True, help="JSONL with content and title")
     parser.add_argument("--work", type=Path, help="folder for the model and the trainings; default: OUT/work")
-    parser.add_argument("--budget-s", type=float, default=530)
-    parser.add_argument("--parts", nargs="+", default=list(_PARTS_S), choices=list(_PARTS_S))
+    parser.add_argument("--earlier", type=Path, help="a result to go on from; default: the one in OUT")
+    parser.add_argument("--budget-s", type=float, default=560)
+    parser.add_argument("--part", nargs="+", default=list(_PARTS_S), choices=list(_PARTS_S))
     parser.add_argument("--rows", type=int, default=960, help="articles of the trainings in turn")
+    parser.add_argument("--at-a-time", type=int, default=16, help="rows at a time on a card; a step has twice as many")
     parser.add_argument("--whole-rows", type=int, default=1400)
     parser.add_argument("--titles", type=int, default=384)
     parser.add_argument("--batch", type=int, default=64, help="titles at a time")
@@ -48,6 +57,7 @@ def main() -> None:
     parser.add_argument("--role", choices=sorted(ROLES), help="what one process of this script does")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--auto", action="store_true", help="as many rows at a time as titlegen chooses")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     arguments.work = arguments.work or arguments.out / "work"
@@ -63,27 +73,51 @@ class Measurement:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.started = arguments, time.monotonic()
         self.model = arguments.work / "model"
-        self.found: dict[str, Any] = {}
+        self.compiled = arguments.work / "compiled"
+        self.warmed = False
+        self.found: dict[str, Any] = self.earlier()
         self.report: dict[str, Any] = {}
+
+    def earlier(self) -> dict[str, Any]:
+        """Return what was measured before on such cards."""
+        path = self.arguments.earlier or self.arguments.out / f"{NAME}.json"
+        if not path.is_file():
+            return {}
+        known = json.loads(path.read_bytes())
+        if known["device"] != (here := device_name()):
+            raise SystemExit(f"{path} was measured on {known['device']}, and this is {here}; give another OUT")
+        return {name: found for name, found in known["parts"].items() if not {"failed", "left_out"} & found.keys()}
 
     def run(self) -> None:
         """Run the parts that fit into the time, and write what is known after each."""
         self.arguments.work.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], dict[str, Any]]] = {
-            "first": lambda: self.train("first", 1, self.arguments.rows),
-            "two_whole": lambda: self.train("two_whole", 2, self.arguments.whole_rows, epochs=3),
             "one": lambda: self.train("one", 1, self.arguments.rows),
             "two": lambda: self.train("two", 2, self.arguments.rows),
-            "generate": lambda: self.process("generate", devices=2),
             "one_again": lambda: self.train("one_again", 1, self.arguments.rows),
+            "two_whole": lambda: self.train("two_whole", 2, self.arguments.whole_rows, epochs=3, auto=True),
+            "generate": lambda: self.process("generate", devices=2),
             "peft": self.peft,
         }
-        self.part("build", lambda: self.process("build"), 0)
-        if "parameters" not in self.found["build"]:
-            raise SystemExit(1)
-        for name in self.arguments.parts:
+        for name in self.arguments.part:
+            if name in self.found:
+                print(f"RESULT {name} was measured before", flush=True)
+                continue
+            # Another machine's model and cache are not here.
+            if not (self.model / "config.json").is_file():
+                self.part("build", lambda: self.process("build"), _BUILD_S)
+                if "parameters" not in self.found["build"]:
+                    raise SystemExit(1)
+            if name not in {"generate", "peft"} and not self.warmed and not self.graphs():
+                self.warmed = True
+                self.part("first", lambda: self.train("first", 1, _FIRST_ROWS), _FIRST_S)
             self.part(name, parts[name], _PARTS_S[name])
+        self.write()
         print(json.dumps(self.report), flush=True)
+
+    def graphs(self) -> int:
+        """Return how many compiled graphs the cache has."""
+        return sum(1 for _ in self.compiled.glob("fxgraph/*/*"))
 
     def part(self, name: str, measure: Callable[[], dict[str, Any]], needed: float) -> None:
         """Measure one part, unless it would not end in time."""
@@ -100,11 +134,12 @@ class Measurement:
         print(f"RESULT {name} {json.dumps(self.found[name])[:1500]}", flush=True)
         self.write()
 
-    def train(self, name: str, devices: int, rows: int, epochs: int = 2) -> dict[str, Any]:
+    def train(self, name: str, devices: int, rows: int, *, epochs: int = 1, auto: bool = False) -> dict[str, Any]:
         """Train in a process of its own."""
-        started = time.monotonic()
-        result = self.process("train", name=name, devices=devices, rows=rows, epochs=epochs)
-        return result | {"process_s": round(time.monotonic() - started, 1)}
+        started, graphs = time.monotonic(), self.graphs()
+        result = self.process("train", name=name, devices=devices, rows=rows, epochs=epochs, auto=auto)
+        # A second card that finds what the first has compiled adds none.
+        return result | {"process_s": round(time.monotonic() - started, 1), "graphs_compiled": self.graphs() - graphs}
 
     def peft(self) -> dict[str, Any]:
         """Train with transformers, PEFT and DistributedDataParallel, without anything of titlegen."""
@@ -119,20 +154,28 @@ class Measurement:
         devices: int = 1,
         rows: int = 0,
         epochs: int = 1,
+        auto: bool = False,
         launcher: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Run a role of this script and return what it wrote; its output goes to WORK/NAME.log."""
         given = self.arguments
         out = given.out / (name or role)
-        out.mkdir(parents=True, exist_ok=True)
+        # What a part left that was cut off.
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
         command = [sys.executable, *launcher, str(Path(__file__)), str(out), "--role", role]
         command += ["--tokenizer", str(given.tokenizer), "--articles", str(given.articles), "--work", str(given.work)]
         command += ["--devices", str(devices), "--rows", str(rows or given.rows), "--epochs", str(epochs)]
-        command += ["--titles", str(given.titles), "--batch", str(given.batch), *(["--tiny"] if given.tiny else [])]
+        command += ["--titles", str(given.titles), "--batch", str(given.batch), "--at-a-time", str(given.at_a_time)]
+        command += [*(["--tiny"] if given.tiny else []), *(["--auto"] if auto else [])]
         environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(self.compiled.absolute())
         log = given.work / f"{name or role}.log"
         with log.open("w") as file:
-            code = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False).returncode  # noqa: S603
+            # What hangs is not to take the time of the other parts.
+            limit = max(1.0, self.arguments.budget_s + 30 - (time.monotonic() - self.started))
+            done = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False, timeout=limit)  # noqa: S603
+        code = done.returncode
         if code:
             raise SystemExit(log.read_text(errors="replace")[-2000:])
         result: dict[str, Any] = json.loads((out / "result.json").read_bytes())
@@ -144,7 +187,7 @@ class Measurement:
         found, metrics = self.found, {}
         speeds = {
             cards: [found[name]["tok_s"] for name in names if "tok_s" in found.get(name, {})]
-            for cards, names in ((1, ("one", "one_again")), (2, ("two", "two_whole")))
+            for cards, names in ((1, ("one", "one_again")), (2, ("two",)))
         }
         for cards, known in speeds.items():
             if known:
@@ -153,20 +196,38 @@ class Measurement:
             metrics["ratio_train"] = metrics["tok_s_2"] / metrics["tok_s_1"]
         if "process_s" in found.get("two_whole", {}):
             metrics["whole_s_2"] = found["two_whole"]["process_s"]
+            metrics["train_s_2"] = found["two_whole"]["train_s"]
+        for cards, name in ((1, "one"), (2, "two")):
+            if "tok_s" in found.get(name, {}):
+                metrics[f"peak_gib_{cards}"] = found[name]["peak_gib"] or 0.0
+                metrics[f"graphs_compiled_{cards}"] = found[name]["graphs_compiled"]
         metrics |= {key: value for key, value in found.get("generate", {}).items() if key.startswith("generate_")}
         if "tok_s" in found.get("peft", {}):
             metrics["tok_s_2_peft"] = found["peft"]["tok_s"]
         report = describe_run(NAME, "torch", "transformers", "peft", "trl", "accelerate") | {
+            "device": device_name(),
             "metrics": {name: float(f"{value:.4g}") for name, value in metrics.items()},
-            "notes": "Random weights of E4B's true size, rows as in the PTS set, back end peft. tok_s_N: tokens a "
-            "second on N cards after warm-up, without checkpoints, the mean of trainings in turn: the first one fills "
-            "the compile cache and does not count. whole_s_2: 1,400 articles, 3 epochs, two cards, from process start "
-            "to its end, with that cache. generate: greedy titles of 24 tokens, all batches alike, in turn. "
-            "tok_s_2_peft: transformers, PEFT and DistributedDataParallel, bf16, checkpointing, 4 x 2,048 a card.",
+            "notes": f"Random weights of E4B's true size, rows as in the PTS set, back end peft, compiled. tok_s_N: "
+            f"tokens a second on N cards after warm-up, without checkpoints, one card before and after two, "
+            f"{self.arguments.at_a_time} rows at a time on each card and {2 * self.arguments.at_a_time} in a step; the "
+            "compile cache was filled by one card before, and graphs_compiled_2 is how many two cards added to it. "
+            "whole_s_2: 1,400 articles, 3 epochs, two cards, from process start to its end with the adapter saved, "
+            "with that cache and as many rows at a time as titlegen chooses; train_s_2 of it was training. generate: "
+            "greedy "
+            "titles of 24 tokens, all batches alike, in turn. tok_s_2_peft: transformers, PEFT and "
+            "DistributedDataParallel, bf16, checkpointing, 4 x 2,048 a card.",
             "parts": found,
         }
         (self.arguments.out / f"{NAME}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         self.report = report
+
+
+def device_name() -> str:
+    """Return how many cards of which kind are visible."""
+    import torch
+
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"{cards} x {name_of_card()}" if cards > 1 else name_of_card()
 
 
 def build(arguments: argparse.Namespace) -> None:
@@ -190,11 +251,15 @@ def train(arguments: argparse.Namespace) -> None:
     from titlegen.train import train_adapter
     from titlegen.train.arguments import steps_between_checkpoints
 
-    change: dict[str, Any] = {"backend": "peft", "devices": arguments.devices, "logging_steps": 10}
+    change: dict[str, Any] = {"backend": "peft", "devices": arguments.devices, "logging_steps": 5}
     change |= {"num_train_epochs": arguments.epochs, "compile": True}
+    if not arguments.auto:
+        # One card twice in a step, two once: the same rows in a step, and as many at a time.
+        change |= {"auto_batch": False, "per_device_train_batch_size": arguments.at_a_time}
+        change |= {"gradient_accumulation_steps": 2}
     if arguments.tiny:
         change |= {"load_in_4bit": False, "compile": False, "max_length": 128, "logging_steps": 1, "save_steps": 3}
-        change |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+        change |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     settings = load_settings(profile="gemma3n-e4b").train.model_copy(update=change)
     arguments.shape = "pts"
     prepared, directory = arguments.out / "data", arguments.out / "lora"
@@ -212,7 +277,7 @@ def train(arguments: argparse.Namespace) -> None:
     _write(
         arguments,
         {
-            "tok_s": round(without_checkpoints(points, every), 1),
+            **({} if arguments.rows == _FIRST_ROWS else {"tok_s": round(without_checkpoints(points, every), 1)}),
             "first_step_s": points[0][1],
             "losses": [record["loss"] for record in log if "loss" in record][:40],
             **{name: results[name] for name in ("devices", "steps", "train_s", "train_tokens", "load_peak_gib")},
