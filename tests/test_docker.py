@@ -171,6 +171,7 @@ def test_commands_name_what_is_there() -> None:
 
 
 DOCUMENT = ROOT / "docs" / "docker.md"
+HUB_MODEL = "hf.co/YOUR-ORG/YOUR-REPO"
 
 
 def documented_commands(path: Path) -> list[list[str]]:
@@ -190,7 +191,7 @@ def test_every_documented_command_fits_the_files(path: Path) -> None:
         assert problem is None, f"{shlex.join(words)}: {problem}"
     compose = [words for words in commands if words[0] == "docker"]
     steps = [(verb_of(words), service_of(words)) for words in compose if verb_of(words) != "run"]
-    assert steps == [("up", "trainer"), ("up", "tools"), ("up", "ollama"), ("exec", "ollama")]
+    assert steps[:4] == [("up", "trainer"), ("up", "tools"), ("up", "ollama"), ("exec", "ollama")]
 
 
 def test_documented_files_and_profiles_are_there() -> None:
@@ -214,6 +215,10 @@ def test_documented_files_and_profiles_are_there() -> None:
         "docker compose -f docker/compose.ollama.yml --profile tools up --build trainer",
         "docker compose -f docker/compose.ollama.yml --profile train up --build train",
         "docker compose -f docker/compose.ollama.yml --profile train run --rm trainer titlegen verfy",
+        "docker compose -f docker/compose.ollama.yml run trainer bash scripts/run.sh --profile quickstart",
+        "docker compose -f docker/compose.ollama.yml run tools python scripts/upload_to_hf.py --profile x",
+        "docker compose -f docker/compose.ollama.yml exec ollama ollama pull zh-titlegen",
+        "docker compose -f docker/compose.ollama.yml exec ollama ollama cp hf.co/YOUR-ORG/YOUR-REPO titles",
         "docker compose -f docker/compose.ollama.yml exec ollama ollama create titles -f /models/Modelfile",
         "docker compose -f docker/compose.ollama.yml exec ollama ollama create zh-titlegen -f /model/Modelfile",
     ],
@@ -258,13 +263,22 @@ def check_compose(words: list[str]) -> str | None:
         return f"there is no service {service}"
     if "--profile" in head and head[head.index("--profile") + 1] not in services()[service]["profiles"]:
         return f"{service} has another profile"
-    if command[:1] == ["titlegen"]:
-        return None if command[1] in app else f"titlegen has no verb {command[1]}"
-    if command[:2] == ["ollama", "create"]:
-        mounted = [volume.split(":")[1] for volume in services()[service]["volumes"]]
-        fits = command[2:] == [ServeSettings().model_name, "-f", "/models/Modelfile"] and "/models" in mounted
-        return None if fits else "that is not the model, or not the Modelfile that is mounted"
-    return None if not command else f"{command[0]} is not known here"
+    return None if not command else check_inside(service, command)
+
+
+def check_inside(service: str, command: list[str]) -> str | None:
+    """Return what is wrong with a command that runs in a service's container."""
+    name = ServeSettings().model_name
+    mounted = [volume.split(":")[1] for volume in services()[service]["volumes"]]
+    is_script = len(command) == 4 and (ROOT / command[1]).is_file() and command[2] == "--profile"
+    fits = {
+        "titlegen": command[1] in app,
+        "bash": is_script and command[-1] in profile_names(),
+        "python": is_script and command[-1] in profile_names(),
+        "ollama": command[1:] in (["pull", HUB_MODEL], ["cp", HUB_MODEL, name])
+        or (command[1:] == ["create", name, "-f", "/models/Modelfile"] and "/models" in mounted),
+    }
+    return None if fits.get(command[0]) else f"{shlex.join(command)} is not known there"
 
 
 def test_example_of_the_environment_has_every_variable() -> None:
