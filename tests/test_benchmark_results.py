@@ -67,3 +67,21 @@ def test_no_benchmark_writes_into_the_project() -> None:
     for path in sorted(BENCHMARKS.glob("*.py")):
         if path.name != "keep.py":
             assert '"results"' not in path.read_text(encoding="utf-8").replace('["results"]', ""), path.name
+
+
+def test_trainings_that_took_turns_become_one_file(tmp_path: Path) -> None:
+    speeds = {"plain_1": 100.0, "plain_2": 120.0, "titlegen_1": 600.0, "titlegen_2": 720.0, "unsloth_1": 220.0}
+    ours = {"plan": {"batch": 16}, "to_first_step_s": 9.0, "loss_at_start": 12.5, "full_loss_at_start": 12.5}
+    for name, speed in speeds.items():
+        found = {"tok_s": speed, "peak_gib": 50.0, "device": "a card", "versions": {}} | ours
+        (tmp_path / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
+    code = "import sys, in_turn; sys.argv = ['in_turn.py', '.', 'train_gemma4_e4b']; in_turn.main()"
+    assert run(tmp_path, code).returncode == 0
+    written = json.loads((tmp_path / "train_gemma4_e4b.json").read_bytes())
+    metrics = written["metrics"]
+    assert (metrics["tok_s_plain"], metrics["tok_s_titlegen"]) == (110, 660)
+    assert (metrics["ratio_vs_plain"], metrics["ratio_vs_unsloth"]) == (6, 3)
+    assert written["turns"]["plain"] == [100, 120]
+    for name in speeds:
+        (tmp_path / f"{name}.json").unlink()
+    assert "holds no result of a turn" in run(tmp_path, code).stderr
