@@ -1,5 +1,5 @@
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -8,7 +8,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from training_models import KINDS, VOCABULARY, tiny_model
 
 from titlegen.generation import decoder as decoding
-from titlegen.generation.decoder import TitleDecoder, _Cache
+from titlegen.generation import writing
+from titlegen.generation.cache import KeyCache
+from titlegen.generation.decoder import TitleDecoder
+from titlegen.generation.writing import Writing
 from titlegen.train.trim import text_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,13 +45,14 @@ def likeliest(model: torch.nn.Module, prompt: Sequence[int], number: int) -> lis
 def test_titles_are_the_full_models_likeliest_tokens(kind: str, dtype: torch.dtype, prompts: list[list[int]]) -> None:
     model = model_of(kind, dtype)
     expected = [likeliest(model, prompt, TOKENS) for prompt in prompts]
-    decoder = TitleDecoder(model)
-    assert decoder.generate(prompts, {-1}, TOKENS) == expected
-    assert decoder.generate(prompts[:1], {-1}, 1) == [expected[0][:1]]
-    # Each row ends where its own stop comes; the others go on.
-    stop = expected[0][4]
-    ends = [row.index(stop) if stop in row else TOKENS for row in expected]
-    assert decoder.generate(prompts, {stop}, TOKENS) == [row[:end] for row, end in zip(expected, ends, strict=True)]
+    for lookup in (0, 1, 3):
+        decoder = TitleDecoder(model, lookup)
+        assert decoder.generate(prompts, {-1}, TOKENS) == expected
+        assert decoder.generate(prompts[:1], {-1}, 1) == [expected[0][:1]]
+        # Each row ends where its own stop comes; the others go on.
+        stop = expected[0][4]
+        ends = [row.index(stop) if stop in row else TOKENS for row in expected]
+        assert decoder.generate(prompts, {stop}, TOKENS) == [row[:end] for row, end in zip(expected, ends, strict=True)]
 
 
 def test_tokens_without_a_per_layer_row_are_read_like_the_first(prompts: list[list[int]]) -> None:
@@ -67,10 +71,15 @@ def test_tokens_without_a_per_layer_row_are_read_like_the_first(prompts: list[li
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_titles_are_drawn_as_often_as_they_are_likely(kind: str, prompts: list[list[int]]) -> None:
+@pytest.mark.parametrize("lookup", [0, 2])
+def test_titles_are_drawn_as_often_as_they_are_likely(
+    kind: str, lookup: int, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, draws, temperature = model_of(kind, torch.float64), 4000, 0.2
+    # Some drafts are right and some are not.
+    monkeypatch.setattr(writing, "look_up", lambda history, *_: torch.randint(VOCABULARY, (len(history), lookup)) // 60)
     torch.manual_seed(0)
-    rows = torch.tensor(TitleDecoder(model).generate([prompts[0]] * draws, {-1}, 2, temperature))
+    rows = torch.tensor(TitleDecoder(model, lookup).generate([prompts[0]] * draws, {-1}, 2, temperature))
     likely = int(rows[:, 0].mode().values)
     with torch.no_grad():
         logits = model(torch.tensor([[*prompts[0], likely]]), use_cache=False).logits[0, -2:]
@@ -104,60 +113,170 @@ def test_what_was_read_serves_any_number_of_titles(kind: str, prompts: list[list
     assert decoder.write(reading, {1}, TOKENS) == greedy
 
 
+def columns_read(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
+    """Return a list that gets the columns of each pass, row by row."""
+    passes: list[list[list[int]]] = []
+    add = KeyCache.add
+
+    def watch(cached: KeyCache, layer: int, columns: torch.Tensor, *rest: Any) -> None:
+        if layer == 0:
+            passes.append(columns.tolist())
+        add(cached, layer, columns, *rest)
+
+    monkeypatch.setattr(KeyCache, "add", watch)
+    return passes
+
+
 def test_it_ends_when_every_row_has_ended(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gemma3", torch.float32)
-    steps: list[int] = []
-    add = _Cache.add
-
-    def count(cached: _Cache, *rest: Any) -> None:
-        steps.append(int(cached.step))
-        add(cached, *rest)
-
-    monkeypatch.setattr(_Cache, "add", count)
     first = likeliest(model, prompts[0], 3)
-    TitleDecoder(model).generate(prompts[:1], {first[2]}, 1000)
-    assert max(steps) == 1
+    passes = columns_read(monkeypatch)
+    TitleDecoder(model, 0).generate(prompts[:1], {first[2]}, 1000)
+    assert len(passes) == 2
 
 
-def record(function: Any, example: torch.Tensor) -> Any:
-    """Return the operations of one step, with every number that is no tensor as it was then, as a CUDA graph does."""
-    operations = make_fx(function)(example)
-    # Recording on a GPU runs nothing.
-    function.args[0].step.sub_(1)
-    return operations
+def told(titles: Sequence[Sequence[int]], wrong: int) -> Callable[..., torch.Tensor]:
+    """Return drafts that are right but for every token whose place in the title ``wrong`` divides."""
+
+    def look_up(history: torch.Tensor, _: torch.Tensor, ends: torch.Tensor, number: int) -> torch.Tensor:
+        longest = history.shape[1] - (len(titles[0]) + number + 1)
+        places = (ends - longest)[:, None] + torch.arange(number)
+        padded = torch.tensor([[*title, *[0] * number] for title in titles])
+        drafts = padded.gather(1, places.clamp(max=padded.shape[1] - 1))
+        return torch.where(places % wrong == 0, drafts + 1, drafts)
+
+    return look_up
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_recorded_step_serves_for_all(kind: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = TitleDecoder(model_of(kind, torch.float64))
-    expected = decoder.generate(prompts, {1}, TOKENS)
-    monkeypatch.setattr(decoding, "_can_record", lambda _: True)
-    monkeypatch.setattr(decoding, "_recorded", record)
-    assert decoder.generate(prompts, {1}, TOKENS) == expected
+@pytest.mark.parametrize("wrong", [1, 2, 3, 100])
+def test_drafts_decide_how_many_passes_there_are_and_nothing_else(
+    kind: str, wrong: int, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = TitleDecoder(model_of(kind, torch.float64), 3)
+    expected = TitleDecoder(model_of(kind, torch.float64), 0).generate(prompts, {-1}, TOKENS)
+    monkeypatch.setattr(writing, "look_up", told(expected, wrong))
+    passes = columns_read(monkeypatch)
+    assert decoder.generate(prompts, {-1}, TOKENS) == expected
+    assert len(passes) == {1: 11, 2: 6, 3: 4, 100: 3}[wrong]
+    # A stop token in the middle of right drafts ends a title there.
+    for place in (1, 2, 3, 5):
+        stop = expected[3][place]
+        ends = [row.index(stop) if stop in row else TOKENS for row in expected]
+        cut = [row[:end] for row, end in zip(expected, ends, strict=True)]
+        assert decoder.generate(prompts, {stop}, TOKENS) == cut
 
 
 @pytest.mark.fault
-def test_a_number_of_the_step_that_is_no_tensor_shows(
+def test_a_draft_that_nobody_checks_shows(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("gemma4", torch.float64)
+    expected = TitleDecoder(model, 0).generate(prompts, {-1}, TOKENS)
+    monkeypatch.setattr(writing, "look_up", told(expected, 2))
+    monkeypatch.setattr(writing, "count_right", lambda drafts, _: torch.full((len(drafts),), drafts.shape[1]))
+    assert TitleDecoder(model, 3).generate(prompts, {-1}, TOKENS) != expected
+
+
+def test_titles_that_do_not_copy_are_written_token_by_token(
     prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = TitleDecoder(model_of("gemma3n", torch.float64))
+    passes = columns_read(monkeypatch)
+    model = model_of("gemma4", torch.float64)
+    monkeypatch.setattr(writing, "look_up", lambda history, *_: torch.full((len(history), 3), VOCABULARY - 1))
+    TitleDecoder(model, 3).generate(prompts, {-1}, TOKENS)
+    assert [len(columns[0]) for columns in passes] == [4] * writing._TRIAL + [1] * (TOKENS - 1 - writing._TRIAL)
+
+
+def test_it_is_told_of_every_token_that_all_titles_have(prompts: list[list[int]]) -> None:
+    for lookup in (0, 3):
+        decoder, calls = TitleDecoder(model_of("gemma3n", torch.float64), lookup), []
+        decoder.write(decoder.read(prompts), {-1}, TOKENS, on_token=lambda: calls.append(1))  # noqa: B023 - called at once
+        assert len(calls) == TOKENS - 1
+
+
+class Recorder:
+    """Records the operations of a pass, with every number that is no tensor as it was then, as a CUDA graph does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, traces: bool = True) -> None:
+        self.traces = traces
+        self.recorded = self.replayed = 0
+        monkeypatch.setattr(decoding, "can_record", lambda _: True)
+        # A bound method would not be given the titles.
+        monkeypatch.setattr(Writing, "_record", lambda titles, lookup: self.record(titles, lookup))  # noqa: PLW0108
+
+    def record(self, titles: Writing, lookup: int) -> Callable[[], object]:
+        self.recorded += 1
+        if not self.traces:
+            return partial(titles._advance, lookup)
+        state = [part for part in vars(titles).values() if isinstance(part, torch.Tensor)]
+        before = [part.clone() for part in state]
+
+        def run(unused: torch.Tensor) -> torch.Tensor:
+            titles._advance(lookup)
+            return unused
+
+        operations = make_fx(run)(torch.zeros(1))
+        # Recording on a GPU runs nothing.
+        for part, old in zip(state, before, strict=True):
+            part.copy_(old)
+
+        def replay() -> None:
+            self.replayed += 1
+            operations(torch.zeros(1))
+
+        return replay
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_recorded_pass_serves_for_all_and_for_later_calls(
+    kind: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_WORTH", 0.0)
+    decoder = TitleDecoder(model_of(kind, torch.float64), 3)
+    batches = [prompts, [[*prompt, 17] for prompt in prompts[::-1]], prompts[:5]]
+    expected = [decoder.generate(batch, {1}, TOKENS) for batch in batches]
+    recorder = Recorder(monkeypatch)
+    # Eight rows of 64 tokens each, so that all three are of one shape; twice, so that nothing of another is left.
+    assert [decoder.generate(batch, {1}, TOKENS) for batch in (*batches, *batches)] == expected * 2
+    assert recorder.recorded == 1
+    assert recorder.replayed > 3 * len(batches)
+
+
+def test_each_shape_has_a_recording_and_few_are_kept(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = TitleDecoder(model_of("gemma3", torch.float64), 3)
     expected = decoder.generate(prompts, {1}, TOKENS)
+    recorder = Recorder(monkeypatch, traces=False)
+    monkeypatch.setattr(writing, "_WORTH", 0.0)
+    assert decoder.generate(prompts[:1], {1}, TOKENS) == expected[:1]
+    assert decoder.generate(prompts, {1}, TOKENS) == expected
+    assert decoder.generate(prompts[1:], {1}, TOKENS) == expected[1:]
+    assert recorder.recorded == 2
+    for tokens in range(4, 9):
+        decoder.generate(prompts, {1}, tokens)
+    assert len(decoder._kept) == decoding._KEPT
+    assert decoder.generate(prompts, {1}, TOKENS) == expected
+    assert recorder.recorded == 2 + 5 + 1
+    decoder.forget()
+    assert not decoder._kept
+
+
+@pytest.mark.fault
+def test_a_number_of_the_pass_that_is_no_tensor_shows(
+    prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = TitleDecoder(model_of("gemma3n", torch.float64), 0)
+    expected = decoder.generate(prompts[:1], {1}, TOKENS)
     steps: list[int] = []
 
-    def masks(cached: _Cache) -> dict[int | None, torch.Tensor]:
+    def masks(cached: KeyCache, starts: torch.Tensor, _: torch.Tensor) -> dict[int | None, torch.Tensor]:
         steps.append(len(steps))
-        moving, cached.step = cached.step, torch.tensor(steps[-1])
-        found = original(cached)
-        cached.step = moving
-        return found
+        return original(cached, starts, torch.tensor([[cached.longest + steps[-1]]]))
 
-    original = _Cache.masks
-    monkeypatch.setattr(_Cache, "masks", masks)
-    assert decoder.generate(prompts, {1}, TOKENS) == expected
+    original = KeyCache.masks
+    monkeypatch.setattr(KeyCache, "masks", masks)
+    assert decoder.generate(prompts[:1], {1}, TOKENS) == expected
     steps.clear()
-    monkeypatch.setattr(decoding, "_can_record", lambda _: True)
-    monkeypatch.setattr(decoding, "_recorded", record)
-    assert decoder.generate(prompts, {1}, TOKENS) != expected
+    Recorder(monkeypatch)
+    assert decoder.generate(prompts[:1], {1}, TOKENS) != expected
 
 
 @pytest.mark.fault
@@ -165,18 +284,18 @@ def test_a_number_of_the_step_that_is_no_tensor_shows(
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_broken_cache_shows(kind: str, fault: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(kind, torch.float64)
-    decoder = TitleDecoder(model)
+    decoder = TitleDecoder(model, 0)
     sound = decoder.generate(prompts, {1}, TOKENS)
-    masks, attend = _Cache.masks, _Cache.attend
+    masks, attend = KeyCache.masks, KeyCache.attend
     if fault == "window":
         # One token too old is seen, and the newest is not.
         monkeypatch.setattr(
-            _Cache, "masks", lambda *rest: {key: m.roll(-(key is not None), -1) for key, m in masks(*rest).items()}
+            KeyCache, "masks", lambda *rest: {key: m.roll(-(key is not None), -1) for key, m in masks(*rest).items()}
         )
     elif fault == "padding":
         monkeypatch.setattr(
-            _Cache, "masks", lambda *rest: {key: torch.ones_like(mask) for key, mask in masks(*rest).items()}
+            KeyCache, "masks", lambda *rest: {key: torch.ones_like(mask) for key, mask in masks(*rest).items()}
         )
     else:
-        monkeypatch.setattr(_Cache, "attend", lambda *rest: attend(*rest).roll(1, 0))
+        monkeypatch.setattr(KeyCache, "attend", lambda *rest: attend(*rest).roll(1, 0))
     assert decoder.generate(prompts, {1}, TOKENS) != sound

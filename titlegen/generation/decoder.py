@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
+from titlegen.generation.writing import Shape, Writing, can_record
 from titlegen.train.encode import IGNORED
 from titlegen.train.packed import Packed, pack, rows_alike
 from titlegen.train.trim import CompletionTrim
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from titlegen.families.modules import KeyValue
+
+# Prompts are taken as long as the next multiple of this; so many shapes are kept.
+_COLUMNS, _KEPT = 64, 4
+# More titles at a time keep the device busy alone; benchmarks/gpu_lookup.py measures where that begins.
+_LOOKUP, _MOST_ROWS = 3, {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,17 @@ class TitleDecoder:
     those layers keep no keys of their own either.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """Take a causal LM for which ``can_trim`` holds, or a PEFT model around one, in evaluation mode."""
-        self._trim = CompletionTrim(model, clamp=False)
+    def __init__(self, model: nn.Module, lookup: int | None = None, *, records: bool = True) -> None:
+        """Take a model, and how many tokens of each title are looked up for a pass.
+
+        Args:
+            model: a causal LM for which ``can_trim`` holds, or a PEFT model around one, in evaluation mode.
+            lookup: 0 for none; without it, as many as pay on the model's device.
+            records: run passes from recordings where the device can.
+        """
+        self._trim, self._lookup, self._records = CompletionTrim(model, clamp=False), lookup, records
+        # The last used ones last.
+        self._kept: dict[Shape, Writing] = {}
 
     def generate(
         self, prompts: Sequence[Sequence[int]], stop: Collection[int], max_new_tokens: int, temperature: float = 0.0
@@ -73,154 +86,37 @@ class TitleDecoder:
         import torch
 
         with torch.inference_mode():
-            written = self._write(reading, stop, max_new_tokens, partial(_choose, temperature=temperature), on_token)
+            stops = torch.tensor(sorted(stop), device=reading.logits.device)
+            writing = self._writing(reading, stops, max_new_tokens, temperature)
+            writing.begin(reading, stops)
+            written = writing.finish(on_token)[: len(reading.packed.rows.lengths)]
         ends = [next((i for i, token in enumerate(row) if token in stop), len(row)) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
 
-    def _write(
-        self,
-        reading: Reading,
-        stop: Collection[int],
-        max_new_tokens: int,
-        choose: Callable[[Tensor], Tensor],
-        on_token: Callable[[], object],
-    ) -> list[list[int]]:
-        import torch
+    def forget(self) -> None:
+        """Give back the memory of what is kept for the next batches."""
+        self._kept.clear()
 
-        token = choose(reading.logits)
-        device = token.device
-        windows = [layer.self_attn.sliding_window for layer in self._trim.model.layers]
-        cache = _Cache(reading.keys, reading.packed, windows, max_new_tokens)
-        stops = torch.tensor(sorted(stop), device=device)
-        written, ended = [token], torch.isin(token, stops)
-        follow: Callable[[Tensor], Tensor] = partial(self._follow, cache, choose)
-        for step in range(max_new_tokens - 1):
-            if bool(ended.all()):
-                break
-            if step == 1 and _can_record(device):
-                # Its thousands of small operations take the CPU longer to launch than the GPU to run. The first step
-                # of these shapes loads what it runs, which cannot be recorded.
-                follow = _recorded(follow, token)
-            token = follow(token)
-            written.append(token)
-            on_token()
-            ended |= torch.isin(token, stops)
-        rows: list[list[int]] = torch.stack(written, 1).tolist()
-        return rows
-
-    def _follow(self, cache: _Cache, choose: Callable[[Tensor], Tensor], token: Tensor) -> Tensor:
-        """Return the token that each row writes behind ``token``; both (rows,)."""
-        trim = self._trim
-        config = trim.model.config
-        streams, per_layer = trim.decoder.enter(trim.model, token)
-        angles = trim.angles(cache.lengths + cache.step, streams[0])
-        masks = cache.masks()
-        newest: dict[str, int] = {}
-        for index, layer in enumerate(trim.model.layers):
-            kind, attention = config.layer_types[index], layer.self_attn
-            if index <= trim.boundary:
-                state, query, key, value = trim.decoder.read(layer, streams, *angles[kind])
-                cache.add(index, key, value)
-                newest[kind] = index
-            else:
-                state, query = trim.decoder.read_query(layer, streams, *angles[kind])
-            attended = cache.attend(newest[kind], query, masks[attention.sliding_window], attention.scaling)
-            own = None if per_layer is None else per_layer[:, index]
-            streams = trim.decoder.write(layer, state, attended, own, trim.thresholds[index])
-        cache.step += 1
-        return choose(trim.logits(trim.decoder.leave(trim.model, streams)))
+    def _writing(self, reading: Reading, stop: Tensor, max_new_tokens: int, temperature: float) -> Writing:
+        """Return room for a batch; where passes are recorded, that of an earlier one of the same shape."""
+        rows, longest = len(reading.packed.rows.lengths), max(reading.packed.rows.lengths)
+        lookup = default_lookup(stop.device, rows) if self._lookup is None else self._lookup
+        kept = self._records and can_record(stop.device)
+        if kept:
+            # Few shapes: a recording takes longer than a title, and more columns cost next to nothing.
+            rows, longest = 2 ** (rows - 1).bit_length(), -(-longest // _COLUMNS) * _COLUMNS
+        shape = Shape(rows, longest, max_new_tokens, lookup, len(stop), temperature)
+        writing = self._kept.pop(shape, None) or Writing(self._trim, shape, reading, records=kept)
+        if kept:
+            self._kept[shape] = writing
+            while len(self._kept) > _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return writing
 
 
-class _Cache:
-    """Keys and values of each layer that has its own, (rows, columns, key heads, head_dim).
-
-    All rows end in the same column, so that the next token of each stands in the next one. Columns that no later token
-    sees are left out. Every shape stays as it is while titles are written, and the place of the newest token is a
-    tensor: one recording serves every step.
-    """
-
-    def __init__(self, keys: Sequence[KeyValue], packed: Packed, windows: Sequence[int | None], room: int) -> None:
-        """Take what the prompts' layers made, how many tokens each layer sees, and the longest title's tokens."""
-        import torch
-
-        self.lengths = packed.rows.bounds.diff().long()
-        self.step = torch.zeros((), dtype=torch.int64, device=self.lengths.device)
-        self._windows, self._longest, self._room = windows, max(packed.rows.lengths), room
-        rows = torch.repeat_interleave(self.lengths)
-        columns = torch.arange(len(rows), device=rows.device) + (self._longest - packed.rows.bounds[1:])[rows]
-        self._layers = []
-        for pair, window in zip(keys, windows, strict=False):
-            first = self._first(window)
-            seen = (columns >= first).nonzero()[:, 0]
-            shape = (len(self.lengths), self._longest - first + room)
-            dense = [part.new_zeros(*shape, *part.shape[1:]) for part in pair]
-            for target, part in zip(dense, pair, strict=True):
-                target[rows[seen], columns[seen] - first] = part[seen]
-            self._layers.append(dense)
-
-    def _first(self, window: int | None) -> int:
-        """Return the first column that the next token sees."""
-        return 0 if window is None else max(0, self._longest + 1 - window)
-
-    def add(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Put the newest token's key and value behind the others."""
-        column = (self._longest - self._first(self._windows[layer]) + self.step)[None]
-        for cached, part in zip(self._layers[layer], (key, value), strict=True):
-            cached.index_copy_(1, column, part[:, None])
-
-    def masks(self) -> dict[int | None, Tensor]:
-        """Return for each window which of its columns the newest token sees, (rows, 1, 1, columns) bool."""
-        import torch
-
-        masks = {}
-        for window in set(self._windows):
-            columns = torch.arange(self._first(window), self._longest + self._room, device=self.lengths.device)
-            newest = self._longest + self.step
-            seen = (columns >= (self._longest - self.lengths)[:, None]) & (columns <= newest)
-            masks[window] = (seen if window is None else seen & (columns > newest - window))[:, None, None]
-        return masks
-
-    def attend(self, layer: int, query: Tensor, mask: Tensor, scale: float) -> Tensor:
-        """Return what the newest token, (rows, heads, head_dim), reads from a layer: (rows, heads * head_dim)."""
-        import torch
-        import torch.nn.functional as F  # noqa: N812 - torch's own convention
-
-        key, value = (cached.transpose(1, 2) for cached in self._layers[layer])
-        # The heads that share a key stand beside each other: they are its queries, and no key is copied for them.
-        grouped = torch.unflatten(query, 1, (key.shape[1], -1))
-        return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale).flatten(1)
-
-
-def _choose(logits: Tensor, temperature: float) -> Tensor:
-    """Return a token for each row of logits: the likeliest, or one drawn at a temperature."""
-    import torch
-
-    if temperature == 0:
-        return logits.argmax(-1)
-    # The first of events with these rates to happen: a draw in one pass, which can be recorded.
-    waits = torch.empty_like(logits, dtype=torch.float32).exponential_()
-    return ((logits.float() / temperature).softmax(-1) / waits).argmax(-1)
-
-
-def _can_record(device: torch.device) -> bool:
-    return device.type == "cuda"
-
-
-def _recorded(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function of one tensor as a CUDA graph, which the GPU runs again without the CPU."""
-    import torch
-
-    given = example.clone()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(given)
-
-    def replay(argument: Tensor) -> Tensor:
-        given.copy_(argument)
-        graph.replay()
-        return result.clone()
-
-    return replay
+def default_lookup(device: torch.device, rows: int) -> int:
+    """Return how many tokens of each title are looked up for a pass."""
+    return _LOOKUP if rows <= _MOST_ROWS.get(device.type, 0) else 0
 
 
 def _pack_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> Packed:

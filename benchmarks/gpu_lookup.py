@@ -1,0 +1,131 @@
+"""What drafts and kept recordings save in titlegen's own decoder: E4B with random weights on one GPU.
+
+``python benchmarks/gpu_lookup.py OUT [--family gemma3n] [--small]`` writes and prints OUT/lookup_e4b.json, or what
+``--name`` says; ``--small`` tries the script with a narrow model, on the CPU as well. Random weights copy nothing, so a
+share of the drafts is made right: about that of a trained model on Chinese articles (18 tokens of a title in 9.1
+passes, 40 titles of the quickstart).
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from machine import describe_run
+from random_e4b import FAMILIES, random_model, text_config
+
+from titlegen.generation import writing
+from titlegen.generation.decoder import TitleDecoder
+
+_DRAFTS = 3
+# Nothing stops a title early.
+_NO_TOKEN = -1
+NOTES = (
+    "Random weights in bfloat16, random tokens in, greedy; milliseconds of a call, from prompts to tokens on the host, "
+    "median, variants in turn after one round to warm up. plain: a token a pass; unrecorded: each pass "
+    "launched anew; anew: recorded in each call, as before recordings were kept; lookup: three tokens looked up for a "
+    "pass, which random weights never copy, so that it is given up after a few passes; right: as many drafts are right "
+    "as for a trained model. first_s: the first call of all. equal: share of the titles that are the same as plain's "
+    "(in 16 bits, products of other sizes round differently)."
+)
+
+
+class Told:
+    """Drafts that are right as often as wanted, from titles that are known."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.titles = torch.zeros(1, 1, dtype=torch.int64)
+
+    def take(self, titles: list[list[int]], device: torch.device) -> None:
+        """Take the titles of a batch, in place: a recording reads from here."""
+        rows = torch.tensor([[*row, *[0] * (_DRAFTS + 1)] for row in titles], device=device)
+        if self.titles.shape == rows.shape:
+            self.titles.copy_(rows)
+        else:
+            self.titles = rows
+
+    def look_up(self, history: Any, _: Any, ends: Any, number: int) -> Any:
+        written = ends - (history.shape[1] - self.titles.shape[1])
+        places = (written[:, None] + torch.arange(number, device=ends.device)).clamp(max=self.titles.shape[1] - 1)
+        right = places * 7919 % 100 < 100 * self.share
+        return torch.where(right, self.titles.gather(1, places), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--family", choices=FAMILIES, default=FAMILIES[0])
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--name", default="lookup_e4b")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--read", type=int, default=640, help="tokens of a prompt")
+    parser.add_argument("--write", type=int, default=21, help="tokens of a title")
+    parser.add_argument("--right", type=float, default=0.6, help="share of right drafts")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    config = text_config(arguments.family, small=arguments.small)
+    model = random_model(config).eval()
+    metrics: dict[str, float] = {}
+    for batch in arguments.batches:
+        metrics |= measure(model, batch, arguments)
+    if torch.cuda.is_available():
+        metrics["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    report = describe_run(arguments.name, "torch", "transformers") | {"metrics": metrics, "notes": NOTES}
+    text = json.dumps(report, indent=2) + "\n"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / f"{arguments.name}.json").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def measure(model: Any, batch: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Return milliseconds, titles a second and equal titles of every variant with so many titles at a time."""
+    generator = torch.Generator().manual_seed(batch)
+    # As long as they may be, and a little shorter, as articles are.
+    lengths = [arguments.read - number % 40 for number in range(batch)]
+    prompts = [torch.randint(300, model.config.vocab_size, (n,), generator=generator).tolist() for n in lengths]
+    decoders = {
+        "plain": TitleDecoder(model, 0),
+        "unrecorded": TitleDecoder(model, 0, records=False),
+        "anew": TitleDecoder(model, 0),
+        "lookup": TitleDecoder(model, _DRAFTS),
+        "right": TitleDecoder(model, _DRAFTS),
+    }
+    told, module = Told(arguments.right), cast("Any", writing)
+    looked_up = module.look_up
+    titles: dict[str, list[list[int]]] = {}
+    taken: dict[str, list[float]] = {name: [] for name in (*decoders, "reading")}
+
+    def timed(name: str, function: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = function()
+        taken[name].append(time.perf_counter() - started)
+        return result
+
+    for _ in range(arguments.rounds + 1):
+        for name, decoder in decoders.items():
+            if name == "anew":
+                decoder.forget()
+            if name == "right":
+                told.take(titles["plain"], model.device)
+            module.look_up = told.look_up if name == "right" else looked_up
+            titles[name] = timed(name, lambda: decoder.generate(prompts, {_NO_TOKEN}, arguments.write))  # noqa: B023
+        timed("reading", lambda: decoders["plain"].read(prompts).logits.argmax(-1).tolist())
+    module.look_up = looked_up
+    found = {f"batch_{batch}_first_s": round(taken["plain"][0], 3)}
+    for name, seconds in taken.items():
+        median = statistics.median(seconds[1:])
+        found[f"batch_{batch}_{name}_ms"] = round(1000 * median, 1)
+        if name != "reading":
+            found[f"batch_{batch}_{name}_titles_s"] = round(batch / median, 2)
+            same = sum(one == other for one, other in zip(titles[name], titles["plain"], strict=True))
+            found[f"batch_{batch}_{name}_equal"] = round(same / batch, 3)
+    return found
+
+
+if __name__ == "__main__":
+    main()
