@@ -4,12 +4,19 @@ The ``gguf`` package's reader makes an object of every vocabulary entry: 700 MB 
 This one notes where long arrays stand, reads them when asked, and trusts no length in the file.
 """
 
+from __future__ import annotations
+
 import math
 import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from gguf import GGMLQuantizationType
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -39,10 +46,19 @@ class _Array(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    kind: Any
+    kind: GGMLQuantizationType
     shape: list[int]
     start: int
     size: int
+
+
+class TensorEntry(TypedDict):
+    """A tensor, as Ollama lists it."""
+
+    name: str
+    type: str
+    shape: list[int]
+    """Innermost first."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +68,8 @@ class GgufHeader:
     path: Path
     fields: dict[str, Any]
     """Every value; None for an array of more than 128 items, which ``strings`` and ``numbers`` read."""
-    tensors: list[dict[str, Any]]
-    """Name, type and shape of each tensor, in stored order."""
+    tensors: list[TensorEntry]
+    """In stored order."""
     bos: str
     """Text of the token that the runtime puts in front of a prompt, empty when it puts none."""
     _arrays: dict[str, _Array]
@@ -107,7 +123,7 @@ class GgufHeader:
         with _open(self.path) as data:
             return list(struct.unpack_from(f"<{array.length}{_SCALARS[array.kind]}", data, array.start))
 
-    def stored(self, name: str) -> tuple[Any, Any]:
+    def stored(self, name: str) -> tuple[npt.NDArray[np.uint8], GGMLQuantizationType]:
         """Return a tensor as it is stored and its type, for ``gguf.dequantize``: (rows, bytes of a row), mapped."""
         import numpy as np
 
@@ -128,7 +144,7 @@ def read_header(path: Path) -> GgufHeader:
         if reader.bytes(4) != MAGIC or reader.scalar("I") not in _VERSIONS:
             raise GgufError("supplied file was not in GGUF format")
         tensor_count, field_count = reader.count(), reader.count()
-        fields: dict[str, Any] = {}
+        fields: dict[str, object] = {}
         for _ in range(field_count):
             name = reader.string()
             fields[name] = reader.value(reader.scalar("I"), name)
@@ -140,7 +156,9 @@ def read_header(path: Path) -> GgufHeader:
         if any(tensor.start + tensor.size > len(data) for tensor in stored.values()):
             raise GgufError("unexpected EOF")
         bos = reader.token(fields.get("tokenizer.ggml.bos_token_id", _DEFAULT_BOS_ID), fields)
-    shown = [{"name": name, "type": tensor.kind.name, "shape": tensor.shape} for name, tensor in entries]
+    shown: list[TensorEntry] = [
+        {"name": name, "type": tensor.kind.name, "shape": tensor.shape} for name, tensor in entries
+    ]
     bos = bos if fields.get("tokenizer.ggml.add_bos_token", True) else ""
     return GgufHeader(path, fields, shown, bos, reader.arrays, stored)
 
@@ -153,7 +171,7 @@ def _open(path: Path) -> mmap.mmap:
             raise GgufError("supplied file was not in GGUF format") from error
 
 
-def _read_tensor(reader: "_HeaderReader") -> tuple[str, _Tensor]:
+def _read_tensor(reader: _HeaderReader) -> tuple[str, _Tensor]:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = reader.string()
@@ -201,7 +219,7 @@ class _HeaderReader:
             raise GgufError(f"a text of {length} bytes is more than a model has")
         return self.bytes(length).decode("utf-8", errors="replace")
 
-    def value(self, kind: int, name: str) -> Any:
+    def value(self, kind: int, name: str) -> object:
         if kind in _SCALARS:
             return _finite(self.scalar(_SCALARS[kind]))
         if kind == _STRING:
@@ -210,7 +228,7 @@ class _HeaderReader:
             return self._array(name)
         raise GgufError(f"field {name!r} has an unknown type {kind}")
 
-    def token(self, number: Any, fields: dict[str, Any]) -> str:
+    def token(self, number: object, fields: dict[str, object]) -> str:
         """Return the text of a token; empty when the vocabulary does not have it."""
         shown = fields.get("tokenizer.ggml.tokens")
         array = self.arrays.get("tokenizer.ggml.tokens")
@@ -218,12 +236,12 @@ class _HeaderReader:
         if not isinstance(number, int) or not 0 <= number < length:
             return ""
         if array is None:
-            return str(shown[number]) if shown else ""
+            return str(shown[number]) if isinstance(shown, list) else ""
         self.at = array.start
         self._skip_strings(number)
         return self.string()
 
-    def _array(self, name: str) -> list[Any] | None:
+    def _array(self, name: str) -> list[object] | None:
         kind, length = self.scalar("I"), int(self.scalar("Q"))
         if kind not in _SCALARS and kind != _STRING:
             raise GgufError(f"field {name!r} is an array of unknown type {kind}")
@@ -252,6 +270,6 @@ class _HeaderReader:
             raise GgufError("unexpected EOF")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Return a number that JSON can hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

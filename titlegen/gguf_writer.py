@@ -6,12 +6,17 @@ order of its own. A file that has this order already is copied byte for byte, an
 ``python -m titlegen.gguf_writer MODEL --outtype KIND --outfile FILE`` is llama.cpp's converter with that order.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 # Source: llama.cpp's src/llama-quant.cpp, which sets these two anew, and so at the end.
 _LAST_KEYS = ("general.quantization_version", "general.file_type")
@@ -29,7 +34,7 @@ def tensor_order(name: str) -> tuple[int, bytes]:
     return (int(block[1]) if block else -1), name.encode()
 
 
-def arrange(writer: Any) -> None:
+def arrange(writer: GGUFWriter) -> None:
     """Put the keys and tensors that a ``gguf.GGUFWriter`` has collected into the order of a copy."""
     for fields in writer.kv_data:
         for key in _LAST_KEYS:
@@ -38,7 +43,7 @@ def arrange(writer: Any) -> None:
     writer.tensors = [dict(sorted(part.items(), key=lambda item: tensor_order(item[0]))) for part in writer.tensors]
 
 
-def _load_whole(load: Callable[[Path, bool], dict[str, Any]], directory: Path, is_mistral_format: bool) -> Any:  # noqa: FBT001 - the converter's signature
+def _load_whole(load: Callable[[Path, bool], dict[str, object]], directory: Path, is_mistral_format: bool) -> object:  # noqa: FBT001 - the converter's signature
     """Return a model's configuration as the converter loads it, with what transformers takes out of it."""
     found = load(directory, is_mistral_format)
     written = json.loads((directory / "config.json").read_bytes())
@@ -57,7 +62,7 @@ def main() -> None:
     ModelBase.load_hparams = staticmethod(partial(_load_whole, ModelBase.load_hparams))
     write_header = gguf.GGUFWriter.write_header_to_file
 
-    def write_arranged(writer: Any, *arguments: Any, **options: Any) -> None:
+    def write_arranged(writer: GGUFWriter, *arguments: object, **options: object) -> None:
         arrange(writer)
         write_header(writer, *arguments, **options)
 

@@ -1,13 +1,18 @@
 """Arrow tables, in Parquet files or Arrow's own; values that Python cannot hold are marked as unreadable."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.data.records import Numbered, Table, Unreadable
 from titlegen.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _BATCH_ROWS = 512
 
@@ -27,7 +32,7 @@ def open_parquet(path: Path) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file, or is cut off: {short(error)}; copy it again") from error
 
-    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
+    def batches(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) if columns else None)
 
@@ -43,7 +48,7 @@ def open_arrow(path: Path) -> Table:
     import pyarrow as pa
     import pyarrow.ipc
 
-    def reader(file: Any) -> tuple[Any, Iterator[Any]]:
+    def reader(file: pa.MemoryMappedFile) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         try:
             opened = pa.ipc.open_file(file)
         except pa.ArrowInvalid:
@@ -58,7 +63,7 @@ def open_arrow(path: Path) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not an Arrow file, or is cut off: {short(error)}; copy it again") from error
 
-    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
+    def batches(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         with pa.memory_map(str(path)) as file:
             for batch in reader(file)[1]:
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
@@ -68,7 +73,7 @@ def open_arrow(path: Path) -> Table:
     return Table(path, "Arrow", "row", lambda columns: _numbered(path, batches(columns)), names)
 
 
-def _numbered(path: Path, batches: Iterator[Any]) -> Iterator[Numbered]:
+def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Numbered]:
     import pyarrow as pa
 
     numbers = itertools.count(1)
@@ -80,7 +85,7 @@ def _numbered(path: Path, batches: Iterator[Any]) -> Iterator[Numbered]:
         raise DataError(f"{path} cannot be read: {short(error)}; it may be damaged, copy it again") from error
 
 
-def to_records(batch: Any) -> Iterator[dict[str, Any] | Unreadable]:
+def to_records(batch: pa.RecordBatch | pa.Table) -> Iterator[dict[str, object] | Unreadable]:
     """Yield the rows of a record batch or table; one that Python cannot hold names its column."""
     names = batch.schema.names
     for values in zip(*(_values(column) for column in batch.columns), strict=True):
@@ -92,7 +97,7 @@ def to_records(batch: Any) -> Iterator[dict[str, Any] | Unreadable]:
             yield Unreadable(f"column {broken!r} {record[broken].reason}")
 
 
-def _values(column: Any) -> list[Any]:
+def _values(column: pa.Array | pa.ChunkedArray) -> list[object]:
     """Return the Python values of a column, ``Unreadable`` where there is none."""
     import pyarrow as pa
 
@@ -103,7 +108,7 @@ def _values(column: Any) -> list[Any]:
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     try:
-        values: list[Any] = column.to_pylist()
+        values: list[object] = column.to_pylist()
     except (ValueError, OverflowError, TypeError, pa.ArrowException):
         values = [_value(scalar) for scalar in column]
     if pa.types.is_decimal(kind):
@@ -111,7 +116,7 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _value(scalar: Any) -> Any:
+def _value(scalar: pa.Scalar) -> object:
     import pyarrow as pa
 
     try:

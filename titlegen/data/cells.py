@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import NoneType
-from typing import Any, Literal
+from typing import Literal
 
 from titlegen.data.rich_text import document_text, is_picture
 
@@ -53,12 +53,12 @@ _NAMES: tuple[tuple[type, str], ...] = (
 )
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """Return a description of a value that is no text."""
     return next((name for kind, name in _NAMES if isinstance(value, kind)), type(value).__name__)
 
 
-def flatten(value: Any, role: Role) -> tuple[Any, str]:
+def flatten(value: object, role: Role) -> tuple[object, str]:
     """Return the text in a cell and what it was taken out of, empty for a plain text.
 
     A value whose meaning is not clear comes back as it is, and nothing at all as None.
@@ -80,7 +80,7 @@ def flatten(value: Any, role: Role) -> tuple[Any, str]:
     return (value, "") if text is None else (text, "conversation" if is_conversation else describe(value))
 
 
-def take_turn(value: Any, role: Role) -> tuple[Any, str]:
+def take_turn(value: object, role: Role) -> tuple[object, str]:
     """Return the article or the title of a conversation, and what it was taken out of; anything else as it is.
 
     A table may hold the turns as JSON text, and older sets hold them as a list of texts in turn.
@@ -96,7 +96,7 @@ def take_turn(value: Any, role: Role) -> tuple[Any, str]:
     return (None, "") if _is_missing(value) else (turns if isinstance(turns, list | dict) else {}, "")
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> object:
     for parse in (json.loads, ast.literal_eval):
         with (
             suppress(ValueError, RecursionError, SyntaxError, MemoryError, TypeError),
@@ -106,22 +106,22 @@ def _parsed(text: str) -> Any:
     return None
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _is_conversation(value: Any) -> bool:
+def _is_conversation(value: object) -> bool:
     if isinstance(value, dict):
         return isinstance(value.get("messages"), list) or _speaker(value) is not None
     turns = [turn for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
     return any(_speaker(turn) is not None or _round(turn) is not None for turn in turns)
 
 
-def _spoken(value: Any, role: Role) -> str | None:
+def _spoken(value: object, role: Role) -> str | None:
     """Return the article, which is the longest that a person said, or the title, which answers it."""
     turns: list[tuple[bool, str]] = []
-    turn_list = value if isinstance(value, list) else value.get("messages", [value])
-    for turn in turn_list:
+    turn_list = value.get("messages", [value]) if isinstance(value, dict) else value
+    for turn in turn_list if isinstance(turn_list, list) else ():
         if not isinstance(turn, dict) or turn.get("channel") in _ASIDE:
             continue
         if (pair := _round(turn)) is not None:
@@ -142,23 +142,24 @@ def _spoken(value: Any, role: Role) -> str | None:
     return next((text for text in said if text.strip()), None)
 
 
-def _speaker(turn: Mapping[str, Any]) -> str | None:
+def _speaker(turn: Mapping[str, object]) -> str | None:
     speaker = next((turn[key] for key in _SPEAKER_KEYS if key in turn), None)
     return speaker.strip().casefold() if isinstance(speaker, str) else None
 
 
-def _round(turn: Mapping[str, Any]) -> tuple[str, str] | None:
+def _round(turn: Mapping[str, object]) -> tuple[str, str] | None:
     for asked, answered in _ROUNDS:
-        if isinstance(turn.get(asked), str) and isinstance(turn.get(answered), str):
-            return turn[asked], turn[answered]
+        question, answer = turn.get(asked), turn.get(answered)
+        if isinstance(question, str) and isinstance(answer, str):
+            return question, answer
     return None
 
 
-def _text(value: Any, role: Role, depth: int) -> str | None:
-    if isinstance(value, str) or not depth:
-        return value if depth else None
-    if isinstance(value, bytes):
-        return _decoded(value)
+def _text(value: object, role: Role, depth: int) -> str | None:
+    if not depth:
+        return None
+    if isinstance(value, str | bytes):
+        return value if isinstance(value, str) else _decoded(value)
     if isinstance(value, dict):
         return document_text(value) or _wrapped(value, role, depth)
     if not isinstance(value, list) or not value:
@@ -175,7 +176,7 @@ def _decoded(value: bytes) -> str | None:
         return None
 
 
-def _wrapped(value: Mapping[str, Any], role: Role, depth: int) -> str | None:
+def _wrapped(value: Mapping[str, object], role: Role, depth: int) -> str | None:
     """Return the one text of a struct: under a usual name, or under the only name it has."""
     filled = [key for key in value if value[key] is not None]
     named = [key for key in _TEXT_KEYS if key in filled]
@@ -183,7 +184,7 @@ def _wrapped(value: Mapping[str, Any], role: Role, depth: int) -> str | None:
     return None if key is None else _text(value[key], role, depth - 1)
 
 
-def _paragraphs(items: Sequence[Any], role: Role, depth: int) -> str | None:
+def _paragraphs(items: Sequence[object], role: Role, depth: int) -> str | None:
     # Pictures and thoughts between the paragraphs are no part of the text.
     wanted = [item for item in items if item is not None and not _is_no_text(item)]
     texts = [_text(item, role, depth - 1) for item in wanted]
@@ -194,7 +195,7 @@ def _paragraphs(items: Sequence[Any], role: Role, depth: int) -> str | None:
     return "\n".join(text for text in texts if text)
 
 
-def _is_no_text(item: Any) -> bool:
+def _is_no_text(item: object) -> bool:
     if not isinstance(item, dict):
         return False
     kind = str(item.get("type", ""))

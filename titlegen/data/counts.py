@@ -3,7 +3,6 @@
 import reprlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from titlegen.data.date_order import OrderCounts
 from titlegen.data.date_reading import ABSENT, AMBIGUOUS, Reading
@@ -96,7 +95,7 @@ class Counts:
                 places.append((row.part, row.number))
 
 
-def count_date(counts: Counts, value: Any, reading: Reading) -> None:
+def count_date(counts: Counts, value: object, reading: Reading) -> None:
     """Count how a date is written, with an example."""
     counts.orders.note(reading)
     if reading.form == ABSENT:

@@ -15,7 +15,6 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from numbers import Real
-from typing import Any
 
 from titlegen.data.date_reading import (
     ABSENT,
@@ -60,7 +59,7 @@ _ABSENT, _UNKNOWN = Reading(ABSENT), Reading(UNKNOWN)
 _FAILURES = (ValueError, OverflowError, OSError, ArithmeticError, TypeError, AttributeError, RecursionError)
 
 
-def read_date(value: Any) -> Reading:
+def read_date(value: object) -> Reading:
     """Return how a value of any type is read as a day.
 
     Understood are ISO 8601 with week and ordinal dates, numbers in any order, Chinese dates and years of the Republic
@@ -72,7 +71,7 @@ def read_date(value: Any) -> Reading:
         return _UNKNOWN
 
 
-def _read(value: Any) -> Reading:
+def _read(value: object) -> Reading:
     if isinstance(value, str):
         return _read_text(value) if len(value) <= _MAX_CHARS else _UNKNOWN
     if value is None:
@@ -86,7 +85,7 @@ def _read(value: Any) -> Reading:
     return _read_number(Decimal(str(value)))
 
 
-def _read_wrapped(value: Any) -> Reading:
+def _read_wrapped(value: object) -> Reading:
     if isinstance(value, bytes):
         return _read(value.decode())
     if isinstance(value, Mapping):

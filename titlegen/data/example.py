@@ -39,10 +39,10 @@ def load_split(directory: Path, split: str) -> list[Example]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line number, from 1, and object of each line; blank lines are passed over.
+    """Yield line number, from 1, and Any of each line; blank lines are passed over.
 
     Raises:
-        DataError: a line is not UTF-8, not JSON or not an object.
+        DataError: a line is not UTF-8, not JSON or not an Any.
     """
     for number, record in numbered_lines(path, detect_encoding(read_head(path), str(path))):
         if isinstance(record, Unreadable):

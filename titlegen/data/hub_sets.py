@@ -1,9 +1,11 @@
 """Data sets on the Hub: configurations, splits, rows, and the errors on the way to them."""
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.data.arrow import short, to_records
 from titlegen.data.columns import Columns, find_columns
@@ -12,6 +14,9 @@ from titlegen.environment import check_remote
 from titlegen.errors import DataError
 from titlegen.proxies import proxy_hint
 from titlegen.settings import DataSettings
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder, IterableDataset
 
 _BATCH_ROWS = 512
 
@@ -29,7 +34,7 @@ def open_hub(settings: DataSettings, *, titled: bool, findings: Findings) -> lis
     name = settings.source
     check_remote(huggingface_hub.constants.ENDPOINT)
     try:
-        options: dict[str, Any] = {"revision": settings.revision, "name": settings.config_name}
+        options: dict[str, str | None] = {"revision": settings.revision, "name": settings.config_name}
         builder = datasets.load_dataset_builder(name, **options)
         available = _list_columns(builder)
         columns = find_columns(name, available, settings, titled=titled) if available else None
@@ -46,7 +51,7 @@ def open_hub(settings: DataSettings, *, titled: bool, findings: Findings) -> lis
     return parts
 
 
-def _part(name: str, split: str, form: str, stream: Any, columns: Columns) -> Part:
+def _part(name: str, split: str, form: str, stream: IterableDataset, columns: Columns) -> Part:
     def records() -> Iterator[Numbered]:
         numbers = itertools.count(1)
         try:
@@ -125,11 +130,11 @@ def _explain(name: str, error: Exception) -> DataError:
     )
 
 
-def _is_parquet(builder: Any) -> bool:
+def _is_parquet(builder: DatasetBuilder) -> bool:
     return "columns" in vars(builder.config)
 
 
-def _list_columns(builder: Any) -> list[str]:
+def _list_columns(builder: DatasetBuilder) -> list[str]:
     """Return the column names, out of the data set's card or the footer of its first Parquet file."""
     import pyarrow.parquet as pq
     from huggingface_hub import HfFileSystem

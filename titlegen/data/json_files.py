@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from titlegen.data.columns import is_article
 from titlegen.data.files import open_bytes
@@ -74,7 +73,7 @@ class _Scanner:
     def take_mark(self) -> None:
         self._skip(self._place + 1)
 
-    def value(self, limit: int) -> Any:
+    def value(self, limit: int) -> object:
         """Take one value of at most so many characters."""
         while True:
             try:
@@ -153,13 +152,13 @@ def _values(path: Path, codec: str) -> Iterator[Numbered]:
     yield from enumerate(_unwrap(first, path), start=1)
 
 
-def _object(value: Any) -> Record | Unreadable:
+def _object(value: object) -> Record | Unreadable:
     if isinstance(value, dict):
         return value
     return Unreadable(f"{type(value).__name__} instead of an object {{...}}")
 
 
-def _unwrap(value: Any, path: Path) -> list[Record | Unreadable]:
+def _unwrap(value: object, path: Path) -> list[Record | Unreadable]:
     """Return the records of an object: those in the one list it has, or itself as the only one.
 
     Raises:
@@ -189,11 +188,11 @@ def _unwrap(value: Any, path: Path) -> list[Record | Unreadable]:
     return [value]
 
 
-def _longest_text(record: Mapping[str, Any]) -> int:
+def _longest_text(record: Mapping[str, object]) -> int:
     return max((len(text) for text in record.values() if isinstance(text, str)), default=0)
 
 
-def _lists_of_objects(value: Mapping[str, Any], depth: int) -> Iterator[tuple[str, list[Any]]]:
+def _lists_of_objects(value: Mapping[str, object], depth: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
     for name, item in value.items():
         if isinstance(item, list) and item and all(isinstance(element, dict) for element in item):
             yield name, item
@@ -201,10 +200,11 @@ def _lists_of_objects(value: Mapping[str, Any], depth: int) -> Iterator[tuple[st
             yield from _lists_of_objects(item, depth - 1)
 
 
-def _is_by_columns(members: list[Any]) -> bool:
+def _is_by_columns(members: list[object]) -> bool:
     """Return whether the members of an object are columns: lists of one length, or objects by the number of the row."""
-    if all(isinstance(member, list) for member in members):
+    columns = [member for member in members if isinstance(member, list)]
+    if len(columns) == len(members):
         # Cells are no objects: the turns of the conversations in one record are.
-        has_objects = any(isinstance(item, dict) for member in members for item in member)
-        return len(members) > 1 and len({len(member) for member in members}) == 1 and not has_objects
+        has_objects = any(isinstance(item, dict) for column in columns for item in column)
+        return len(columns) > 1 and len({len(column) for column in columns}) == 1 and not has_objects
     return all(isinstance(member, dict) and set(member) == {*map(str, range(len(member)))} for member in members)

@@ -216,8 +216,8 @@ def write_dataset(directory: Path, scratch: Path) -> None:
             datasets.enable_progress_bars()
 
 
-def _record_batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
+def _record_batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, object]]]:
+    batch: list[dict[str, object]] = []
     with path.open("rb") as file:
         for line in file:
             batch.append(json.loads(line))
@@ -228,7 +228,7 @@ def _record_batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, Any
         yield batch
 
 
-def compare_strategies(pool: Collected, rows: Rows, settings: DataSettings, tokenizer_file: Path) -> dict[str, Any]:
+def compare_strategies(pool: Collected, rows: Rows, settings: DataSettings, tokenizer_file: Path) -> dict[str, object]:
     """Return how much of the title each shortening strategy keeps in the article, on articles over the budget."""
     # A shortened article has two texts, its content and behind it the full one.
     second = np.flatnonzero(pool.views[1:] == pool.views[:-1]) + 1
@@ -249,7 +249,7 @@ def compare_strategies(pool: Collected, rows: Rows, settings: DataSettings, toke
 
 def _results(
     source: Source, pool: Collected, kept: Kept, sizes: Mapping[str, int], settings: DataSettings
-) -> dict[str, Any]:
+) -> dict[str, object]:
     counts = pool.counts
     left, steps = counts.rows, []
     for reason, dropped in [*((reason, counts.dropped[reason]) for reason in REASONS), *kept.dropped.items()]:

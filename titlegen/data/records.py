@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from titlegen.data.columns import Columns
 from titlegen.errors import DataError
@@ -15,7 +14,7 @@ MAX_RECORD_BYTES = 8 * 2**20
 PADDING = "\0\x1a"
 TOO_LONG = f"over {MAX_RECORD_BYTES // 2**20} MiB"
 
-Record = Mapping[str, Any]
+Record = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ left out is refused when the template is read, never rendered otherwise than Oll
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from titlegen.template.nodes import TemplateError
 from titlegen.template.parsing import Parser
@@ -26,7 +25,7 @@ class Template:
         reader = Parser(text)
         self._nodes, self._uses_messages = reader.nodes, reader.uses_messages
 
-    def render(self, values: Mapping[str, Any]) -> str:
+    def render(self, values: Mapping[str, object]) -> str:
         """Render what the model reads: up to ``.Response``, or all of a template that asks for the messages.
 
         Args:
@@ -41,12 +40,12 @@ class Template:
         return "".join(rendering.output)
 
 
-def values_of(system: str, prompt: str) -> dict[str, Any]:
+def values_of(system: str, prompt: str) -> dict[str, object]:
     """Return what Ollama gives a template for one prompt: the texts, and the conversation that they are."""
     spoken = [("system", system), ("user", prompt)]
     messages = [_message(role, content) for role, content in spoken if content or role == "user"]
     return {"System": system, "Prompt": prompt, "Response": "", "Messages": messages}
 
 
-def _message(role: str, content: str) -> dict[str, Any]:
+def _message(role: str, content: str) -> dict[str, object]:
     return {"Role": role, "Content": content, "Thinking": "", "Images": [], "ToolCalls": [], "ToolName": ""}

@@ -1,5 +1,6 @@
 """Functions of Go's templates that compare and count, and how values are shown."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,12 +24,12 @@ LEAST_ARGUMENTS = {
 }
 
 
-def is_true(value: Any) -> bool:
+def is_true(value: object) -> bool:
     """Return whether a value counts as true: not false, zero, empty or missing."""
     return bool(value)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return how a value is printed.
 
     Raises:
@@ -43,7 +44,7 @@ def shown(value: Any) -> str:
     raise TemplateError(f"can't show a value of type {type(value).__name__}")
 
 
-def call(name: str, arguments: Sequence[Callable[[], Any]]) -> Any:
+def call(name: str, arguments: Sequence[Callable[[], object]]) -> object:
     """Return a function's value; its arguments are evaluated when they are needed.
 
     Raises:
@@ -73,7 +74,7 @@ def call(name: str, arguments: Sequence[Callable[[], Any]]) -> Any:
     return _part(name, first, places)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     if type(one) is not type(other) and None not in {one, other}:
         raise TemplateError("incompatible types for comparison")
     if isinstance(one, list | Mapping):
@@ -81,23 +82,24 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _ordered(name: str, one: Any, other: Any) -> bool:
+def _ordered(name: str, one: object, other: object) -> bool:
+    compare: Callable[[Any, Any], bool] = getattr(operator, name)
     if type(one) is not type(other) or not isinstance(one, str | int) or isinstance(one, bool):
         raise TemplateError("incompatible types for comparison")
-    results = {"lt": one < other, "le": one <= other, "gt": one > other, "ge": one >= other}
-    return bool(results[name])
+    return compare(one, other)
 
 
-def _part(name: str, whole: Any, places: Sequence[Any]) -> Any:
+def _part(name: str, whole: object, places: Sequence[object]) -> object:
     """Return a slice, or an item, of a list or text."""
-    if not isinstance(whole, str | list) or not all(type(place) is int for place in places):
+    numbers = [place for place in places if isinstance(place, int) and not isinstance(place, bool)]
+    if not isinstance(whole, str | list) or len(numbers) < len(places):
         raise TemplateError(f"{name} of type {type(whole).__name__}")
-    if any(not 0 <= place <= len(whole) for place in places):
+    if any(not 0 <= place <= len(whole) for place in numbers):
         raise TemplateError(f"{name}: index out of range")
     if name == "slice":
-        first, last = [*places, *(0, len(whole))[len(places) :]][:2]
+        first, last = [*numbers, *(0, len(whole))[len(places) :]][:2]
         return whole[first:last]
-    for place in places:
+    for place in numbers:
         if not isinstance(whole, list) or place >= len(whole):
             raise TemplateError("index: index out of range")
         whole = whole[place]

@@ -1,7 +1,7 @@
 """The nodes of a parsed template."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 
 class TemplateError(ValueError):
@@ -15,7 +15,7 @@ class TemplateError(ValueError):
 class Value:
     """A literal; or the fields of the dot, of a variable, or of what a call in brackets returns."""
 
-    literal: Any = None
+    literal: object = None
     is_literal: bool = False
     variable: str | None = None
     call: "Call | None" = None

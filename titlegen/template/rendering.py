@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from titlegen.template import functions
 from titlegen.template.nodes import Block, Call, Node, Statement, TemplateError, Text, Value
@@ -15,14 +14,14 @@ _RESPONSE = Call(None, (Value(fields=("Response",)),))
 class Rendering:
     """One pass over the nodes; ``output`` is the rendered text."""
 
-    def __init__(self, values: Mapping[str, Any], *, stops: bool) -> None:
+    def __init__(self, values: Mapping[str, object], *, stops: bool) -> None:
         """Take the values of the fields, and whether ``.Response`` ends it."""
         self.output: list[str] = []
         self._stops = stops
         self._steps = 0
-        self._scopes: list[dict[str, Any]] = [{"$": values}]
+        self._scopes: list[dict[str, object]] = [{"$": values}]
 
-    def run(self, nodes: Sequence[Node], dot: Any) -> bool:
+    def run(self, nodes: Sequence[Node], dot: object) -> bool:
         """Render nodes; returns whether to go on.
 
         Raises:
@@ -41,7 +40,7 @@ class Rendering:
                 self._statement(node, dot)
         return True
 
-    def _statement(self, node: Statement, dot: Any) -> None:
+    def _statement(self, node: Statement, dot: object) -> None:
         value = self._call(node.call, dot)
         if node.variable is None:
             self.output.append(functions.shown(value))
@@ -50,7 +49,7 @@ class Rendering:
         scope = self._scopes[-1] if node.declares else next(found for found in scopes if node.variable in found)
         scope[node.variable] = value
 
-    def _block(self, node: Block, dot: Any) -> bool:
+    def _block(self, node: Block, dot: object) -> bool:
         value = self._call(node.call, dot)
         if node.kind != "range":
             chosen = functions.is_true(value)
@@ -65,19 +64,19 @@ class Rendering:
                 return False
         return True
 
-    def _scoped(self, nodes: Sequence[Node], dot: Any, variables: dict[str, Any] | None = None) -> bool:
+    def _scoped(self, nodes: Sequence[Node], dot: object, variables: dict[str, object] | None = None) -> bool:
         self._scopes.append(variables or {})
         goes_on = self.run(nodes, dot)
         self._scopes.pop()
         return goes_on
 
-    def _call(self, call: Call, dot: Any) -> Any:
+    def _call(self, call: Call, dot: object) -> object:
         self._count()
         if call.name is None:
             return self._value(call.arguments[0], dot)
         return functions.call(call.name, [partial(self._value, value, dot) for value in call.arguments])
 
-    def _value(self, value: Value, dot: Any) -> Any:
+    def _value(self, value: Value, dot: object) -> object:
         if value.is_literal:
             return value.literal
         found = dot
@@ -89,7 +88,7 @@ class Rendering:
             found = self._field(found, name)
         return found
 
-    def _field(self, holder: Any, name: str) -> Any:
+    def _field(self, holder: object, name: str) -> object:
         if not isinstance(holder, Mapping):
             raise TemplateError(f"can't evaluate field {name} in type {type(holder).__name__}")
         # Ollama's values are a map, in which what is missing has no value; its messages are not.

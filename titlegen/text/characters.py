@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from functools import cache
-from typing import Any
 
 from titlegen.text.rule import CLOSE, OPEN, AnyRule, FunctionRule, LineRule, Rule
 
@@ -63,7 +62,7 @@ def _fix_encoding(text: str) -> tuple[str, list[str]]:
 
 
 @cache
-def _ftfy_config() -> Any:
+def _ftfy_config() -> object:
     import ftfy
 
     # Full-width forms, ligatures and quotes are the article's own; only wrong decoding is repaired here.

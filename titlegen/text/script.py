@@ -124,7 +124,7 @@ def converter() -> Callable[[str], str]:
     import opencc
 
     share = Path(opencc.__file__).parent / "clib" / "share" / "opencc"
-    config = _absolute(json.loads((share / "s2tw.json").read_bytes()), share)
+    config: Any = _absolute(json.loads((share / "s2tw.json").read_bytes()), share)
     # OpenCC reads dictionaries from files alone; it keeps nothing open.
     with tempfile.TemporaryDirectory(prefix="titlegen-opencc-") as folder:
         words = _write_dictionary(Path(folder) / "words.txt", first_words())
@@ -139,7 +139,7 @@ def converter() -> Callable[[str], str]:
         return convert
 
 
-def _absolute(config: Any, folder: Path) -> Any:
+def _absolute(config: object, folder: Path) -> object:
     """Return OpenCC's configuration with the full path of each dictionary."""
     if isinstance(config, dict):
         return {

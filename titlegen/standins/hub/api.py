@@ -1,7 +1,6 @@
 """The routes by which the real client makes, describes and changes repositories."""
 
 from pathlib import PurePosixPath
-from typing import Any
 
 from huggingface_hub import ModelCard
 from starlette.concurrency import run_in_threadpool
@@ -82,7 +81,7 @@ class HubRoutes:
         """Describe a repository at a revision."""
         repo_id, oid, commit = self._access.at(request)
         repository = self._store.read(repo_id)
-        siblings = [{"rfilename": path} for path in sorted(commit.files)]
+        siblings: list[dict[str, object]] = [{"rfilename": path} for path in sorted(commit.files)]
         if request.query_params.get("blobs"):
             siblings = [_listed_file(file) | {"rfilename": path} for path, file in sorted(commit.files.items())]
         owner = repo_id.split("/")[0]
@@ -147,7 +146,7 @@ class HubRoutes:
         if folder and not entries:
             raise RefusedError(404, f"{folder} does not exist", "EntryNotFound")
         depth = len(PurePosixPath(folder).parts) + 1
-        return JSONResponse([e for e in entries if recursive or len(PurePosixPath(e["path"]).parts) == depth])
+        return JSONResponse([e for e in entries if recursive or len(PurePosixPath(str(e["path"])).parts) == depth])
 
     async def paths_info(self, request: Request) -> Response:
         """Describe some files."""
@@ -231,7 +230,7 @@ def _listed(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)] if value else []
 
 
-def _entries(commit: Commit, folder: str) -> list[dict[str, Any]]:
+def _entries(commit: Commit, folder: str) -> list[dict[str, object]]:
     """Return every file and folder below a folder of a commit, as the tree route lists them."""
     prefix = f"{folder}/" if folder else ""
     files = {path: file for path, file in commit.files.items() if path.startswith(prefix)}
@@ -242,8 +241,8 @@ def _entries(commit: Commit, folder: str) -> list[dict[str, Any]]:
     return sorted(listed, key=lambda entry: str(entry["path"]))
 
 
-def _listed_file(file: StoredFile) -> dict[str, Any]:
-    listed: dict[str, Any] = {"size": file.size, "oid": file.blob_id, "blobId": file.blob_id}
+def _listed_file(file: StoredFile) -> dict[str, object]:
+    listed: dict[str, object] = {"size": file.size, "oid": file.blob_id, "blobId": file.blob_id}
     if file.lfs:
         listed["lfs"] = {"oid": file.sha256, "sha256": file.sha256, "size": file.size, "pointerSize": 0}
     return listed

@@ -1,7 +1,6 @@
 """The routes for uploads of large files, downloads, and pages for a browser."""
 
 import asyncio
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -34,7 +33,7 @@ class FileRoutes:
         self._access.open(request)
         objects = []
         for wanted in (await read_body(request, LargeObjects)).objects:
-            answer: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
+            answer: dict[str, object] = {"oid": wanted.oid, "size": wanted.size}
             if not self._store.has(wanted.oid, wanted.size):
                 try:
                     answer["actions"] = {"upload": self._upload_action(request, wanted.oid, wanted.size)}
@@ -43,7 +42,7 @@ class FileRoutes:
             objects.append(answer)
         return JSONResponse({"transfer": "multipart", "objects": objects})
 
-    def _upload_action(self, request: Request, sha256: str, size: int) -> dict[str, Any]:
+    def _upload_action(self, request: Request, sha256: str, size: int) -> dict[str, object]:
         name = self._store.announce(sha256, size)
         url, parts = f"{base_url(request)}/lfs/{name}", self._store.upload(name).parts
         if parts == 1:

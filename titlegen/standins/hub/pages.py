@@ -1,13 +1,15 @@
 """The offline Hub in a browser: the models, a model's card with its files, and error pages; read only."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -15,6 +17,11 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 
 from titlegen.standins.hub.records import MAIN, RefusedError, StoredFile
 from titlegen.standins.hub.store import RepositoryStore
+
+if TYPE_CHECKING:
+    from markdown_it.renderer import RendererHTML
+    from markdown_it.token import Token
+    from markdown_it.utils import OptionsDict
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -101,7 +108,7 @@ def error_page(status: int, message: str) -> Response:
     return _page(status=status, heading="Not found" if status == 404 else f"Error {status}", message=message)  # noqa: PLR2004 - HTTP's own
 
 
-def _page(*, status: int = 200, **facts: Any) -> Response:
+def _page(*, status: int = 200, **facts: object) -> Response:
     style = (resources.files("titlegen") / "hub_page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; {_NOTHING_ELSE}"
@@ -110,7 +117,7 @@ def _page(*, status: int = 200, **facts: Any) -> Response:
 
 
 @cache
-def _template() -> "Template":
+def _template() -> Template:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -129,13 +136,15 @@ def _read_card(store: RepositoryStore, file: StoredFile | None, base: str) -> tu
 
 
 @cache
-def _parser() -> "MarkdownIt":
+def _parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     parser.validateLink = lambda url: _LINK.match(url) is not None  # type: ignore[method-assign]
 
-    def link_open(renderer: Any, tokens: Any, index: int, options: Any, env: Mapping[str, str]) -> str:
+    def link_open(
+        renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: dict[str, str]
+    ) -> str:
         href = str(tokens[index].attrs.get("href", ""))
         # As on huggingface.co, a relative link is one to a file of the repository.
         if not _ELSEWHERE.match(href):

@@ -3,7 +3,7 @@
 import base64
 import ipaddress
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from huggingface_hub.errors import HFValidationError
@@ -207,7 +207,7 @@ class CommitLine(Body):
     """One line of a commit."""
 
     key: str
-    value: dict[str, Any]
+    value: dict[str, object]
 
 
 async def read_body(request: Request, kind: type[B]) -> B:
@@ -241,7 +241,7 @@ async def read_lines(request: Request) -> AsyncIterator[CommitLine]:
         yield parse(CommitLine, rest)
 
 
-def parse(kind: type[B], value: bytes | bytearray | dict[str, Any]) -> B:
+def parse(kind: type[B], value: bytes | bytearray | dict[str, object]) -> B:
     """Check a JSON text, or what was read from one.
 
     Raises:

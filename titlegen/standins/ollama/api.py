@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from titlegen.standins.ollama.describe import describe_model, list_entry, loaded
 from titlegen.standins.ollama.engine import EngineError
 from titlegen.standins.ollama.generate import GenerateRequest
 from titlegen.standins.ollama.pool import EnginePool
-from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED, ApiError, parse_body, read_body
+from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED, ApiError, Body, parse_body, read_body
 from titlegen.standins.ollama.store import BadNameError, ModelName, ModelStore, blob_path, parse_digest
 from titlegen.standins.ollama.wire import GATHERED_JSON, Parts, PartStream, body_chunks, json_response, respond
 
@@ -177,11 +176,11 @@ class OllamaRoutes:
             raise ApiError(400, f'digest mismatch, expected "{digest}", got "{found}"')
         return Response(status_code=201)
 
-    async def _body(self, request: Request, route: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    async def _body(self, request: Request, route: str, fields: Mapping[str, type]) -> Body:
         return parse_body(await read_body(request, self._settings.read_timeout_s), route, fields)
 
 
-def _required(body: Mapping[str, Any]) -> str:
+def _required(body: Body) -> str:
     name = str(body.get("model") or body.get("name") or "")
     if not name:
         raise ApiError(400, "model is required")

@@ -9,7 +9,7 @@ from typing import Any
 from titlegen.errors import TitlegenError
 from titlegen.gguf_reader import MAGIC, GgufError, read_header
 from titlegen.standins.ollama.quantize import SUPPORTED, UNQUANTIZED, ConversionError, quantize
-from titlegen.standins.ollama.requests import ApiError, plain
+from titlegen.standins.ollama.requests import ApiError, Body, plain
 from titlegen.standins.ollama.store import BadNameError, Layer, ModelName, ModelStore, blob_path, describe, parse_digest
 from titlegen.template import Template, TemplateError
 
@@ -26,7 +26,7 @@ class CreateError(Exception):
 class Creation:
     """One request to create a model: checked when it is made, carried out by ``run``."""
 
-    def __init__(self, store: ModelStore, body: Mapping[str, Any]) -> None:
+    def __init__(self, store: ModelStore, body: Body) -> None:
         """Check what can be checked before the first line of the answer.
 
         Raises:
@@ -35,7 +35,7 @@ class Creation:
         self._store = store
         self._body = body
         self.name = _parse_name(body.get("model") or body.get("name") or "")
-        self._files: dict[str, Any] = body.get("files") or {}
+        self._files: dict[str, str] = body.get("files") or {}
         for name in self._files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
@@ -48,7 +48,7 @@ class Creation:
         if self._from:
             _parse_name(self._from)
 
-    async def run(self) -> AsyncGenerator[dict[str, str]]:
+    async def run(self) -> AsyncGenerator[dict[str, object]]:
         """Yield Ollama's status lines; the last one is ``success``.
 
         Raises:
@@ -69,7 +69,7 @@ class Creation:
 
     async def _steps(self) -> AsyncGenerator[str]:
         layers: list[Layer] = []
-        config: dict[str, Any] = {}
+        config: Mapping[str, Any] = {}
         if self._from:
             parent = self._store.find(self._from)
             if parent is None:
@@ -88,7 +88,7 @@ class Creation:
             config = describe(await asyncio.to_thread(read_header, source))
         with self._store.new_file() as quantized:
             if level := str(self._body.get("quantize") or "").upper():
-                _check_level(level, config["quantization_level"])
+                _check_level(level, str(config["quantization_level"]))
                 await quantize(source, quantized, level)
                 source, config = quantized, config | describe(await asyncio.to_thread(read_header, quantized))
             if not self._from:

@@ -2,7 +2,6 @@
 
 import json
 from datetime import datetime
-from typing import Any
 
 from titlegen.gguf_reader import GgufHeader, read_header
 from titlegen.standins.ollama.generate import timestamp
@@ -12,7 +11,7 @@ from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, StoredModel
 _HIDDEN = {"general.name", "tokenizer.chat_template"}
 
 
-def list_entry(model: StoredModel) -> dict[str, Any]:
+def list_entry(model: StoredModel) -> dict[str, object]:
     """Return a model's entry in the list of models."""
     lengths = {key: model.config[key] for key in ("context_length", "embedding_length")}
     return {
@@ -26,7 +25,7 @@ def list_entry(model: StoredModel) -> dict[str, Any]:
     }
 
 
-def loaded_entry(model: StoredModel, size: int, num_ctx: int, expires: datetime) -> dict[str, Any]:
+def loaded_entry(model: StoredModel, size: int, num_ctx: int, expires: datetime) -> dict[str, object]:
     """Return a model's entry in the list of loaded ones.
 
     Args:
@@ -47,7 +46,7 @@ def loaded_entry(model: StoredModel, size: int, num_ctx: int, expires: datetime)
     }
 
 
-def describe_model(model: StoredModel) -> dict[str, Any]:
+def describe_model(model: StoredModel) -> dict[str, object]:
     """Return all that is known of a model."""
     header = read_header(model.weights)
     system = model.text("system")
@@ -74,17 +73,17 @@ def _parameter_lines(model: StoredModel, *, quoted: bool) -> list[tuple[str, str
     ]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _model_info(header: GgufHeader) -> dict[str, Any]:
+def _model_info(header: GgufHeader) -> dict[str, object]:
     """Return a file's keys in Ollama's form, long arrays as null."""
     fields = header.fields | {"general.parameter_count": header.parameter_count}
     return {name: _short_float(value) for name, value in sorted(fields.items()) if name not in _HIDDEN}
 
 
-def _short_float(value: Any) -> Any:
+def _short_float(value: object) -> object:
     """Return a number of 32 bits with as many digits as it has, 0.1 for 0.10000000149011612."""
     import numpy as np
 

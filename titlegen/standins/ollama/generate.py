@@ -5,12 +5,11 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any
 
 from titlegen.standins.ollama.engine import Engine
 from titlegen.standins.ollama.opening import Event
 from titlegen.standins.ollama.pool import EnginePool
-from titlegen.standins.ollama.requests import ApiError, check_options
+from titlegen.standins.ollama.requests import ApiError, Body, check_options
 from titlegen.standins.ollama.store import DEFAULT_TEMPLATE, BadNameError, ModelName, ModelStore, StoredModel
 from titlegen.template import Template, TemplateError, values_of
 
@@ -37,7 +36,7 @@ _MARK = "\x00prompt\x00"
 class GenerateRequest:
     """One request for text: checked when it is made, carried out by ``run``."""
 
-    def __init__(self, store: ModelStore, pool: EnginePool, body: Mapping[str, Any]) -> None:
+    def __init__(self, store: ModelStore, pool: EnginePool, body: Body) -> None:
         """Check the request.
 
         Raises:
@@ -55,7 +54,7 @@ class GenerateRequest:
         """Whether nothing is asked: such a request loads or unloads the model."""
         return not self._body.get("prompt")
 
-    async def run(self) -> AsyncGenerator[dict[str, Any]]:
+    async def run(self) -> AsyncGenerator[dict[str, object]]:
         """Yield Ollama's answer, part by part.
 
         Raises:
@@ -79,11 +78,11 @@ class GenerateRequest:
                 async for part in parts:
                     yield part
 
-    def gather(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def gather(self, parts: Sequence[dict[str, object]]) -> dict[str, object]:
         """Return the one answer that parts add up to, for a request that is not streamed."""
         # No part: the model repeated tokens without text until it was stopped.
         last = dict(parts[-1]) if parts else self._part("", done=False)
-        return last | {"response": "".join(part["response"] for part in parts)}
+        return last | {"response": "".join(str(part["response"]) for part in parts)}
 
     def _render(self, prompt: str) -> str:
         # An empty system text is none: the model's own holds.
@@ -103,7 +102,7 @@ class GenerateRequest:
         before, mark, _ = self._render(_MARK).partition(_MARK)
         return self._without_bos(before) if mark else ""
 
-    async def _complete(self, engine: Engine, prompt: str, load_s: float) -> AsyncGenerator[dict[str, Any]]:
+    async def _complete(self, engine: Engine, prompt: str, load_s: float) -> AsyncGenerator[dict[str, object]]:
         prompt = self._without_bos(prompt)
         request = self._request(engine, prompt)
         async with aclosing(self._events(engine, request, load_s, self._opening())) as parts:
@@ -111,8 +110,8 @@ class GenerateRequest:
                 yield part
 
     async def _events(
-        self, engine: Engine, request: Mapping[str, Any], load_s: float, opening: str
-    ) -> AsyncGenerator[dict[str, Any]]:
+        self, engine: Engine, request: Mapping[str, object], load_s: float, opening: str
+    ) -> AsyncGenerator[dict[str, object]]:
         repeated, repeats = "", 0
         async with aclosing(engine.complete(request, opening)) as events:
             async for event in events:
@@ -129,8 +128,8 @@ class GenerateRequest:
                     yield self._part("", done=True, **_counts(event, elapsed, load_s))
                     return
 
-    def _request(self, engine: Engine, prompt: str) -> dict[str, Any]:
-        options = _SAMPLING | self._options
+    def _request(self, engine: Engine, prompt: str) -> dict[str, object]:
+        options = {**_SAMPLING, **self._options}
         most = _MOST_CONTEXTS * engine.num_ctx
         wanted = options.get("num_predict", -1)
         return {
@@ -143,7 +142,7 @@ class GenerateRequest:
             **{name: options[name] for name in _SAMPLING},
         }
 
-    def _part(self, text: str, *, done: bool, **fields: Any) -> dict[str, Any]:
+    def _part(self, text: str, *, done: bool, **fields: object) -> dict[str, object]:
         return {
             "model": self.name,
             "created_at": timestamp(datetime.now(UTC)),
@@ -170,7 +169,7 @@ def timestamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _counts(event: Event, elapsed_s: float, load_s: float) -> dict[str, Any]:
+def _counts(event: Event, elapsed_s: float, load_s: float) -> dict[str, object]:
     timings = event.get("timings", {})
     return {
         "done_reason": "length" if event.get("stop_type") == "limit" else "stop",
@@ -183,6 +182,6 @@ def _counts(event: Event, elapsed_s: float, load_s: float) -> dict[str, Any]:
     }
 
 
-def line(value: Mapping[str, Any]) -> bytes:
+def line(value: Mapping[str, object]) -> bytes:
     """Return one line of NDJSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -6,11 +6,11 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 from titlegen.standins.ollama.engine import Engine, EngineSettings
+from titlegen.standins.ollama.requests import Options
 from titlegen.standins.ollama.store import StoredModel
 
 log = logging.getLogger("titlegen.standins")
@@ -31,9 +31,7 @@ class EnginePool:
         self._freed = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def use(
-        self, model: StoredModel, options: Mapping[str, Any], keep_alive_s: float | None
-    ) -> AsyncIterator[Engine]:
+    async def use(self, model: StoredModel, options: Options, keep_alive_s: float | None) -> AsyncIterator[Engine]:
         """Yield the engine of a model, loading it when needed; it stays for ``keep_alive_s`` after its last use.
 
         Raises:
@@ -76,7 +74,7 @@ class EnginePool:
                 engine.timer.cancel()
         await asyncio.gather(*(engine.stop() for engine in self._engines), *self._endings)
 
-    def _find(self, model: StoredModel, options: Mapping[str, Any]) -> Engine | None:
+    def _find(self, model: StoredModel, options: Options) -> Engine | None:
         num_ctx, threads = self._runner(model, options)
         for engine in self._engines:
             # Models with the same weights share an engine, as they do in Ollama.
@@ -88,7 +86,7 @@ class EnginePool:
                 return engine
         return None
 
-    async def _load(self, model: StoredModel, options: Mapping[str, Any]) -> Engine:
+    async def _load(self, model: StoredModel, options: Options) -> Engine:
         num_ctx, threads = self._runner(model, options)
         await self._make_room(model)
         engine = Engine(model, num_ctx, threads, self.settings)
@@ -120,7 +118,7 @@ class EnginePool:
             self._freed.clear()
             await self._freed.wait()
 
-    def _runner(self, model: StoredModel, options: Mapping[str, Any]) -> tuple[int, int]:
+    def _runner(self, model: StoredModel, options: Options) -> tuple[int, int]:
         """Return context window and threads; as in Ollama, a window is neither tiny nor larger than the model's."""
         num_ctx = max(int(options.get("num_ctx", _DEFAULT_NUM_CTX)), _SMALLEST_NUM_CTX)
         largest = model.config["context_length"] or num_ctx

@@ -3,14 +3,21 @@
 Run as ``python -m titlegen.standins.ollama.quantize SOURCE TARGET``: in a process of its own, to give its memory back.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.export import quantize_command
 from titlegen.gguf_writer import arrange
+
+if TYPE_CHECKING:
+    import numpy as np
+    from gguf import GGMLQuantizationType
+    from gguf.gguf_reader import ReaderTensor
 
 # Source: Ollama's server/quantization.go, in the order of its message.
 SUPPORTED = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
@@ -72,7 +79,7 @@ def write_q8_0(source: Path, target: Path) -> None:
     writer.add_file_type(_Q8_0_FILE_TYPE)
     writer.add_quantization_version(_QUANTIZATION_VERSION)
 
-    def convert(tensor: Any) -> tuple[Any, Any]:
+    def convert(tensor: ReaderTensor) -> tuple[np.ndarray, GGMLQuantizationType]:
         if len(tensor.shape) < 2 or int(tensor.shape[0]) % _Q8_0_BLOCK:  # noqa: PLR2004 - a matrix has two
             return tensor.data, tensor.tensor_type
         plain = np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)

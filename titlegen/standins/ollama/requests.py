@@ -4,9 +4,15 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.requests import Request
+
+Body: TypeAlias = dict[str, Any]
+"""The fields of a request that are known, each of its type; ``keep_alive`` in seconds."""
+
+Options: TypeAlias = Mapping[str, Any]
+"""Those that are known, in the types that the engine wants."""
 
 MAX_BODY_BYTES = 16 * 2**20
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -83,7 +89,7 @@ async def read_body(request: Request, timeout_s: float) -> bytes:
     return bytes(body)
 
 
-def parse_body(body: bytes, route: str, fields: Mapping[str, type]) -> dict[str, Any]:
+def parse_body(body: bytes, route: str, fields: Mapping[str, type]) -> Body:
     """Return a body's JSON object with the fields of a route; others are ignored, and null counts as missing.
 
     As in Go, a field's case does not matter, and what follows the object is not read.
@@ -109,7 +115,7 @@ def parse_body(body: bytes, route: str, fields: Mapping[str, type]) -> dict[str,
     return found
 
 
-def _read_json(body: bytes) -> Any:
+def _read_json(body: bytes) -> object:
     # As in Go: what is not UTF-8, and half a surrogate pair, becomes the replacement character.
     text = body.decode("utf-8", errors="replace").lstrip(" \t\r\n")
     if not text:
@@ -127,7 +133,7 @@ def plain(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
-def parse_keep_alive(value: Any) -> float | None:
+def parse_keep_alive(value: object) -> float | None:
     """Return seconds, negative for ever, None when nothing was said.
 
     Raises:
@@ -146,7 +152,7 @@ def parse_keep_alive(value: Any) -> float | None:
     return -1.0 if seconds < 0 else min(seconds, _LONGEST_S)
 
 
-def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(options: Mapping[str, object]) -> Options:
     """Return the options that are known, in the types that the engine wants; unknown ones and null are left out.
 
     Raises:
@@ -155,25 +161,30 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in options.items() if value is not None}
     found: dict[str, Any] = {}
     for name, value in known.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
         if name in _INTEGERS:
-            found[name] = int(_must(number, name, "of type integer") and value)
+            found[name] = int(_number(value, name, "of type integer"))
         elif name in _FLOATS:
-            found[name] = float(_must(number, name, "of type float32") and value)
-        elif name == "use_mmap":
-            _must(isinstance(value, bool), name, "of type boolean")
+            found[name] = float(_number(value, name, "of type float32"))
+        elif name == "use_mmap" and not isinstance(value, bool):
+            raise _wrong(name, "of type boolean")
         elif name == "stop":
-            _must(isinstance(value, list), name, "of type array")
-            _must(all(isinstance(item, str) for item in value), name, "of an array of strings")
+            if not isinstance(value, list):
+                raise _wrong(name, "of type array")
+            if not all(isinstance(item, str) for item in value):
+                raise _wrong(name, "of an array of strings")
             found[name] = [plain(item) for item in value if item]
     return found
 
 
-def _must(holds: bool, name: str, kind: str) -> bool:  # noqa: FBT001 - what has to hold
-    if not holds:
-        raise ApiError(500, f'option "{name}" must be {kind}')
-    return True
+def _number(value: object, name: str, kind: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < _LARGEST:
+        raise _wrong(name, kind)
+    return value
 
 
-def _refuse_constant(name: str) -> Any:
+def _wrong(name: str, kind: str) -> ApiError:
+    return ApiError(500, f'option "{name}" must be {kind}')
+
+
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")

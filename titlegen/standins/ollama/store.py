@@ -114,11 +114,11 @@ class StoredModel:
         return ""
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, object]:
         """The Modelfile's PARAMETER values."""
         return dict(json.loads(self.text("params") or "{}"))
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, object]:
         """Return the model's details in Ollama's words."""
         family = self.config["family"]
         return {
@@ -131,7 +131,7 @@ class StoredModel:
         }
 
 
-def describe(header: GgufHeader) -> dict[str, Any]:
+def describe(header: GgufHeader) -> dict[str, object]:
     """Return the part of a GGUF file's header that a manifest keeps."""
     return {
         "family": header.architecture,
@@ -242,7 +242,7 @@ class ModelStore:
             temporary.unlink(missing_ok=True)
         return layer, True
 
-    def save(self, name: ModelName, layers: list[Layer], config: Mapping[str, Any]) -> None:
+    def save(self, name: ModelName, layers: list[Layer], config: Mapping[str, object]) -> None:
         """Give layers a name; a model that had it loses it in the same moment, and the blobs that only it had go.
 
         The name keeps the case in which it was given first.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -20,7 +20,9 @@ _CLIENT_GONE = 499
 JSON = "application/json; charset=utf-8"
 # Ollama's content type for an answer that it gathered from a stream, also for a failure.
 GATHERED_JSON = "application/json"
-Parts = AsyncGenerator[dict[str, Any]]
+Part: TypeAlias = dict[str, object]
+"""A line of an answer."""
+Parts = AsyncGenerator[Part]
 
 
 class TimedProtocol(H11Protocol):
@@ -73,7 +75,7 @@ class PartStream:
     """The parts of an answer, made by a task of its own, so that a slow reader does not hold up the engine."""
 
     def __init__(self, source: Parts, on_done: Callable[[], None]) -> None:
-        self._queue: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
         self._task = asyncio.get_running_loop().create_task(self._pump(source))
         self._task.add_done_callback(lambda _: on_done())
 
@@ -87,7 +89,7 @@ class PartStream:
         else:
             self._queue.put_nowait(None)
 
-    async def next(self) -> dict[str, Any] | None:
+    async def next(self) -> Part | None:
         """Return the next part, None at the end; raises what the source raised."""
         item = await self._queue.get()
         if isinstance(item, Exception):
@@ -102,11 +104,11 @@ class PartStream:
 class _PartsResponse(StreamingResponse):
     """NDJSON, one line a part; a failure after the first line is a line, too, as the status has been sent."""
 
-    def __init__(self, first: dict[str, Any] | None, parts: PartStream, failures: tuple[type[Exception], ...]) -> None:
+    def __init__(self, first: Part | None, parts: PartStream, failures: tuple[type[Exception], ...]) -> None:
         self._parts = parts
         super().__init__(self._lines(first, failures), media_type="application/x-ndjson")
 
-    async def _lines(self, part: dict[str, Any] | None, failures: tuple[type[Exception], ...]) -> AsyncIterator[bytes]:
+    async def _lines(self, part: Part | None, failures: tuple[type[Exception], ...]) -> AsyncIterator[bytes]:
         try:
             while part is not None:
                 yield line(part)
@@ -131,7 +133,7 @@ async def respond(
     parts: PartStream,
     *,
     stream: bool,
-    gather: Callable[[Sequence[dict[str, Any]]], dict[str, Any]],
+    gather: Callable[[Sequence[Part]], Part],
     failures: tuple[type[Exception], ...],
     media_type: str = JSON,
 ) -> Response:
@@ -149,7 +151,7 @@ async def respond(
         Exception: what else the source raised before its first part, or at any time when the parts are gathered.
     """
     gone = asyncio.ensure_future(_disconnected(request))
-    made: list[dict[str, Any]] = []
+    made: list[Part] = []
     try:
         while (part := await _next_unless(gone, parts)) is not None:
             if stream:
@@ -173,7 +175,7 @@ class ClientGoneError(Exception):
     """The client closed its connection."""
 
 
-async def _next_unless(gone: asyncio.Future[None], parts: PartStream) -> dict[str, Any] | None:
+async def _next_unless(gone: asyncio.Future[None], parts: PartStream) -> Part | None:
     waiting = asyncio.ensure_future(parts.next())
     try:
         both: set[asyncio.Future[Any]] = {gone, waiting}
@@ -190,7 +192,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def json_response(value: Any, status: int = 200, media_type: str = JSON) -> JSONResponse:
+def json_response(value: object, status: int = 200, media_type: str = JSON) -> JSONResponse:
     """Return a JSON answer with Ollama's content type."""
     return JSONResponse(value, status, media_type=media_type)
 
