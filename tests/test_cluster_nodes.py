@@ -283,7 +283,7 @@ def ip(*arguments: str) -> None:
 
 
 def ids_in(directory: Path) -> list[str]:
-    return [record["id"] for path in find_parts(directory, "jsonl").values() for record in read_part(path)]
+    return [str(record["id"]) for path in find_parts(directory, "jsonl").values() for record in read_part(path)]
 
 
 def is_writer(process: psutil.Process) -> bool:

@@ -87,8 +87,9 @@ def test_titles_come_back_in_the_order_of_the_examples(tmp_path: Path) -> None:
     assert generation.predictions == LEADS
     lengths = [len(content) for batch in rule.batches for content in batch]
     assert lengths == sorted(lengths, reverse=True), "articles of like length share a batch"
-    assert generation.description["generator"] == "lead"
-    assert generation.description["timing"]["titles"] == len(EXAMPLES)
+    description: dict[str, Any] = generation.description
+    assert description["generator"] == "lead"
+    assert description["timing"]["titles"] == len(EXAMPLES)
 
 
 @pytest.mark.fault
@@ -231,7 +232,8 @@ def test_sampling_is_recorded_and_repeatable(tiny_base: Path, short: list[str]) 
     generator = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=6, temperature=1.0))
     titles = generator.generate(short)
     assert titles == generator.generate(short)
-    assert generator.describe()["decoding"]["temperature"] == 1.0
+    described: dict[str, Any] = generator.describe()
+    assert described["decoding"]["temperature"] == 1.0
 
 
 def test_the_best_of_several_candidates_is_taken(
@@ -246,7 +248,7 @@ def test_the_best_of_several_candidates_is_taken(
 
     settings = EvaluateSettings(max_new_tokens=6, candidates=3)
     generator = TransformersGenerator(tiny_base, None, settings)
-    decoding = generator.describe()["decoding"]
+    decoding: Any = generator.describe()["decoding"]
     assert (decoding["candidates"], decoding["candidate_temperature"]) == (3, 0.8)
     assert decoding["strategy"] == "best of 3"
     greedy = TransformersGenerator(tiny_base, None, EvaluateSettings(max_new_tokens=6)).generate(short)

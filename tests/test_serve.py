@@ -1070,7 +1070,7 @@ def test_an_evaluation_loads_the_model_anew_and_says_how_it_was_served(
     before = {engine.pid for engine in server.engines}
     generator = serve.ServedGenerator(settings, export.merged, digest=digest)
     assert generator.generate([ARTICLE, ARTICLE * 3]) == [TITLE, TITLE]
-    described = generator.describe()
+    described: dict[str, Any] = generator.describe()
     assert described["server"]["kind"] == "the bundled offline server"
     assert described["freshly_loaded"] is True
     assert described["decoding"]["temperature"] == 0.0
@@ -1166,7 +1166,7 @@ def test_served_generator_takes_the_best_candidate(
         assert {answer.raw for answer in client.ask_candidates(ARTICLE, 16)} == {TITLE, WRONG_NUMBER}
     generator = serve.ServedGenerator(settings, export.merged, digest="", candidates=16)
     assert generator.generate([ARTICLE]) == [TITLE]
-    decoding = generator.describe()["decoding"]
+    decoding: Any = generator.describe()["decoding"]
     assert (decoding["candidates"], decoding["candidate_temperature"]) == (16, 0.8)
 
 

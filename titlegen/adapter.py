@@ -1,13 +1,19 @@
 """LoRA adapters on disk, and the tensors of a base model that they change."""
 
+from __future__ import annotations
+
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.errors import ExportError
 from titlegen.models import read_json
 from titlegen.tensors import Tensors, opened
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # Key of the safetensors file's own metadata, so that it goes wherever the adapter goes.
@@ -54,12 +60,12 @@ class AdapterDeltas:
             )
         self.modules = sorted(self._keys)
 
-    def delta(self, module: str) -> Any:
+    def delta(self, module: str) -> Tensor:
         """Return (alpha / r) B A of a module: (out_features, in_features) float32."""
         a, b = self.factors(module)
         return self.scale * (b @ a)
 
-    def factors(self, module: str) -> tuple[Any, Any]:
+    def factors(self, module: str) -> tuple[Tensor, Tensor]:
         """Return A (r, in_features) and B (out_features, r) of a module, float32."""
         key = self._keys[module]
         with opened(self._path) as file:
@@ -70,7 +76,7 @@ def _module(key: str, suffix: str) -> str:
     return key.removesuffix(suffix).removeprefix("base_model.model.")
 
 
-def _positive(config: dict[str, Any], name: str, adapter: Path) -> float:
+def _positive(config: Mapping[str, object], name: str, adapter: Path) -> float:
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ExportError(f"{adapter / CONFIG} has {name} {value!r}; a number above 0 is needed")
@@ -137,7 +143,7 @@ def round_adapter(adapter: Path) -> None:
     _rewrite(adapter / WEIGHTS, weights, digest)
 
 
-def _rewrite(path: Path, weights: dict[str, Any], base_digest: str | None) -> None:
+def _rewrite(path: Path, weights: dict[str, Tensor], base_digest: str | None) -> None:
     from safetensors.torch import save_file
 
     # safetensors writes several entries in random order, and equal runs would differ in their bytes; so there is one.

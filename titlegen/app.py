@@ -1,7 +1,7 @@
 """The command line's program, and the options and output that its verbs share."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import cyclopts
 
@@ -28,7 +28,7 @@ _JSON = cyclopts.Parameter(name="--json", negative="", show_default=False, help=
 AsJson = Annotated[bool, _JSON]
 
 
-def emit(value: Any, text: str, *, as_json: bool) -> None:
+def emit(value: object, text: str, *, as_json: bool) -> None:
     """Print a result: for a program with ``--json``, else for a person."""
     print(json.dumps(value, ensure_ascii=not console.speaks_unicode(), default=str) if as_json else text)
 

@@ -5,7 +5,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import cyclopts
 from pydantic import ValidationError
@@ -199,7 +199,7 @@ def generate(  # noqa: PLR0913 - one for each option
     if out is not None or engine == "ray" or ordered:
         if control:
             raise ConfigError("--chars and --include are for one article; leave them out with --out")
-        options: dict[str, Any] = {"number": number, "concurrency": concurrency}
+        options: dict[str, int] = {"number": number, "concurrency": concurrency}
         result = service.generate_many(resolved, article, out, engine=engine, ordered=ordered, **options)
         emit(result, result["message"], as_json=as_json)
         return EXIT_GATE if result["failed"] else EXIT_DONE

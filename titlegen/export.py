@@ -1,12 +1,14 @@
 """Merge the adapter into the base model, write a Hugging Face directory, and GGUF files made from it."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import ExportError, MissingDependencyError
@@ -15,6 +17,10 @@ from titlegen.manifest import write_atomically
 from titlegen.models import family_at, read_json, text_config
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX, Tensors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _COPIED = (
     "tokenizer.json",
@@ -83,7 +89,9 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
     }
 
 
-def _merged(key: str, tensors: Tensors, dtype: Any, deltas: AdapterDeltas, targets: Mapping[str, str]) -> Any:
+def _merged(
+    key: str, tensors: Tensors, dtype: torch.dtype, deltas: AdapterDeltas, targets: Mapping[str, str]
+) -> Tensor:
     """Return a tensor of the merged model."""
     tensor = tensors.get(key)
     if key not in targets:
@@ -99,7 +107,7 @@ def _merged(key: str, tensors: Tensors, dtype: Any, deltas: AdapterDeltas, targe
     return (tensor.float() + delta).to(dtype).contiguous()
 
 
-def _write_shard(path: Path, tensors: dict[str, Any]) -> None:
+def _write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     save_file(tensors, path, metadata={"format": "pt"})
@@ -107,7 +115,7 @@ def _write_shard(path: Path, tensors: dict[str, Any]) -> None:
     path.chmod(0o644)
 
 
-def _dtype(name: str, tensor: Any) -> Any:
+def _dtype(name: str, tensor: Tensor) -> torch.dtype:
     """Return the type that a tensor is written in."""
     import torch
 
@@ -167,7 +175,7 @@ def _declare_turns(directory: Path, family: ModelFamily) -> None:
         _write_json(path, config | {"extra_special_tokens": extra})
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def _write_json(path: Path, value: dict[str, object]) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 

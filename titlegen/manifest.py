@@ -76,7 +76,7 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_json(value: Any) -> str:
+def digest_json(value: object) -> str:
     """Return the SHA-256 of a JSON value in its canonical form."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -91,7 +91,7 @@ def record_files(directory: Path) -> dict[str, FileRecord]:
     }
 
 
-def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], revision: int = 1) -> str:
+def stage_key(stage: str, settings: Mapping[str, object], inputs: Mapping[str, str], revision: int = 1) -> str:
     """Return the digest of what a stage's result depends on: settings, inputs, its code's revision and the release."""
     parts = {"stage": stage, "settings": settings, "inputs": inputs, "revision": revision, "titlegen": __version__}
     return digest_json(parts)
@@ -100,9 +100,9 @@ def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]
 def write_manifest(
     directory: Path,
     stage: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     inputs: Mapping[str, str],
-    results: Mapping[str, Any],
+    results: Mapping[str, object],
     revision: int = 1,
     *,
     files: Mapping[str, FileRecord] | None = None,

@@ -180,7 +180,7 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _flat(section: str, values: Mapping[str, Any] | None) -> Values:
+def _flat(section: str, values: Mapping[str, object] | None) -> Values:
     return {f"{section}.{name}": value for name, value in dict(values or {}).items()}
 
 

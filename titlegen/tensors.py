@@ -1,12 +1,18 @@
 """The tensors of a model directory: which shard holds each, and their values, with little of a shard in memory."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import ExportError
 from titlegen.models import read_json
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
+    from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 # A mapped page counts as memory in use until the mapping goes, so a shard is mapped anew after this many bytes.
@@ -47,7 +53,7 @@ def weight_map(directory: Path) -> dict[str, str]:
     return named
 
 
-def opened(path: Path) -> Any:
+def opened(path: Path) -> safe_open:
     """Open a safetensors file.
 
     Raises:
@@ -80,7 +86,7 @@ class Tensors:
                     entry = file.get_slice(key)
                     self._shapes[key], self._dtypes[key] = tuple(entry.get_shape()), str(entry.get_dtype())
         self._shard: Path | None = None
-        self._file: Any = None
+        self._file: safe_open | None = None
         self._read_bytes = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -99,7 +105,7 @@ class Tensors:
         """Return a tensor's element type as safetensors names it, such as BF16."""
         return self._dtypes[key]
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str) -> Tensor:
         """Return a tensor; its pages are read when they are used."""
         return self._count(self._opened(key).get_tensor(key))
 
@@ -113,7 +119,7 @@ class Tensors:
         for start in range(0, shape[0], rows):
             yield slice(start, min(start + rows, shape[0]))
 
-    def rows(self, key: str, part: slice) -> Any:
+    def rows(self, key: str, part: slice) -> Tensor:
         """Return one range of a tensor's rows, all of it for ``slice(None)``."""
         if part.start is None:
             return self.get(key)
@@ -125,6 +131,6 @@ class Tensors:
             self._file = opened(self._shard)
         return self._file
 
-    def _count(self, tensor: Any) -> Any:
+    def _count(self, tensor: Tensor) -> Tensor:
         self._read_bytes += tensor.numel() * tensor.element_size()
         return tensor

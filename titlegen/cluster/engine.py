@@ -39,7 +39,7 @@ class Finished:
 
 def generate(
     job: Job,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     inputs: Mapping[str, str],
     *,
     ordered: bool,

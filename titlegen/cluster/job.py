@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from titlegen.cluster.parts import Place
 from titlegen.errors import TitlegenError
@@ -105,6 +104,6 @@ def _named(job: Job, file: int) -> Iterator[Line]:
         yield line if len(job.files) == 1 else replace(line, file=job.names[file])
 
 
-def as_columns(receipt: Receipt) -> dict[str, list[Any]]:
+def as_columns(receipt: Receipt) -> dict[str, list[object]]:
     """Return a receipt as a batch of one row."""
     return {name: [value] for name, value in asdict(receipt).items()}

@@ -62,7 +62,7 @@ def lock_directory(directory: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def open_directory(directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], form: str) -> Opened:
+def open_directory(directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], form: str) -> Opened:
     """Prepare a directory for a run, or find the blocks that an earlier one has finished in it.
 
     Args:
@@ -103,7 +103,7 @@ def open_directory(directory: Path, settings: Mapping[str, Any], inputs: Mapping
 
 
 def close_directory(
-    directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], results: Mapping[str, Any]
+    directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], results: Mapping[str, object]
 ) -> None:
     """Record that everything is done, with the digest of each file."""
     files = {
@@ -177,7 +177,7 @@ def _repeated(digests: Any, parts: Mapping[Place, Path]) -> dict[str, Any]:
     return {"repeated_ids": len(repeated), "repeated_id": next(one for one in ids if hash(one) in repeated)}
 
 
-def _difference(earlier: Manifest, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+def _difference(earlier: Manifest, settings: Mapping[str, object], inputs: Mapping[str, str]) -> str:
     names = [name for name in inputs if earlier.inputs.get(name) != inputs[name]]
     then = earlier.settings
     names += [f"{name} = {then.get(name)!r}" for name in settings if then.get(name) != settings[name]]

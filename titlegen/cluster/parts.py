@@ -1,13 +1,18 @@
 """The files of a run over many articles: one for each block, named by its place, and never partial."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from titlegen.errors import VerifyError
 from titlegen.serve.lines import as_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUFFIXES = {"parquet": ".parquet", "jsonl": ".jsonl"}
 
@@ -64,7 +69,7 @@ def count_rows(path: Path) -> int:
     return len(lines)
 
 
-def write_part(path: Path, records: Sequence[dict[str, Any]]) -> None:
+def write_part(path: Path, records: Sequence[dict[str, object]]) -> None:
     """Write the records of a block beside its place, then put them there."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -82,7 +87,7 @@ def write_part(path: Path, records: Sequence[dict[str, Any]]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, object]]:
     """Yield the records of a block: all of their columns, or these."""
     if path.suffix == SUFFIXES["parquet"]:
         import pyarrow.parquet as pq
@@ -114,7 +119,7 @@ def join_parts(parts: Iterable[Path], target: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _table(records: Sequence[dict[str, Any]]) -> Any:
+def _table(records: Sequence[dict[str, object]]) -> pa.Table:
     import pyarrow as pa
 
     # A column has one type, and ids may be numbers in one row and text in the next. Half a surrogate pair has no UTF-8
@@ -123,7 +128,7 @@ def _table(records: Sequence[dict[str, Any]]) -> Any:
     return pa.Table.from_pylist(rows, schema=_schema())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
@@ -133,7 +138,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _schema() -> Any:
+def _schema() -> pa.Schema:
     """Return the columns of a file, the fields of :func:`titlegen.serve.lines.as_record`."""
     import pyarrow as pa
 

@@ -132,9 +132,9 @@ def _servers(serve: ServeSettings, ray: RaySettings) -> tuple[ServeSettings, Ray
     return serve.model_copy(update={"host": first}), ray.model_copy(update={"hosts": tuple(others)}), digests[first]
 
 
-def _output_settings(job: Job) -> dict[str, Any]:
+def _output_settings(job: Job) -> dict[str, object]:
     """Return the settings that the titles, and the files that they stand in, depend on."""
-    values: dict[str, Any] = {name: getattr(job.data, name) for name in _READING}
+    values: dict[str, object] = {name: getattr(job.data, name) for name in _READING}
     values |= {"num_ctx": job.serve.num_ctx, "num_predict": job.serve.num_predict, "n": job.number}
     values |= {"block_rows": job.ray.block_rows, "format": job.ray.format, "backend": job.ray.backend}
     if job.ray.backend == "local":
@@ -144,7 +144,7 @@ def _output_settings(job: Job) -> dict[str, Any]:
     return values | ({"files": digest_json(job.names)} if len(job.files) > 1 else {})
 
 
-def _summary(job: Job, finished: Finished) -> dict[str, Any]:
+def _summary(job: Job, finished: Finished) -> dict[str, object]:
     counts = finished.counts
     new = counts["lines"] - counts["resumed"]
     rate = new / finished.seconds if finished.seconds else 0.0

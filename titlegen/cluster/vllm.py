@@ -70,7 +70,7 @@ def processor_config(export: Path, serve: ServeSettings, ray: RaySettings) -> An
     )
 
 
-def request(prompt: Sequence[int], form: PromptFormat, serve: ServeSettings) -> dict[str, Any]:
+def request(prompt: Sequence[int], form: PromptFormat, serve: ServeSettings) -> dict[str, object]:
     """Return vLLM's request for an article: the tokens of its rendered prompt, decoded greedily.
 
     Ray's own stage for tokens would put a second <bos> in front of it.

@@ -183,7 +183,7 @@ class Store:
             connection.close()
 
 
-def choice_rows(choices: Sequence[Choice]) -> list[dict[str, Any]]:
+def choice_rows(choices: Sequence[Choice]) -> list[dict[str, object]]:
     """Return the rows of the export of choices."""
     return [
         {
@@ -204,9 +204,9 @@ def choice_rows(choices: Sequence[Choice]) -> list[dict[str, Any]]:
     ]
 
 
-def preference_rows(choices: Sequence[Choice]) -> list[dict[str, Any]]:
+def preference_rows(choices: Sequence[Choice]) -> list[dict[str, object]]:
     """Return the rows of the export of preference pairs."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for choice in choices:
         pairs = [
             ("chosen", choice.candidate, shown.title)
@@ -231,7 +231,7 @@ def preference_rows(choices: Sequence[Choice]) -> list[dict[str, Any]]:
     return rows
 
 
-def as_jsonl(rows: Sequence[dict[str, Any]]) -> str:
+def as_jsonl(rows: Sequence[dict[str, object]]) -> str:
     """Return rows as JSONL."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -248,7 +248,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     return target.getvalue()
 
 
-def _plain_cell(cell: Any) -> Any:
+def _plain_cell(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 

@@ -28,7 +28,7 @@ class Generator(Protocol):
         """
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return what decides the outputs, as JSON: model, decoding, device; the same before and after a run."""
         ...
 
@@ -37,7 +37,7 @@ class Generation(NamedTuple):
     """Raw outputs in the order of the examples, and how they were generated."""
 
     predictions: list[str]
-    description: dict[str, Any]
+    description: dict[str, object]
     """The generator's own, and ``timing``: seconds for this many titles, and of one call of ``titles_per_call``."""
 
 
@@ -125,7 +125,7 @@ def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, dict[str,
     return {record["id"]: record for record in whole if record["id"] in ids}
 
 
-def _timing(records: Sequence[dict[str, Any]], batch_size: int) -> dict[str, Any]:
+def _timing(records: Sequence[dict[str, Any]], batch_size: int) -> dict[str, object]:
     calls = {record["call"]: record["call_s"] for record in records}
     if not calls:
         return {}

@@ -54,7 +54,7 @@ def write_report(report: Report, directory: Path, against: Path | None = None, l
     write_atomically(directory / "report.json", text + "\n")
 
 
-def _render(template: str, context: Mapping[str, Any]) -> str:
+def _render(template: str, context: Mapping[str, object]) -> str:
     import jinja2
 
     is_html = template == "report.html.j2"
@@ -78,7 +78,7 @@ def _escape_markdown(value: object) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _context(report: Report, comparison: Comparison | None) -> dict[str, Any]:
+def _context(report: Report, comparison: Comparison | None) -> dict[str, object]:
     content = report.content
     predictions = [row["prediction"] for row in report.rows]
     ranked = sorted(
@@ -114,7 +114,7 @@ def _context(report: Report, comparison: Comparison | None) -> dict[str, Any]:
     }
 
 
-def _words(words: Words, content: Mapping[str, Any]) -> dict[str, Any]:
+def _words(words: Words, content: Mapping[str, Any]) -> dict[str, object]:
     """Return what the templates say in the reader's language: the look-up, and on what the scores were measured."""
     dataset, rows = content["dataset"], content["rows"]
     split = words(f"split.{content['split']}")
@@ -126,7 +126,7 @@ def _words(words: Words, content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _gate(specified: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+def _gate(specified: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, object]:
     """Return one of the specification's gates: the score, both limits with their verdicts, and what they make of it."""
     name = specified["name"]
     score = content["scores"][name]
@@ -144,7 +144,7 @@ def _gate(specified: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _shown(report: Report, index: int) -> dict[str, Any]:
+def _shown(report: Report, index: int) -> dict[str, object]:
     row = report.rows[index]
     return {
         "id": visible(row["id"]),
@@ -157,7 +157,7 @@ def _shown(report: Report, index: int) -> dict[str, Any]:
     }
 
 
-def _changed(change: TitleChange) -> dict[str, Any]:
+def _changed(change: TitleChange) -> dict[str, object]:
     return {
         "id": visible(change.id),
         "reference": visible(change.reference),
@@ -177,7 +177,7 @@ def _count_violations(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flatten(value: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
     """Return nested settings as dotted names with their values as JSON, long ones cut."""
     flat: list[tuple[str, str]] = []
     for key, item in value.items():

@@ -55,7 +55,7 @@ def evaluate(
     settings: EvaluateSettings,
     *,
     base_predictions: Sequence[str] | None = None,
-    generation: Mapping[str, Any] | None = None,
+    generation: Mapping[str, object] | None = None,
     dataset: str | None = None,
     variants: Sequence[Variant] = (),
 ) -> Report:

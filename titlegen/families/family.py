@@ -30,7 +30,7 @@ class TokenIds:
 class Rope:
     """Rotary position embeddings of one kind of layer."""
 
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     """In transformers' form, where a configuration says nothing."""
     flat: str | None = None
     """Name of the base frequency in older configurations, which the importers of Ollama and llama.cpp read."""
@@ -74,7 +74,7 @@ class ModelFamily:
     """By the kind of layer, as ``layer_types`` names it."""
     full_every: int | None = None
     """Every so many layers one with full attention, where llama.cpp fixes that in code."""
-    also_written: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
+    also_written: Callable[[Mapping[str, Any]], dict[str, object]] = lambda _: {}
     """Returns keys that an importer reads and transformers does not write, given the text configuration."""
     refusal: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     """Returns why a model with this ``config.json`` cannot be used, and what can; None for one that can."""
@@ -88,9 +88,9 @@ class ModelFamily:
     """The constant that llama.cpp's converter adds to the weights of norms."""
     gguf_tokenizer: str
     """``tokenizer.ggml.model``."""
-    gguf_fields: Callable[[Mapping[str, Any]], dict[str, Any]]
+    gguf_fields: Callable[[Mapping[str, Any]], dict[str, object]]
     """Returns a file's fields of this architecture, given the text configuration."""
-    gguf_defaults: Mapping[str, Any]
+    gguf_defaults: Mapping[str, object]
     """Those that llama.cpp has in its code, for files that state none."""
     gguf_stacked: str | None
     """Pattern of tensors that the converter stacks: the stem, and the place in it."""
@@ -102,7 +102,7 @@ class ModelFamily:
     """Likewise in Ollama's library."""
     licence: Licence
 
-    def rope_parameters(self, text: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def rope_parameters(self, text: Mapping[str, Any]) -> dict[str, dict[str, object]]:
         """Return how positions turn in each kind of layer, from either form of a text configuration.
 
         transformers 5 writes it as ``rope_parameters``; older configurations have a name for each value.

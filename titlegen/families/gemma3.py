@@ -81,7 +81,7 @@ _270M = ModelSize(
 )
 
 
-def gguf_fields(text: Mapping[str, Any]) -> dict[str, Any]:
+def gguf_fields(text: Mapping[str, Any]) -> dict[str, object]:
     """Return the GGUF fields of a text configuration."""
     return {
         "block_count": text.get("num_hidden_layers"),

@@ -23,7 +23,7 @@ _E4B = ModelSize(
 )
 
 
-def _gguf_fields(text: Mapping[str, Any]) -> dict[str, Any]:
+def _gguf_fields(text: Mapping[str, Any]) -> dict[str, object]:
     return gemma3.gguf_fields(text) | {"attention.shared_kv_layers": text.get("num_kv_shared_layers")}
 
 

@@ -87,7 +87,7 @@ def _global_head_dim(text: Mapping[str, Any]) -> int:
     return _GLOBAL_HEAD_DIM
 
 
-def _also_written(text: Mapping[str, Any]) -> dict[str, Any]:
+def _also_written(text: Mapping[str, Any]) -> dict[str, object]:
     """Return what llama.cpp's converter reads and transformers 5 writes as ``per_layer_config``."""
     return {"global_head_dim": _global_head_dim(text)}
 
@@ -107,11 +107,11 @@ def _refusal(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _gguf_fields(text: Mapping[str, Any]) -> dict[str, Any]:
+def _gguf_fields(text: Mapping[str, Any]) -> dict[str, object]:
     rope = FAMILY.rope_parameters(text)
     kinds = text.get("layer_types") or []
     width, shared = text.get("intermediate_size"), text.get("num_kv_shared_layers") or 0
-    widths: Any = width
+    widths: object = width
     if text.get("use_double_wide_mlp") and isinstance(width, int):
         widths = [width * (2 if index >= len(kinds) - shared else 1) for index in range(len(kinds))]
     return {

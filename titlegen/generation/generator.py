@@ -1,9 +1,11 @@
 """Titles from a Hugging Face directory, with or without an adapter, in this process."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from titlegen.errors import ConfigError, ExportError
 from titlegen.generation.decoder import TitleDecoder
@@ -14,6 +16,10 @@ from titlegen.plural import count
 from titlegen.prompt import PromptFormat
 from titlegen.settings import EvaluateSettings
 from titlegen.train.trim import can_trim
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # The share of reading in the time for a title, on a CPU.
 _READING_SHARE = 0.5
@@ -63,12 +69,12 @@ class TransformersGenerator:
         return family_at(self.model_directory).prompt
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer."""
         return load_tokenizer(self.model_directory)
 
     @cached_property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel | PeftModel:
         """The model on its device; where every title is kept from an earlier run, it is never needed."""
         return load_model(self.model_directory, self.adapter, dtype=self.dtype)
 
@@ -82,7 +88,7 @@ class TransformersGenerator:
         """The ids that end a title."""
         return [self.tokenizer.eos_token_id, *self.tokenizer.convert_tokens_to_ids(list(self.prompt.stop))]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return model, adapter, device and decoding."""
         return {
             "generator": "transformers",
@@ -180,7 +186,7 @@ class TransformersGenerator:
         return Draft(text, tokens=end, ended=end < self.settings.max_new_tokens)
 
 
-def _decoding(settings: EvaluateSettings) -> dict[str, Any]:
+def _decoding(settings: EvaluateSettings) -> dict[str, object]:
     if settings.temperature == 0 and settings.candidates == 1:
         return {"strategy": "greedy", "max_new_tokens": settings.max_new_tokens}
     return {

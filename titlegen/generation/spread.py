@@ -6,7 +6,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from titlegen import cards, environment
 from titlegen.errors import ConfigError, TitlegenError
@@ -28,7 +27,7 @@ class SpreadGenerator:
         self._single, self.batches_at_once = single, number
         self._pools: list[ProcessPoolExecutor] = []
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return what decides the outputs, which the number of cards does not."""
         return self._single.describe()
 

@@ -1,12 +1,20 @@
 """A model directory in transformers: its tokenizer, its model, and the titles that ``generate`` writes."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from titlegen.models import family_at
 from titlegen.tensors import Tensors
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_NEW_TOKENS = 48
 # Room for activations beside the weights.
@@ -18,18 +26,20 @@ class Written(NamedTuple):
 
     rows: list[list[int]]
     """Tokens of each title, padded behind its end to the longest."""
-    logits: tuple[Any, ...]
+    logits: tuple[Tensor, ...]
     """For each step (rows, vocabulary); empty unless asked for."""
 
 
-def load_tokenizer(directory: Path) -> Any:
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """Return a directory's tokenizer as transformers loads it; code that it brings is not run."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
 
 
-def load_model(directory: Path, adapter: Path | None = None, *, dtype: Any = "auto") -> Any:
+def load_model(
+    directory: Path, adapter: Path | None = None, *, dtype: torch.dtype | str = "auto"
+) -> PreTrainedModel | PeftModel:
     """Load a model, with an adapter over it when there is one, on the GPU where there is one, in evaluation mode.
 
     Args:
@@ -42,7 +52,7 @@ def load_model(directory: Path, adapter: Path | None = None, *, dtype: Any = "au
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # Straight to its device: an E4B is not held in the machine's memory first.
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel | PeftModel = AutoModelForCausalLM.from_pretrained(
         directory, dtype=dtype, device_map=device, trust_remote_code=False
     )
     if adapter is not None:
@@ -52,7 +62,7 @@ def load_model(directory: Path, adapter: Path | None = None, *, dtype: Any = "au
     return model.eval()
 
 
-def least_rounding(directory: Path) -> Any:
+def least_rounding(directory: Path) -> torch.dtype:
     """Return float32, or bfloat16 where a GPU has no room for a directory's model in that."""
     import torch
 
@@ -64,7 +74,7 @@ def least_rounding(directory: Path) -> Any:
 
 
 def write_tokens(
-    model: Any,
+    model: PreTrainedModel | PeftModel,
     prompts: Sequence[Sequence[int]],
     *,
     padding: int,
@@ -90,7 +100,7 @@ def write_tokens(
     # On the left, so that every row ends where its title has to begin.
     ids = [[padding] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    sampling: dict[str, float | None] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     with torch.inference_mode():

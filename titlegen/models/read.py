@@ -1,6 +1,7 @@
 """Configurations of model directories, read and judged before anything is loaded."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Write an object as JSON, beside and then over the old one."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -43,7 +43,7 @@ def total(stages: Sequence[StageEstimate]) -> StageEstimate:
     )
 
 
-def as_record(settings: Settings, stages: Sequence[StageEstimate]) -> dict[str, Any]:
+def as_record(settings: Settings, stages: Sequence[StageEstimate]) -> dict[str, object]:
     """Return the plan for a program: sizes in GiB, times in minutes."""
     summed = _record(total(stages))
     return {

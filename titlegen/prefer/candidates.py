@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from titlegen.data import Example
 from titlegen.evaluate.generate import generate_predictions
@@ -15,7 +14,7 @@ from titlegen.settings import EvaluateSettings
 class CandidateGenerator(TransformersGenerator):
     """Writes all candidates of an article at a time, as one output: a JSON list, the greedy title first."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return what decides the outputs."""
         return super().describe() | {"generator": "candidates"}
 

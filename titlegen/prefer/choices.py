@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from titlegen.data.example import read_jsonl
 from titlegen.errors import DataError
@@ -89,7 +89,7 @@ def _key(content: str) -> str:
     return "".join(content.split())
 
 
-def _check(record: dict[str, Any], where: str) -> None:
+def _check(record: dict[str, object], where: str) -> None:
     if (schema := record.get("schema")) != SCHEMA:
         raise DataError(f"{where}: schema is {str(schema)[:_SHOWN]!r} instead of {SCHEMA!r}; export it again")
     if record.get("kind") not in _KINDS:

@@ -62,11 +62,11 @@ def generate_file(
     done, failed = _resume(articles, target)
     counts = Counter(lines=done, resumed=done - len(failed), failed=0, warned=0)
 
-    def count(record: dict[str, Any]) -> None:
+    def count(record: dict[str, object]) -> None:
         counts["failed"] += "error" in record
         counts["warned"] += bool(record.get("warnings"))
         if "error" in record:
-            on_error(record["error"])
+            on_error(str(record["error"]))
 
     if failed:
         again = (line for place, line in enumerate(read_lines(articles), 1) if place in failed)
@@ -89,7 +89,7 @@ def generate_file(
     return dict(counts)
 
 
-def _records(client: Client, lines: Iterable[Line], *, concurrency: int, number: int) -> Generator[dict[str, Any]]:
+def _records(client: Client, lines: Iterable[Line], *, concurrency: int, number: int) -> Generator[dict[str, object]]:
     """Yield the record of each line, in order.
 
     Raises:
@@ -105,7 +105,10 @@ def _records(client: Client, lines: Iterable[Line], *, concurrency: int, number:
 
 
 def _replace(
-    target: Path, failed: Collection[int], records: Iterator[dict[str, Any]], count: Callable[[dict[str, Any]], None]
+    target: Path,
+    failed: Collection[int],
+    records: Iterator[dict[str, object]],
+    count: Callable[[dict[str, object]], None],
 ) -> None:
     """Replace the lines that failed with new records; lines that are done when the run is interrupted are kept."""
     target = target.resolve()

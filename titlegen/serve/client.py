@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from titlegen.control import NO_CONTROL, Control, ask
 from titlegen.errors import ServeError, TitlegenError
@@ -140,7 +140,7 @@ class Client:
         """
         from titlegen.metrics.ranking import candidate_temperature
 
-        options: dict[str, Any] = {"seed": seed}
+        options: dict[str, object] = {"seed": seed}
         if seed:
             options["temperature"] = candidate_temperature(self.temperature)
         return self._ask(read, options, on_text)
@@ -166,7 +166,7 @@ class Client:
 
         return in_order(titles_or_error, articles, concurrency)
 
-    def ask(self, article: str, options: Mapping[str, Any] | None = None) -> Answer:
+    def ask(self, article: str, options: Mapping[str, object] | None = None) -> Answer:
         """Return the model's raw answer for an article, a title or not.
 
         Raises:
@@ -175,7 +175,9 @@ class Client:
         """
         return self._ask(self.read(article), dict(options or {}))
 
-    def _ask(self, article: Article, options: dict[str, Any], on_text: Callable[[str], None] | None = None) -> Answer:
+    def _ask(
+        self, article: Article, options: dict[str, object], on_text: Callable[[str], None] | None = None
+    ) -> Answer:
         tokens = self._count(self.prompt.render(article.sent)) + self.settings.num_predict
         options = {"temperature": self.temperature, "seed": 0} | options
         answer = self._endpoint.send(article.sent, options, tokens, on_text)

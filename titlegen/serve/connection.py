@@ -1,15 +1,20 @@
 """The server's management calls, and which failures are temporary."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.errors import ServeError
 from titlegen.retries import retry
 from titlegen.serve.server import connection_failure, http_options, server_url
 from titlegen.settings import ServeSettings
+
+if TYPE_CHECKING:
+    import ollama
 
 CONNECT_TIMEOUT_S = 10.0
 FOR_EVER = -1
@@ -154,6 +159,6 @@ def connect(settings: ServeSettings) -> Iterator[Connection]:
         connection.close()
 
 
-def shorten(error: Any) -> str:
+def shorten(error: ollama.ResponseError) -> str:
     """Return a server's message in one line of up to 300 characters: a proxy answers with a page."""
     return " ".join(str(error.error).split())[:300]

@@ -63,7 +63,7 @@ class Endpoint:
         self._http.close()
 
     def send(
-        self, content: str, options: dict[str, Any], tokens: int, on_text: Callable[[str], None] | None = None
+        self, content: str, options: dict[str, object], tokens: int, on_text: Callable[[str], None] | None = None
     ) -> Any:
         """Return the server's answer, an ``ollama.GenerateResponse``.
 
@@ -103,7 +103,7 @@ class Endpoint:
         except Exception as error:
             raise self._explain(error, wait_s) from error
 
-    def _post(self, body: dict[str, Any], wait_s: float) -> Any:
+    def _post(self, body: dict[str, object], wait_s: float) -> Any:
         import httpx
         import ollama
 
@@ -113,7 +113,7 @@ class Endpoint:
             raise ollama.ResponseError(response.text, response.status_code)
         return ollama.GenerateResponse(**response.json())
 
-    def _stream(self, body: dict[str, Any], wait_s: float, on_text: Callable[[str], None]) -> Any:
+    def _stream(self, body: dict[str, object], wait_s: float, on_text: Callable[[str], None]) -> Any:
         """Return the last part of an answer in parts, with the text of all of them."""
         import httpx
         import ollama

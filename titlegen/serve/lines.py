@@ -4,8 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from titlegen.data.cells import describe
 from titlegen.data.sources import open_source
@@ -52,9 +51,9 @@ def read_lines(articles: DataSettings, skip: int = 0) -> Iterator[Line]:
         yield Line(row.number, digest, row.number if row.id is None else row.id, text, problem, file)
 
 
-def as_record(line: Line, answer: list[Answer] | TitlegenError) -> dict[str, Any]:
+def as_record(line: Line, answer: list[Answer] | TitlegenError) -> dict[str, object]:
     """Return a row's record in a result: its titles, or why there is none."""
-    record: dict[str, Any] = {"id": line.id, "sha256": line.digest}
+    record: dict[str, object] = {"id": line.id, "sha256": line.digest}
     if line.file:
         # Two files may have the same ids.
         record["file"] = line.file
@@ -66,6 +65,6 @@ def as_record(line: Line, answer: list[Answer] | TitlegenError) -> dict[str, Any
     return record | ({"titles": [other.title for other in answer]} if len(answer) > 1 else {})
 
 
-def as_line(record: dict[str, Any]) -> str:
+def as_line(record: Mapping[str, object]) -> str:
     """Return a record as a line of JSON."""
     return json.dumps(record, ensure_ascii=False) + "\n"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from titlegen.errors import ServeError
 from titlegen.serve.client import Client
@@ -51,7 +50,7 @@ class ServedGenerator:
             connection.load(settings.model_name)
         self._client = Client(settings, model_directory, temperature=temperature)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return server, model and decoding."""
         from titlegen.metrics.ranking import describe_candidates
 

@@ -111,7 +111,7 @@ class Settings(BaseSettings):
 
 
 class _Source(PydanticBaseSettingsSource):
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
         raise NotImplementedError  # pydantic-settings asks for it, but calls only __call__
 
 

@@ -1,9 +1,11 @@
 """A GGUF file against the merged model it was made from: metadata and every tensor."""
 
+from __future__ import annotations
+
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.families import ModelFamily
 from titlegen.gguf_reader import GgufError, GgufHeader, read_header
@@ -12,6 +14,12 @@ from titlegen.prompt import PromptFormat
 from titlegen.tensors import Tensors
 from titlegen.verify.check import Check, none_wrong
 from titlegen.verify.integrity import load_vocabulary
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from gguf import GGMLQuantizationType, TensorNameMap
+    from torch import Tensor
 
 _CONTROL = 3  # Source: gguf.TokenType.CONTROL
 _F16_SMALLEST = 2.0**-24
@@ -49,7 +57,7 @@ def _check_metadata(name: str, header: GgufHeader, export: Path, family: ModelFa
     config = read_json(export / "config.json")
     text = text_config(config)
     # Optional in the file: llama.cpp has the same values in its code, and finds the end of a turn by its text.
-    defaults = {"tokenizer.ggml.eot_token_id": family.tokens.end_of_turn}
+    defaults: dict[str, object] = {"tokenizer.ggml.eot_token_id": family.tokens.end_of_turn}
     defaults |= {f"{family.name}.{key}": value for key, value in family.gguf_defaults.items()}
     fields = defaults | header.fields
     expected = {"general.architecture": family.name} | {
@@ -78,7 +86,7 @@ def _check_metadata(name: str, header: GgufHeader, export: Path, family: ModelFa
 
 
 def _token_faults(
-    tokens: list[str], kinds: list[int], vocab_size: Any, export: Path, prompt: PromptFormat
+    tokens: list[str], kinds: list[int], vocab_size: object, export: Path, prompt: PromptFormat
 ) -> list[str]:
     wrong = []
     if len(kinds) != len(tokens):
@@ -178,7 +186,7 @@ def _excess(
     return kind, worst
 
 
-def _steps(error: Any, size: Any, kind: str) -> float:
+def _steps(error: Tensor, size: Tensor, kind: str) -> float:
     """Return the largest error in units of half a step."""
     if kind == "Q8_0":
         error, size = error.reshape(-1, _BLOCK).amax(dim=1), size.reshape(-1, _BLOCK).amax(dim=1)
@@ -187,7 +195,7 @@ def _steps(error: Any, size: Any, kind: str) -> float:
     return math.inf if math.isnan(largest) else largest
 
 
-def _dequantise(data: Any, kind: Any) -> Any:
+def _dequantise(data: npt.NDArray[np.uint8], kind: GGMLQuantizationType) -> Tensor:
     """Return stored rows as float32."""
     import gguf
     import numpy as np
@@ -201,7 +209,7 @@ def _dequantise(data: Any, kind: Any) -> Any:
     return torch.from_numpy(gguf.dequantize(np.array(data).reshape(1, -1), kind))
 
 
-def _gguf_name(key: str, names: Any, stacks: str | None) -> tuple[str | None, int | None]:
+def _gguf_name(key: str, names: TensorNameMap, stacks: str | None) -> tuple[str | None, int | None]:
     """Return a tensor's name in the GGUF file, and its index when the converter stacks it with others."""
     plain = key.replace("model.language_model.", "model.").replace("language_model.model.", "model.")
     if stacks and (stacked := re.fullmatch(stacks, plain)):

@@ -1,7 +1,9 @@
 """Integrity of a merged model directory: complete, and equal to base + (alpha / r) B A."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import ConfigError, TitlegenError, VerifyError
@@ -12,6 +14,10 @@ from titlegen.plural import count
 from titlegen.tensors import INDEX, Tensors, opened, shard_files, weight_map
 from titlegen.verify.check import Check, none_wrong
 from titlegen.verify.config import check_config, what_is_compared
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
 
 # A sum over r products in float32, taken in another order, differs by a few units in the last place of the largest.
 _SUM_ORDER = 4e-6
@@ -151,7 +157,7 @@ def _is_equal(exported: Tensors, original: Tensors, key: str) -> bool:
     return True
 
 
-def _compare_merged(tensor: Any, original: Any, delta: Any) -> tuple[float, str]:
+def _compare_merged(tensor: Tensor, original: Tensor, delta: Tensor) -> tuple[float, str]:
     """Return the largest error in units of the allowed rounding, and what is wrong, if anything."""
     import torch
 
@@ -164,7 +170,7 @@ def _compare_merged(tensor: Any, original: Any, delta: Any) -> tuple[float, str]
     return excess, "" if excess <= 1 else _diagnose(tensor.float() - original.float(), delta)
 
 
-def _diagnose(moved: Any, delta: Any) -> str:
+def _diagnose(moved: Tensor, delta: Tensor) -> str:
     """Say what a tensor that moved away from the base model by ``moved`` holds instead of ``delta``."""
     size = delta.norm().clamp(min=1e-30)
     # Least squares: how many times the update is in there.
@@ -183,7 +189,7 @@ def _diagnose(moved: Any, delta: Any) -> str:
     return f"holds {share:.2f} times the adapter's update, and {rest:.2f} times its size of something else: {cause}"
 
 
-def load_vocabulary(directory: Path) -> Any:
+def load_vocabulary(directory: Path) -> Tokenizer:
     """Return the tokenizer in a model directory, without transformers.
 
     Raises:

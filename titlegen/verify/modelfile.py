@@ -1,8 +1,10 @@
 """A Modelfile that any tool may have written against the model's own chat template, token by token."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.families import ModelFamily
 from titlegen.generation import load_tokenizer
@@ -12,6 +14,9 @@ from titlegen.plural import count
 from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.template import Template, TemplateError, values_of
 from titlegen.verify.check import Check, none_wrong
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def check_modelfile(directory: Path, path: Path, articles: Sequence[str]) -> list[Check]:
@@ -34,7 +39,7 @@ def check_modelfile(directory: Path, path: Path, articles: Sequence[str]) -> lis
 
 
 def _check_prompt(
-    modelfile: Modelfile, family: ModelFamily, tokenizer: Any, articles: Sequence[str], name: str
+    modelfile: Modelfile, family: ModelFamily, tokenizer: PreTrainedTokenizerBase, articles: Sequence[str], name: str
 ) -> Check:
     compared = f"{count(len(articles), 'article')}, TEMPLATE of {name} and the model's chat template"
     if modelfile.renderer is not None:
@@ -63,7 +68,7 @@ def _first_difference(  # noqa: PLR0917 - one prompt, and what it is made of
     system: str,
     article: str,
     family: ModelFamily,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     number: int,
 ) -> str:
     """Return where the tokens of one prompt part, empty where they do not."""
@@ -87,12 +92,12 @@ def _first_difference(  # noqa: PLR0917 - one prompt, and what it is made of
     )
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def _shown(tokenizer: Any, ids: Sequence[int], *, all_of_them: bool = False) -> str:
+def _shown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, all_of_them: bool = False) -> str:
     if not ids:
         return "the end"
     return repr(str(tokenizer.decode(ids if all_of_them else ids[:1], skip_special_tokens=False)))

@@ -1,9 +1,11 @@
 """Parity of outputs: adapter on base, merged model and GGUF write the same titles with like probabilities."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from titlegen.errors import VerifyError
 from titlegen.families import TokenIds
@@ -14,6 +16,11 @@ from titlegen.plural import count
 from titlegen.tensors import Tensors
 from titlegen.verify.check import Check
 from titlegen.verify.llama_cpp import ask, llama_server
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # The likeliest tokens at each position whose probabilities are compared; the others count together.
 _CHOICES = 256
@@ -82,7 +89,7 @@ def check_outputs(
     adapter: Path | None,
     ggufs: Sequence[Path],
     articles: Sequence[str],
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[list[Check], list[str]]:
     """Adapter on base, merged model and GGUF write the same titles and predict like next tokens.
 
@@ -123,7 +130,9 @@ def _batches(rows: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:
         yield rows[start : start + _BATCH]
 
 
-def _write(model: Any, rows: Sequence[list[int]], tokenizer: Any, tokens: TokenIds) -> list[Continuation]:
+def _write(
+    model: PreTrainedModel | PeftModel, rows: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, tokens: TokenIds
+) -> list[Continuation]:
     """Return the model's greedy titles."""
     written = write_tokens(model, rows, padding=tokens.pad, stop=tokens.stop, with_logits=True)
     choices = [_choices(step) for step in written.logits]
@@ -136,7 +145,13 @@ def _write(model: Any, rows: Sequence[list[int]], tokenizer: Any, tokens: TokenI
     return titles
 
 
-def _follow(model: Any, prompt: list[int], title: Continuation, tokenizer: Any, tokens: TokenIds) -> Continuation:
+def _follow(
+    model: PreTrainedModel | PeftModel,
+    prompt: list[int],
+    title: Continuation,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: TokenIds,
+) -> Continuation:
     """Return what a model would choose at every token of a title; one pass, instead of one for each token."""
     import torch
 
@@ -147,7 +162,7 @@ def _follow(model: Any, prompt: list[int], title: Continuation, tokenizer: Any, 
     return Continuation(_text(chosen, tokenizer, tokens), chosen, _choices(logits))
 
 
-def _choices(logits: Any) -> list[dict[int, float]]:
+def _choices(logits: Tensor) -> list[dict[int, float]]:
     """Return the likeliest tokens and their log-probabilities for each row of logits."""
     import torch
 
@@ -158,7 +173,7 @@ def _choices(logits: Any) -> list[dict[int, float]]:
     ]
 
 
-def _text(ids: Sequence[int], tokenizer: Any, tokens: TokenIds) -> str:
+def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, tokens: TokenIds) -> str:
     """Return the text of tokens; servers leave control tokens out of theirs."""
     return str(tokenizer.decode([token for token in ids if token not in tokens.stop], skip_special_tokens=True))
 

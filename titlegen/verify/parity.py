@@ -1,8 +1,10 @@
 """Parity of training and serving: the same prompt bytes, and the same token ids."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from titlegen.generation import load_tokenizer
 from titlegen.models import family_at
@@ -12,8 +14,13 @@ from titlegen.template import Template, values_of
 from titlegen.verify.check import Check, none_wrong
 from titlegen.verify.llama_cpp import ask, llama_server
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def check_prompt_bytes(export: Path, articles: Sequence[str], tokenizer: Any = None) -> Check:
+
+def check_prompt_bytes(
+    export: Path, articles: Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
+) -> Check:
     """The chat template and the Ollama template render exactly the bytes that the model was trained on."""
     tokenizer = tokenizer or load_tokenizer(export)
     prompt_format = family_at(export).prompt
@@ -36,7 +43,9 @@ def check_prompt_bytes(export: Path, articles: Sequence[str], tokenizer: Any = N
     return none_wrong("parity.prompt", f"{count(len(articles), 'article')}, chat template and Ollama template", wrong)
 
 
-def check_token_ids(export: Path, ggufs: Sequence[Path], texts: Sequence[str], tokenizer: Any = None) -> list[Check]:
+def check_token_ids(
+    export: Path, ggufs: Sequence[Path], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
+) -> list[Check]:
     """The Hugging Face tokenizer and llama.cpp's read every text as the same tokens."""
     tokenizer = tokenizer or load_tokenizer(export)
     prompt_format = family_at(export).prompt
@@ -55,7 +64,7 @@ def check_token_ids(export: Path, ggufs: Sequence[Path], texts: Sequence[str], t
     return checks
 
 
-def _difference(expected: Sequence[Any], found: Sequence[Any]) -> str:
+def _difference(expected: Sequence[object], found: Sequence[object]) -> str:
     at = next(
         (i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), min(len(expected), len(found))
     )

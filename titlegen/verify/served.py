@@ -1,8 +1,9 @@
 """The file that a server runs against the one that was exported."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-from typing import Any
 
 from titlegen.gguf_reader import GgufError, GgufHeader, read_header
 from titlegen.manifest import digest_file
@@ -54,7 +55,7 @@ def _differences(exported: GgufHeader, served: GgufHeader) -> list[str]:
     ]
 
 
-def _key(header: GgufHeader, name: str) -> Any:
+def _key(header: GgufHeader, name: str) -> str:
     value = header.fields[name]
     # A long array is not kept, and NaN is equal to nothing; so their texts are compared.
     return repr(header.strings(name) or header.numbers(name)) if value is None else repr(value)
