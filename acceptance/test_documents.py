@@ -15,6 +15,7 @@ from titlegen.cli import app
 from titlegen.export import gguf_name
 from titlegen.manifest import Manifest, digest_file, read_manifest
 from titlegen.models import resolve_base
+from titlegen.results import Converted, read_result
 from titlegen.runs import Folder
 from titlegen.settings import Settings, profile_names
 from titlegen.settings_table import render_settings
@@ -99,7 +100,7 @@ def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding
         if manifests[stage].inputs[name] != manifests[source].digest
     ]
     assert not broken, broken[0]
-    deployed = gguf_name(manifests["gguf"].results["types"][0])
+    deployed = gguf_name(read_result(Converted, manifests["gguf"]).types[0])
     assert digest_file(outputs / Folder.GGUF / deployed) == manifests["gguf"].files[deployed].sha256
     tokenizer = resolve_base(settings.model) / "tokenizer.json"
     assert manifests["data"].inputs["tokenizer"] == digest_file(tokenizer)

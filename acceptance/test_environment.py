@@ -15,6 +15,7 @@ from titlegen.data.dedup import jaccard, shingle_set
 from titlegen.evaluate.gates import stand
 from titlegen.manifest import check_files, read_manifest
 from titlegen.models import fingerprint, resolve_base
+from titlegen.results import Prepared, read_result
 from titlegen.runs import Folder
 from titlegen.settings import EMBEDDED, Settings
 
@@ -73,7 +74,7 @@ def test_splits(outputs: Path, settings: Settings, finding: Finding) -> None:
     splits = {name: load_split(directory, name) for name in ("train", "val", "test")}
     assert all(splits.values()), "有一份資料集是空的"
     manifest = read_manifest(directory)
-    assert {name: len(examples) for name, examples in splits.items()} == manifest.results["splits"]
+    assert {name: len(examples) for name, examples in splits.items()} == read_result(Prepared, manifest).splits
     ids = [example.id for examples in splits.values() for example in examples]
     assert len(set(ids)) == len(ids), "同一篇文章出現兩次"
     own, specified = settings.data.near_duplicate, specification.NEAR_DUPLICATE

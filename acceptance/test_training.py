@@ -11,6 +11,7 @@ from titlegen.data import Example
 from titlegen.manifest import check_files, read_manifest
 from titlegen.metrics.contract import title_violations
 from titlegen.models import family_at
+from titlegen.results import Trained, read_result
 from titlegen.runs import Folder
 from titlegen.settings import Settings
 from titlegen.verify import check_foreign, failures
@@ -29,19 +30,21 @@ def test_training_finished(outputs: Path, settings: Settings, finding: Finding) 
     ]
     losses = [record["loss"] for record in records if "loss" in record]
     assert all(map(math.isfinite, losses)), "訓練過程出現 NaN 或無限大的損失"
-    assert max(record["step"] for record in records) == manifest.results["steps"], "訓練紀錄不完整"
-    results = manifest.results
-    first, last, before = results["first_loss"], results["last_loss"], results.get("val_loss_at_start")
+    results = read_result(Trained, manifest)
+    assert max(record["step"] for record in records) == results.steps, "訓練紀錄不完整"
+    first, last, before = results.first_loss, results.last_loss, results.val_loss_at_start
+    assert first is not None, "沒有訓練損失的紀錄"
+    assert last is not None, "沒有訓練損失的紀錄"
     # A model that has learned already stays at its level, where batches differ more than a training changes.
-    has_learned = results["init_adapter"] is not None
+    has_learned = results.init_adapter is not None
     assert has_learned or last < first, "損失沒有下降"
     assert not list((outputs / Folder.CHECKPOINTS).glob("*")), "還有檢查點：訓練中斷過而沒有跑完"
     learned = f"訓練損失由 {first:.2f} 降到 {last:.2f}（前後各四分之一的步數平均）"
     if has_learned:
-        known = {"出發時": before, "訓練後": results["val_loss"]}
+        known = {"出發時": before, "訓練後": results.val_loss}
         said = "、".join(f"{when} {value:.2f}" for when, value in known.items() if value is not None)
         learned = f"由學過的 LoRA 出發，驗證損失{said}" if said else "由學過的 LoRA 出發"
-    finding.measured(f"{results['steps']} 步，{learned}")
+    finding.measured(f"{results.steps} 步，{learned}")
 
 
 @pytest.mark.spec("TRAIN-2")

@@ -31,7 +31,7 @@ from titlegen.export import merge_adapter
 from titlegen.settings import ExportSettings
 target = work / "final-hf"
 target.mkdir()
-print(merge_adapter(work / "base", work / "adapter", ExportSettings(), target))
+print(merge_adapter(work / "base", work / "adapter", ExportSettings(), target).as_json())
 """
 CONVERT = """
 from titlegen.export import gguf_name, write_gguf

@@ -98,7 +98,7 @@ def sft(arguments: argparse.Namespace) -> dict[str, Any]:
     scorer = Scorer(arguments)
     return {
         "settings": settings.model_dump(mode="json"),
-        "training": {key: value for key, value in results.items() if key != "plan"},
+        "training": {key: value for key, value in results.as_json().items() if key != "plan"},
         "validation": scorer.score(adapter),
     }
 
@@ -168,7 +168,7 @@ def trial(arguments: argparse.Namespace) -> dict[str, Any]:
         learned = time.monotonic()
         found[name] = {
             "given": given,
-            "training": {key: value for key, value in results.items() if key != "plan"},
+            "training": {key: value for key, value in results.as_json().items() if key != "plan"},
             "seconds": {"pairs": round(paired - started, 1), "learning": round(learned - paired, 1)},
             "validation": scorer.score(directory),
         }
@@ -223,7 +223,7 @@ def gate(arguments: argparse.Namespace, sft_adapter: Path, preferred: Path) -> d
         TransformersGenerator(arguments.base, adapter, settings).generate(contents)
         for adapter in (sft_adapter, preferred)
     )
-    return decide(examples, theirs, ours, resamples=1000, seed=7).as_json()
+    return decide(examples, theirs, ours, resamples=1000, seed=7).model_dump(mode="json")
 
 
 def report(arguments: argparse.Namespace) -> dict[str, Any]:

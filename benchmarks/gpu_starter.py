@@ -51,13 +51,13 @@ def main() -> None:
         shutil.copyfile(adapter / name, shipped / name)
     found = describe_run(arguments.name, "torch", "transformers", "peft", "trl") | {
         "settings": settings.model_dump(mode="json"),
-        "training": {key: value for key, value in results.items() if key != "plan"},
+        "training": {key: value for key, value in results.as_json().items() if key != "plan"},
         "seconds": round(time.monotonic() - started, 1),
         "titles": {path.stem: _titles(arguments, shipped, _read(path)) for path in arguments.articles},
     }
     text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
     (arguments.out / f"{arguments.name}.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(f"{arguments.name}: {found['seconds']} s, val_loss {results['val_loss']}\n")
+    sys.stdout.write(f"{arguments.name}: {found['seconds']} s, val_loss {results.val_loss}\n")
     shutil.rmtree(work)
 
 

@@ -237,17 +237,17 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
             path.unlink()
     # tokens_per_s in the log is a mean since the start: its product with the time counts tokens.
     points = [(r["step"], r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
-    every = steps_between_checkpoints(settings, results["steps"])
-    return results | {
+    every = steps_between_checkpoints(settings, results.steps)
+    return results.as_json() | {
         "tok_s": round(without_checkpoints(points, every), 1),
         "first_step_s": points[0][1],
         "fit_s": round(whole, 1),
         # Loading, self-check, compiling and trial passes lie before the first step.
-        "to_first_step_s": round(whole - results["train_s"] + points[0][1], 1),
+        "to_first_step_s": round(whole - results.train_s + points[0][1], 1),
         "stages_s": {name: round(sum(taken), 1) for name, taken in stages.items()},
         "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
         "losses": [record["loss"] for record in log if "loss" in record][:60],
-        "mean_row": results["train_tokens"] / results["train_rows"],
+        "mean_row": results.train_tokens / results.train_rows,
     }
 
 

@@ -273,15 +273,18 @@ def train(arguments: argparse.Namespace) -> None:
     )
     log = [json.loads(line) for line in (directory / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     points = [(r["step"], r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
-    every = steps_between_checkpoints(settings, results["steps"])
+    every = steps_between_checkpoints(settings, results.steps)
     _write(
         arguments,
         {
             **({} if arguments.rows == _FIRST_ROWS else {"tok_s": round(without_checkpoints(points, every), 1)}),
             "first_step_s": points[0][1],
             "losses": [record["loss"] for record in log if "loss" in record][:40],
-            **{name: results[name] for name in ("devices", "steps", "train_s", "train_tokens", "load_peak_gib")},
-            **{name: results[name] for name in ("peak_gib", "plan", "frozen_weights", "compiled")},
+            **{
+                name: getattr(results, name)
+                for name in ("devices", "steps", "train_s", "train_tokens", "load_peak_gib")
+            },
+            **{name: getattr(results, name) for name in ("peak_gib", "plan", "frozen_weights", "compiled")},
         },
     )
 

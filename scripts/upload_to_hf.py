@@ -24,6 +24,6 @@ if __name__ == "__main__":
     try:
         run = Run(recall(load_settings(**given)))
         target = hub.ensure_hub(run.settings.hub, run.state, run.settings.profile)
-        print(hub.push_model(target, artefacts(run), run.settings)["url"])  # noqa: T201 - the result
+        print(hub.push_model(target, artefacts(run), run.settings).url)  # noqa: T201 - the result
     except TitlegenError as error:
         sys.exit(str(error))

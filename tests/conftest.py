@@ -118,7 +118,7 @@ def tiny_merged(tiny_base: Path, tiny_adapter: Path, made_once: MadeOnce) -> Pat
     """The tiny base with the tiny adapter merged into it."""
 
     def merge(directory: Path) -> None:
-        assert merge_adapter(tiny_base, tiny_adapter, ExportSettings(), directory)["merged_tensors"] == 42
+        assert merge_adapter(tiny_base, tiny_adapter, ExportSettings(), directory).merged_tensors == 42
 
     return made_once("merged", merge)
 

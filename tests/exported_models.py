@@ -14,6 +14,7 @@ from titlegen import serve
 from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
+from titlegen.results import Check
 from titlegen.settings import ServeSettings
 
 TITLE, OTHER_TITLE = "市府擴大公車路網 盼減空污", "國中生發明節水器 獲全球獎"
@@ -62,9 +63,9 @@ class Export:
         settings: ServeSettings,
         state: Path,
         say: Callable[[str], None] = print,
-        accept: Callable[[serve.Client], Any] | None = None,
+        accept: Callable[[serve.Client], Check] | None = None,
     ) -> dict[str, Any]:
-        return serve.deploy(self.merged, self.gguf, settings, state, say, accept)
+        return serve.deploy(self.merged, self.gguf, settings, state, say, accept).as_json()
 
 
 def new_export(directory: Path) -> Export:

@@ -209,7 +209,7 @@ def broken(released: Released, tmp_path: Path) -> Iterator[Released]:
 def project_copy(tmp_path: Path) -> Path:
     """The project's own files in a place where they may be broken."""
     copy = tmp_path / "project"
-    left = shutil.ignore_patterns(".*", "outputs", "__pycache__", "*.egg-info", "results", "tests")
+    left = shutil.ignore_patterns(".*", "outputs", "__pycache__", "*.egg-info", "tests")
     shutil.copytree(ROOT, copy, ignore=left)
     shutil.copytree(ROOT / "docker", copy / "docker", dirs_exist_ok=True)
     return copy

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from titlegen.data import Example, load_split, prepare
-from titlegen.data.card import bin_edges, render_card, summarise
+from titlegen.data.card import DataCard, bin_edges, render_card, summarise
 from titlegen.data.chunk import clean_chunk
 from titlegen.data.dedup import Clusters, jaccard, join_similar, rows_per_band, shingle_hashes, shingle_set, sign
 from titlegen.data.example import SPLITS
@@ -66,7 +66,7 @@ def run(tmp_path: Path, tokenizer_file: Path) -> Run:
         directory = tmp_path / f"out{next(numbers)}"
         directory.mkdir()
         options = {"source": str(source), "min_content_chars": 20, **options}
-        return directory, prepare(DataSettings(**options), tokenizer_file, directory)
+        return directory, prepare(DataSettings(**options), tokenizer_file, directory).as_json()
 
     return prepare_rows
 
@@ -834,5 +834,5 @@ def test_lengths_are_summarised_by_quantiles() -> None:
 
 def test_the_card_is_rendered_without_any_article(run: Run) -> None:
     directory, _ = run([article(number) for number in range(20)])
-    card = json.loads((directory / "data.json").read_text(encoding="utf-8"))
+    card = DataCard.model_validate_json((directory / "data.json").read_bytes())
     assert render_card(card) == (directory / "data.md").read_text(encoding="utf-8")

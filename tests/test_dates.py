@@ -453,7 +453,8 @@ def run(tmp_path: Path) -> Prepare:
         source = write_jsonl(tmp_path / "news.jsonl", rows)
         directory = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         directory.mkdir()
-        return directory, prepare(DataSettings(source=str(source), **options), tmp_path / "tokenizer.json", directory)
+        results = prepare(DataSettings(source=str(source), **options), tmp_path / "tokenizer.json", directory)
+        return directory, results.as_json()
 
     return prepare_dates
 

@@ -48,7 +48,7 @@ def test_merging_into_shards_gives_the_same_tensors(
     assert all((sharded[key] == whole[key]).all() for key in whole)
     # A sharded model is a base model like any other.
     (tmp_path / "again").mkdir()
-    assert merge_adapter(tmp_path, tiny_adapter, ExportSettings(), tmp_path / "again")["tensors"] == len(whole)
+    assert merge_adapter(tmp_path, tiny_adapter, ExportSettings(), tmp_path / "again").tensors == len(whole)
 
 
 def test_configs_carry_both_rope_forms_and_both_stop_tokens(tiny_merged: Path) -> None:

@@ -43,6 +43,7 @@ from titlegen.hub.card import CardFacts, read_preference, read_report, render_ca
 from titlegen.hub.target import connect
 from titlegen.manifest import MANIFEST, check_files, read_manifest, write_manifest
 from titlegen.prompt import SYSTEM
+from titlegen.results import Check
 from titlegen.settings import HubSettings, Settings, load_settings
 from titlegen.standins import HUB_TOKEN
 
@@ -195,11 +196,11 @@ def test_the_first_push_arrives_whole(
         *("Modelfile", "template", "system", "params"),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
     }
-    assert result["committed"]
-    assert result["url"] == f"{server.url}/{target.repo_id}"
-    assert result["files"] == result["verified_files"] == len(files)
+    assert result.committed
+    assert result.url == f"{server.url}/{target.repo_id}"
+    assert result.files == result.verified_files == len(files)
     with connect(target) as api:
-        assert result["commit"] == api.model_info(target.repo_id).sha
+        assert result.commit == api.model_info(target.repo_id).sha
         assert api.model_info(target.repo_id).private
         assert len(api.list_repo_commits(target.repo_id)) == 2
         copy = Path(api.snapshot_download(target.repo_id, local_dir=tmp_path / "copy"))
@@ -207,7 +208,7 @@ def test_the_first_push_arrives_whole(
     (copy / ".gitattributes").unlink()
     shutil.rmtree(copy / ".cache")
     check_files(copy, read_manifest(copy))
-    assert result["bytes"] == sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
+    assert result.bytes == sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
 
 
 def test_an_unchanged_push_makes_no_commit(
@@ -216,8 +217,8 @@ def test_an_unchanged_push_makes_no_commit(
     first = push_model(target, artefacts, settings)
     server.break_at()
     again = push_model(target, artefacts, settings)
-    assert not again["committed"]
-    assert again["commit"] == first["commit"]
+    assert not again.committed
+    assert again.commit == first.commit
     assert uploads(server) == []
     assert not [request for request in server.requests() if "/commit/" in request["path"]]
 
@@ -238,7 +239,7 @@ def test_a_changed_push_replaces_what_an_earlier_one_left_and_nothing_else(
         "delete": ["NOTICE-one"],
     }
     result = push_model(target, artefacts, settings)
-    assert result["extra_files"] == ["by-hand.txt"]
+    assert result.extra_files == ["by-hand.txt"]
     assert {"NOTICE-two", "by-hand.txt"} <= remote_files(target)
     assert "NOTICE-one" not in remote_files(target)
 
@@ -256,7 +257,7 @@ def test_a_dry_run_changes_nothing(
 
 def test_a_branch_a_tag_and_a_pull_request(target: HubTarget, artefacts: Artefacts, settings: Settings) -> None:
     first = push_model(target, artefacts, with_hub(settings, tag="v1"))
-    assert push_model(target, artefacts, with_hub(settings, tag="v1"))["commit"] == first["commit"]
+    assert push_model(target, artefacts, with_hub(settings, tag="v1")).commit == first.commit
     change_model(artefacts, "two")
     server_refs = connect(target)
     with server_refs as api:
@@ -264,13 +265,13 @@ def test_a_branch_a_tag_and_a_pull_request(target: HubTarget, artefacts: Artefac
         pulled = push_model(target, artefacts, with_hub(settings, create_pr=True))
         refs = api.list_repo_refs(target.repo_id, include_pull_requests=True)
     assert {ref.name: ref.target_commit for ref in refs.branches} == {
-        "main": first["commit"],
-        "next": branched["commit"],
+        "main": first.commit,
+        "next": branched.commit,
     }
-    assert [(ref.name, ref.target_commit) for ref in refs.tags] == [("v1", first["commit"])]
-    assert pulled["pull_request"] == f"{target.url}/discussions/1"
-    assert pulled["revision"] == "refs/pr/1"
-    assert [ref.target_commit for ref in refs.pull_requests or []] == [pulled["commit"]]
+    assert [(ref.name, ref.target_commit) for ref in refs.tags] == [("v1", first.commit)]
+    assert pulled.pull_request == f"{target.url}/discussions/1"
+    assert pulled.revision == "refs/pr/1"
+    assert [ref.target_commit for ref in refs.pull_requests or []] == [pulled.commit]
     assert "NOTICE-two" in remote_files(target, "refs/pr/1")
     assert "NOTICE-two" not in remote_files(target)
 
@@ -283,7 +284,7 @@ def test_a_tag_never_moves(server: HubServer, target: HubTarget, artefacts: Arte
         push_model(target, artefacts, with_hub(settings, tag="v1"))
     assert uploads(server) == []
     with connect(target) as api:
-        assert api.model_info(target.repo_id).sha == first["commit"]
+        assert api.model_info(target.repo_id).sha == first.commit
 
 
 LOAD = """
@@ -341,8 +342,8 @@ def test_verify_only_compares_every_file(target: HubTarget, artefacts: Artefacts
 
     pushed = push_model(target, artefacts, settings)
     verified = verify_remote(target, target.repo_id, artefacts, settings)
-    assert verified["commit"] == pushed["commit"]
-    assert verified["verified_files"] == pushed["files"]
+    assert verified.commit == pushed.commit
+    assert verified.verified_files == pushed.files
     changes: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd("config.json", b"{}"),
         CommitOperationAdd("model.safetensors", b"other weights"),
@@ -426,7 +427,8 @@ def test_an_export_that_was_not_verified(
     with pytest.raises(VerifyError, match="does not exist"):
         push_model(target, made, settings)
     digest = read_manifest(artefacts.export).digest
-    passed, failed = {"name": "weights.merged", "passed": True}, {"name": "tokens.gguf", "passed": False}
+    passed = vars(Check("weights.merged", "tensors", "0 wrong", "0 wrong", passed=True))
+    failed = vars(Check("tokens.gguf", "tokens", "1 wrong", "0 wrong", passed=False))
     gguf = read_manifest(artefacts.gguf).digest
     for inputs, checks, match in (
         ({"merged": digest, "gguf": gguf}, [], "no check ran"),
@@ -451,7 +453,7 @@ def test_what_would_be_loaded_beside_the_model_is_removed(
             api.upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id=target.repo_id)
     assert preview_push(target, artefacts, settings)["changes"]["delete"] == ["adapter_config.json"]
     # What else others put there is theirs.
-    assert push_model(target, artefacts, settings)["extra_files"] == ["notes.txt"]
+    assert push_model(target, artefacts, settings).extra_files == ["notes.txt"]
 
 
 def test_a_failed_gate_needs_consent_and_is_written_into_the_card(
@@ -463,13 +465,13 @@ def test_a_failed_gate_needs_consent_and_is_written_into_the_card(
         server, target, artefacts, settings, r"gates failed: rougeL 0\.410 is below 0\.3 \(.*--train\.num-train-epochs"
     )
     result = push_model(target, artefacts, with_hub(settings, allow_failed_gates=True))
-    assert result["failed_gates"] == ["rougeL"]
+    assert result.failed_gates == ["rougeL"]
     with connect(target) as api:
         card = Path(api.hf_hub_download(target.repo_id, "README.md")).read_text(encoding="utf-8")
     assert "failed the gate rougeL" in card
     (artefacts.report / "report.json").write_text(json.dumps(report_content("undecided")), encoding="utf-8")
     refresh(artefacts)
-    assert push_model(target, artefacts, settings)["failed_gates"] == []
+    assert push_model(target, artefacts, settings).failed_gates == []
 
 
 @pytest.mark.fault
@@ -576,7 +578,7 @@ def test_a_public_repository_for_a_private_model(
 ) -> None:
     server.api().create_repo(target.repo_id, private=False)
     refuse(server, target, artefacts, settings, "is public, and hub.private is on")
-    assert push_model(target, artefacts, with_hub(settings, private=False))["committed"]
+    assert push_model(target, artefacts, with_hub(settings, private=False)).committed
 
 
 def test_a_disk_that_is_too_small(
@@ -793,7 +795,7 @@ def test_a_connection_cut_and_resumed_sends_nothing_whole_twice(
         whole = [request["bytes"] for request in before if request["method"] == "PUT" and request["status"] == 200]
         proxy.mend()
         server.break_at()
-        assert push_model(through, artefacts, settings)["committed"]
+        assert push_model(through, artefacts, settings).committed
     finally:
         proxy.close()
     again = [request["bytes"] for request in uploads(server)]
@@ -814,7 +816,7 @@ def test_a_connection_cut_once_is_taken_up_by_the_same_push(
         result = push_model(dataclasses.replace(target, endpoint=proxy.url), artefacts, settings)
     finally:
         proxy.close()
-    assert result["committed"]
+    assert result.committed
     assert len({request["path"] for request in uploads(server) if request["status"] == 200}) == 3
 
 
@@ -847,8 +849,8 @@ def test_a_refusal_leaves_the_old_revision_and_says_what_to_do(
     assert "\n" not in str(caught.value)
     server.break_at()
     with connect(target) as api:
-        assert api.model_info(target.repo_id).sha == first["commit"]
-    assert push_model(target, artefacts, settings)["committed"]
+        assert api.model_info(target.repo_id).sha == first.commit
+    assert push_model(target, artefacts, settings).committed
 
 
 @pytest.mark.fault
@@ -880,7 +882,7 @@ def test_a_passing_failure_is_waited_out(
     server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, status: int, at: str
 ) -> None:
     server.break_at({"at": at, "status": status, "headers": {"Retry-After": "0"}})
-    assert push_model(target, artefacts, settings)["committed"]
+    assert push_model(target, artefacts, settings).committed
     assert [request["status"] for request in server.requests()].count(status) == 1
     with connect(target) as api:
         assert len(api.list_repo_commits(target.repo_id)) == 2
@@ -921,9 +923,9 @@ def test_a_full_disk_on_the_server(
         push_model(target, artefacts, settings)
     server.break_at()
     with connect(target) as api:
-        assert api.model_info(target.repo_id).sha == first["commit"]
+        assert api.model_info(target.repo_id).sha == first.commit
     assert set((server.directory / "incoming").iterdir()) == incoming
-    assert push_model(target, artefacts, settings)["committed"]
+    assert push_model(target, artefacts, settings).committed
 
 
 @pytest.mark.fault
@@ -972,7 +974,7 @@ else:
     hub = settings.hub.model_copy(update={"repo_id": given["hub"]})
     target = ensure_hub(hub, Path(given["state"]), settings.profile)
     print(target, target.describe(), file=sys.stderr)
-print(json.dumps(push_model(target, Artefacts(*map(Path, given["artefacts"])), settings)))
+print(json.dumps(push_model(target, Artefacts(*map(Path, given["artefacts"])), settings).as_json()))
 """
 
 
@@ -1049,10 +1051,10 @@ def test_a_server_killed_in_the_commit_keeps_the_old_revision(
         killer.join()
         server.start()
         with connect(target) as api:
-            assert api.model_info("local/x").sha == first["commit"]
+            assert api.model_info("local/x").sha == first.commit
             assert "NOTICE-two" not in api.list_repo_files("local/x")
         server.break_at()
-        assert push_model(target, artefacts, settings)["committed"]
+        assert push_model(target, artefacts, settings).committed
         assert uploads(server) == []
     finally:
         server.stop()
@@ -1129,7 +1131,7 @@ def test_without_a_token_the_bundled_hub_is_started_once(
     assert target.environment() == {"HF_ENDPOINT": target.endpoint, "HF_TOKEN": HUB_TOKEN}
     assert os.environ["no_proxy"] == "intranet.example,127.0.0.1,localhost,::1"
     result = push_model(target, artefacts, settings)
-    assert result["url"] == f"{target.endpoint}/local/titlegen-mine"
+    assert result.url == f"{target.endpoint}/local/titlegen-mine"
     first = find_daemon("hub", state)
     assert ensure_hub(hub, state, "quickstart").endpoint == target.endpoint
     assert find_daemon("hub", state) == first
@@ -1150,7 +1152,7 @@ def test_a_bundled_hub_that_died_is_started_again_with_its_files(
     with contextlib.suppress(psutil.NoSuchProcess):
         process.wait()
     again = ensure_hub(hub, state, "quickstart")
-    assert verify_remote(again, again.repo_id, artefacts, settings)["commit"] == pushed["commit"]
+    assert verify_remote(again, again.repo_id, artefacts, settings).commit == pushed.commit
 
 
 def hang_up(listener: socket.socket) -> None:

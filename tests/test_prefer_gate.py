@@ -8,6 +8,7 @@ from corpus import corpus_rows
 from titlegen.data import Example
 from titlegen.metrics.baselines import lead
 from titlegen.prefer import decide, describe_decision
+from titlegen.results import SavedScore
 
 EXAMPLES = [
     Example(str(number), row["content"], row["title"], "corpus", row.get("date"))
@@ -21,13 +22,13 @@ def test_a_better_model_takes_the_place() -> None:
     decision = decide(EXAMPLES, SFT, better, resamples=200, seed=1)
     assert decision.accepted
     assert decision.differences["rougeL"].low > 0
-    assert describe_decision(decision.as_json()).endswith("; the preferred model is kept")
+    assert describe_decision(decision).endswith("; the preferred model is kept")
 
 
 def test_titles_that_stay_as_they_are_are_no_loss() -> None:
     decision = decide(EXAMPLES, SFT, SFT, resamples=200, seed=1)
     assert decision.accepted
-    assert decision.differences["rougeL"] == (0.0, 0.0, 0.0)
+    assert decision.differences["rougeL"] == SavedScore(value=0.0, low=0.0, high=0.0)
 
 
 HACKED: dict[str, Callable[[Example], str]] = {
@@ -47,7 +48,7 @@ def test_what_a_broken_reward_buys_is_refused(kind: str) -> None:
     hacked = [HACKED[kind](example) for example in EXAMPLES]
     decision = decide(EXAMPLES, sft, hacked, resamples=200, seed=1)
     assert not decision.accepted
-    assert "the SFT model stays: " in describe_decision(decision.as_json())
+    assert "the SFT model stays: " in describe_decision(decision)
 
 
 @pytest.mark.fault

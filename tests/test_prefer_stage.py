@@ -69,7 +69,7 @@ def run(
         evaluation=EVALUATION,
         work=folder / "work",
         directory=directory,
-    )
+    ).as_json()
 
 
 @pytest.fixture(scope="module")

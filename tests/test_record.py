@@ -15,6 +15,7 @@ from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError
 from titlegen.record import MADE_BY, RECORD, read_record, recall, remember, serve_as_trained
+from titlegen.results import Result
 from titlegen.runs import Folder, Run, Stage
 from titlegen.settings import Settings, load_settings
 
@@ -192,10 +193,10 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path: Path, train: dict[str, 
 @pytest.mark.fault
 def test_a_failed_stage_is_forgotten_and_an_interrupted_one_resumes(tmp_path: Path) -> None:
     def stage(error: type[BaseException] | None) -> Stage:
-        def build(_: Run, __: Path) -> dict[str, Any]:
+        def build(_: Run, __: Path) -> Result:
             if error:
                 raise error
-            return {}
+            return Result()
 
         def chosen(run: Run) -> dict[str, Any]:
             return run.settings.train.model_dump(mode="json")
@@ -220,7 +221,7 @@ def test_a_failed_stage_is_forgotten_and_an_interrupted_one_resumes(tmp_path: Pa
 
 @pytest.mark.fault
 def test_a_stage_whose_manifest_is_broken_runs_again(tmp_path: Path) -> None:
-    stage = Stage("train", Folder.ADAPTER, lambda _: {}, lambda _: {}, lambda *_: {}, sections=("train",))
+    stage = Stage("train", Folder.ADAPTER, lambda _: {}, lambda _: {}, lambda *_: Result(), sections=("train",))
     run = Run(load_settings(output=tmp_path), remake=False)
     assert run.make(stage).fresh
     (run.folder(Folder.ADAPTER) / "manifest.json").write_text("{", encoding="utf-8")

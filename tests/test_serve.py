@@ -51,6 +51,7 @@ from titlegen.manifest import write_manifest
 from titlegen.modelfile import render_modelfile
 from titlegen.models import write_tokenizer
 from titlegen.prompt import INSTRUCTION, SYSTEM
+from titlegen.results import Check
 from titlegen.serve.endpoint import Endpoint, Patience
 from titlegen.serve.smoke import opening_of, smoke_articles
 from titlegen.settings import ServeSettings
@@ -461,7 +462,7 @@ def test_new_version_takes_over_and_rollback_returns(
     assert {engine.pid for engine in server.engines} <= engines
     back = serve.rollback(settings, tmp_path)
     engines = {engine.pid for engine in server.engines}
-    assert back["digest"] == first["digest"]
+    assert back.digest == first["digest"]
     assert title(settings, export.merged) == TITLE
     assert {engine.pid for engine in server.engines} <= engines
     assert names(settings) == {"latest": first["digest"], "previous": second["digest"]}
@@ -524,14 +525,14 @@ def test_model_that_writes_no_titles_does_not_take_over(
 
 @pytest.mark.fault
 def test_model_that_is_not_accepted_does_not_take_over(export: Export, settings: ServeSettings, tmp_path: Path) -> None:
-    def titles_of_the_old_model(client: serve.Client) -> str:
+    def titles_of_the_old_model(client: serve.Client) -> Check:
         title = client.generate(ARTICLE).title
         if title != TITLE:
             raise VerifyError(f"another title: {title}")
-        return title
+        return Check("titles", "one title", title, TITLE, passed=True)
 
     first = export.deploy(settings, tmp_path, accept=titles_of_the_old_model)
-    assert first["accepted"] == TITLE
+    assert first["parity"]["figure"] == TITLE
     with pytest.raises(VerifyError, match=OTHER_TITLE):
         export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path, accept=titles_of_the_old_model)
     assert names(settings) == {"latest": first["digest"]}
@@ -1213,7 +1214,7 @@ def test_an_interrupted_rollback_loses_no_version(
     second = export.write(chain(OTHER_TITLE)).deploy(settings, tmp_path)
     interrupt_rollback(settings, tmp_path, monkeypatch, before_copy=before_copy)
     # Whether it had come to the change or not, the same command ends it.
-    assert serve.rollback(settings, tmp_path)["digest"] == first["digest"]
+    assert serve.rollback(settings, tmp_path).digest == first["digest"]
     assert names(settings) == {"latest": first["digest"], "previous": second["digest"]}
 
 

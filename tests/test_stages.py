@@ -26,6 +26,7 @@ from titlegen.errors import DataError, HubError, VerifyError
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3 import PROMPT
 from titlegen.prompt import PromptFormat
+from titlegen.results import Pushed, Result
 from titlegen.runs import Folder, Run, Stage, StageRun
 from titlegen.settings import Settings, load_settings
 
@@ -62,7 +63,7 @@ def test_the_first_run_does_everything_and_the_second_nothing(
 ) -> None:
     run = scoring.evaluate(Run(settings))
     assert ran(capsys) == ["prepare", "train", "merge", "gguf", "evaluate"]
-    assert run.results["report"]["rows"] == 3
+    assert run.manifest.results["report"]["rows"] == 3
     for folder in ("data", "lora", "final-hf", "gguf", "report"):
         assert (settings.directory / folder / "manifest.json").is_file()
     assert {"train.jsonl", "val.jsonl", "test.jsonl"} <= {path.name for path in (settings.directory / "data").iterdir()}
@@ -85,7 +86,7 @@ def test_text_that_was_left_out_is_said_with_its_setting(
     # The adapter's articles are no longer, so the served ones are neither.
     merged = stages.bring_up_to_date(Run(both), *stages.stages_up_to(stages.MERGE))
     around = load_counter(merged.directory / "tokenizer.json")(PROMPT.render(""))
-    assert merged.results["content_tokens"] == min(64, 120 - around)
+    assert merged.manifest.results["content_tokens"] == min(64, 120 - around)
     table = summary.table(both)
     assert re.search(r"\d+ test, \d\d% of the text left out to fit data\.max_content_tokens 64", table)
     assert re.search(r"steps, training loss [\d.]+ to [\d.]+, validation loss [\d.]+, \d+% of the text left out", table)
@@ -168,8 +169,8 @@ def test_empty_splits_are_pushed_and_not_scored(arguments: dict[str, Any], tmp_p
     given = arguments | {"output": tmp_path, "data": data, "export": export, "hub": {"offline_port": 0}}
     settings = load_settings(**given)
     try:
-        assert release.push(Run(settings))["committed"]
-        assert not release.push(Run(settings))["committed"]
+        assert release.push(Run(settings)).committed
+        assert not release.push(Run(settings)).committed
     finally:
         service.serve(settings, stop=True)
     for split in ("test", "val"):
@@ -354,7 +355,7 @@ def test_a_test_split_smaller_than_the_comparison_is_filled_up(settings: Setting
     titles = [f"標題{number}" for number in range(8)]
     assert len((settings.directory / "data" / "test.jsonl").read_text("utf-8").splitlines()) < len(titles)
     client: Any = Served(titles)
-    assert release._check_served(Run(settings), titles, client)["passed"]
+    assert release._check_served(Run(settings), titles, client).passed
 
 
 def test_titles_from_a_file_are_no_report_of_the_model(settings: Settings) -> None:
@@ -384,7 +385,7 @@ def test_titles_from_a_file_need_the_prepared_split_alone(
     run = scoring.evaluate(Run(changed(untrained, "evaluate", target=str(path))))
     assert ran(capsys) == ["evaluate"]
     assert not list(untrained.directory.glob("lora*"))
-    report = run.results["report"]
+    report = run.manifest.results["report"]
     found = [value for score in report["scores"].values() for value in score.values() if isinstance(value, float)]
     assert len(found) > 20
     assert all(math.isfinite(value) for value in found)
@@ -421,14 +422,14 @@ def test_a_comparison_follows_the_other_titles(settings: Settings, tmp_path: Pat
     other = tmp_path / "other"
     shutil.copytree(settings.directory / "report", other)
     first = scoring.evaluate(Run(settings), against=other)
-    assert first.results["report"]["comparison"]["differences"]["rougeL"]["value"] == 0
+    assert first.manifest.results["report"]["comparison"]["differences"]["rougeL"]["value"] == 0
     assert not scoring.evaluate(Run(settings), against=other / "report.json").fresh
     rows = [json.loads(line) for line in (other / "predictions.jsonl").read_text("utf-8").splitlines()]
     changed_rows = [row | {"prediction": row["reference"]} for row in rows]
     (other / "predictions.jsonl").write_text("\n".join(map(json.dumps, changed_rows)), encoding="utf-8")
     again = scoring.evaluate(Run(settings), against=other)
     assert again.fresh
-    assert again.results["report"]["comparison"]["differences"]["rougeL"]["value"] < 0
+    assert again.manifest.results["report"]["comparison"]["differences"]["rougeL"]["value"] < 0
     scoring.evaluate(Run(settings))
 
 
@@ -436,11 +437,11 @@ def test_two_runs_at_once_take_turns(tmp_path: Path, capsys: pytest.CaptureFixtu
     inside, go_on = threading.Event(), threading.Event()
     built = []
 
-    def build(_: Run, directory: Path) -> dict[str, Any]:
+    def build(_: Run, directory: Path) -> Result:
         built.append(directory)
         inside.set()
         assert go_on.wait(30)
-        return {}
+        return Result()
 
     stage = Stage("stage", Folder.DATA, lambda _: {}, lambda _: {}, build)
 
@@ -465,15 +466,14 @@ def test_a_push_whose_download_failed_is_proved_again(settings: Settings, monkey
         if len(downloads) == 1:
             raise HubError("the downloaded model writes another title")
 
-    result = {"url": "http://hub/x", "commit": "c1", "committed": True, "files": 1}
+    # Everything is there when it is pushed again, so that nothing is committed.
+    results = [Pushed(url="http://hub/x", commit="c1", committed=new, verified_files=1) for new in (True, False, False)]
     target = SimpleNamespace(describe=lambda: "a hub")
     monkeypatch.setattr(hub, "ensure_hub", lambda *_: target)
-    monkeypatch.setattr(hub, "push_model", lambda *_: dict(result))
+    monkeypatch.setattr(hub, "push_model", lambda *_: results.pop(0))
     monkeypatch.setattr(hub, "check_download", download)
     with pytest.raises(HubError, match="another title"):
         release.push(Run(settings))
-    # Everything is there now, so that nothing is committed.
-    result["committed"] = False
     for _ in range(2):
         release.push(Run(settings))
     assert downloads == ["c1", "c1"]
@@ -487,6 +487,6 @@ def test_a_file_system_without_locks_is_no_obstacle(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    stage = Stage("stage", Folder.DATA, lambda _: {}, lambda _: {}, lambda *_: {})
+    stage = Stage("stage", Folder.DATA, lambda _: {}, lambda _: {}, lambda *_: Result())
     assert Run(load_settings(output=tmp_path)).make(stage).fresh
     assert "cannot be locked (No locks available)" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def run(examples: list[Example], base: Path, folder: Path, settings: TrainSettin
     adapter.mkdir()
     results = fit(examples[val:], examples[:val], base, settings, folder / "work", adapter)
     log = [json.loads(line) for line in (adapter / "train.jsonl").read_text().splitlines()]
-    return results | {
+    return results.as_json() | {
         "weights": load_file(adapter / "adapter_model.safetensors"),
         "losses": {record["step"]: record["loss"] for record in log if "loss" in record},
         "validation": {record["step"]: record["eval_loss"] for record in log if "eval_loss" in record},

@@ -17,6 +17,7 @@ from titlegen.adapter import CONFIG, WEIGHTS, digest_base, sign_adapter
 from titlegen.data import Example
 from titlegen.errors import ConfigError, TrainError
 from titlegen.export import merge_adapter
+from titlegen.manifest import write_manifest
 from titlegen.settings import ExportSettings
 from titlegen.train import digest_init_adapter, fit, resolve_init_adapter
 from titlegen.verify.integrity import check_export
@@ -34,7 +35,7 @@ class Trained:
 def train(rows: list[Example], base: Path, directory: Path, **changes: Any) -> Trained:
     directory.mkdir(parents=True)
     settings = SETTINGS.model_copy(update=changes)
-    return Trained(directory, fit(rows, rows[:4], base, settings, directory / "work", directory))
+    return Trained(directory, fit(rows, rows[:4], base, settings, directory / "work", directory).as_json())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,8 @@ def test_two_runs_of_one_epoch_come_near_one_run_of_two(
     # What the adapter was worth before it went on, and nothing of the kind where there was none.
     assert second.results["val_loss_at_start"] == pytest.approx(first.results["val_loss"], rel=1e-3)
     assert first.results["val_loss_at_start"] is None
-    learned_text, shown = (summary._facts("train", run.results) for run in (first, second))
+    manifests = (write_manifest(tmp_path, "train", {}, {}, run.results) for run in (first, second))
+    learned_text, shown = map(summary._FACTS["train"], manifests)
     assert re.search(r"training loss \d\.\d\d to \d\.\d\d, validation loss \d\.\d\d$", learned_text)
     assert re.search(r"steps, validation loss \d\.\d\d to \d\.\d\d$", shown)
 

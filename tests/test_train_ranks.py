@@ -103,12 +103,12 @@ def work(articles: list[dict[str, str]], tiny_base: Path, tmp_path: Path) -> Wor
 
 
 def train_with(fault: str, work: Work) -> dict[str, Any]:
-    return train_on(TWO, work, (str(HERE / "ranks_worker.py"), fault))
+    return train_on(TWO, work, (str(HERE / "ranks_worker.py"), fault)).as_json()
 
 
 def train_alone(work: Work) -> dict[str, Any]:
     train, val = (load_split(work.prepared, split) for split in ("train", "val"))
-    return fit(train, val, work.base, work.settings, work.work, work.directory)
+    return fit(train, val, work.base, work.settings, work.work, work.directory).as_json()
 
 
 def losses(work: Work) -> dict[int, float]:

@@ -1,23 +1,19 @@
 """The verbs of the command line; the work is in the modules below."""
 
 import json
-import re
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import cyclopts
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from titlegen import console, environment
-from titlegen.app import AsJson, Options, Remake, app, bring_up_to_date, emit
+from titlegen import console
+from titlegen.app import AsJson, Options, Remake, app, bring_up_to_date, emit, run
 from titlegen.console import EXIT_DONE, EXIT_GATE
 from titlegen.errors import ConfigError
-from titlegen.help import HelpView
-from titlegen.settings import describe_invalid, further_hosts, load_settings
-from titlegen.upstream import silence_harmless
+from titlegen.results import Verified, read_result
+from titlegen.settings import load_settings
 
 
 @app.command
@@ -48,7 +44,9 @@ def export(*, settings: Options = None, as_json: AsJson = False) -> int:
     run = summary.open_run(settings or load_settings(), "export")
     stages.bring_up_to_date(run, *stages.PIPELINE)
     made = [run.done[stage.name] for stage in (stages.MERGE, stages.CONVERT, stages.VERIFY)]
-    emit({stage.name: stage.results for stage in made}, "\n".join(map(summary.describe, made)), as_json=as_json)
+    emit(
+        {stage.name: stage.manifest.results for stage in made}, "\n".join(map(summary.describe, made)), as_json=as_json
+    )
     return EXIT_DONE
 
 
@@ -65,7 +63,7 @@ def evaluate(*, settings: Options = None, against: Path | None = None, as_json: 
 
     run = summary.open_run(settings or load_settings(), "evaluate")
     scored = scoring.evaluate(run, against=against)
-    emit(scored.results, summary.describe_evaluation(run, scored), as_json=as_json)
+    emit(scored.manifest.results, summary.describe_evaluation(run, scored), as_json=as_json)
     return EXIT_GATE if scoring.failed_gates(scored) else EXIT_DONE
 
 
@@ -97,12 +95,11 @@ def verify(
         raise ConfigError("--base, --adapter and --modelfile belong to a directory; name it with --directory")
     run = summary.open_run(settings or load_settings(), "verify")
     if directory is None:
-        results = stages.bring_up_to_date(run, *stages.PIPELINE).results
-        emit(results, summary.describe_checks(results["checks"]), as_json=as_json)
+        manifest = stages.bring_up_to_date(run, *stages.PIPELINE).manifest
+        emit(manifest.results, summary.describe_checks(read_result(Verified, manifest).checks), as_json=as_json)
         return EXIT_DONE
     checks = verify_directory(directory, base, adapter, modelfile, greedy_articles=run.settings.export.verify_articles)
-    found = [check._asdict() for check in checks]
-    emit({"checks": found}, summary.describe_checks(found), as_json=as_json)
+    emit(Verified(checks=checks).as_json(), summary.describe_checks(checks), as_json=as_json)
     require(checks)
     return EXIT_DONE
 
@@ -128,8 +125,12 @@ def push(
     from titlegen import release, summary
 
     run = summary.open_run(settings or load_settings(), "push", remake=remake)
-    result = release.push(run, dry_run=dry_run, verify_only=verify_only)
-    emit(result, json.dumps(result, indent=2) if dry_run else summary.describe_push(result), as_json=as_json)
+    if dry_run and verify_only is None:
+        planned = release.preview_push(run)
+        emit(planned, json.dumps(planned, indent=2), as_json=as_json)
+        return EXIT_DONE
+    result = release.push(run) if verify_only is None else release.verify_remote(run, verify_only)
+    emit(result.as_json(), summary.describe_push(result), as_json=as_json)
     return EXIT_DONE
 
 
@@ -153,7 +154,7 @@ def deploy(
 
     run = summary.open_run(settings or load_settings(), "deploy", remake=remake or rollback)
     result = release.rollback(run.settings) if rollback else release.deploy(run)
-    emit(result, summary.describe_deployment(result), as_json=as_json)
+    emit(result.as_json(), summary.describe_deployment(result), as_json=as_json)
     return EXIT_DONE
 
 
@@ -287,24 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code (:func:`titlegen.console.run`)."""
     if argv is None:
         console.prepare_process()
-    return console.run(partial(_run, sys.argv[1:] if argv is None else argv))
-
-
-def _run(given: list[str]) -> int:
-    environment.prepare()
-    # Before anything imports torch, which reads them once.
-    environment.prepare_threads()
-    silence_harmless()
-    # The base model is all that --model can mean.
-    arguments = further_hosts([re.sub(r"^--model(?==|$)", "--model.base", argument) for argument in given])
-    app.help_formatter = HelpView(arguments)
-    try:
-        return int(app(arguments, exit_on_error=False, print_error=False) or EXIT_DONE)
-    except cyclopts.CycloptsError as error:
-        cause = error.__cause__
-        raise ConfigError(describe_invalid(cause) if isinstance(cause, ValidationError) else str(error)) from error
-    except SettingsError as error:
-        raise ConfigError(describe_invalid(error)) from error
+    return console.run(partial(run, sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

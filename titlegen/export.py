@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import ExportError, MissingDependencyError
 from titlegen.families import ModelFamily
 from titlegen.manifest import write_atomically
 from titlegen.models import family_at, read_json, text_config
+from titlegen.results import Merged
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX, Tensors
 
@@ -45,15 +46,12 @@ _SMALL_ELEMENTS = 2**20
 _LOG_TAIL_LINES = 6
 
 
-def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory: Path) -> dict[str, Any]:
+def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory: Path) -> Merged:
     """Write the merged model to ``directory``, streaming tensor by tensor.
 
     Every tensor is the base's, unless the adapter has a delta for it: then it is base + (alpha / r) B A, computed in
     float32 and rounded once. The keys are the base's, also those that transformers would not load or save (the k/v
     weights of Gemma 3n's shared layers, which llama.cpp requires).
-
-    Returns:
-        Counts of tensors and of merged tensors, the shards, and the number of parameters.
 
     Raises:
         ConfigError: the base model is of no family that titlegen knows.
@@ -81,12 +79,12 @@ def merge_adapter(base: Path, adapter: Path, settings: ExportSettings, directory
     _declare_turns(directory, family)
     if not any(directory.glob("NOTICE*")):
         write_atomically(directory / "NOTICE", family.licence.notice)
-    return {
-        "tensors": len(outlines),
-        "merged_tensors": len(targets),
-        "shards": list(shards.filename_to_tensors),
-        "parameters": sum(outline.numel() for outline in outlines.values()),
-    }
+    return Merged(
+        tensors=len(outlines),
+        merged_tensors=len(targets),
+        shards=list(shards.filename_to_tensors),
+        parameters=sum(outline.numel() for outline in outlines.values()),
+    )
 
 
 def _merged(

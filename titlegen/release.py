@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titlegen.manifest import write_atomically
+from titlegen.results import Check, Deployed, Pushed, R, Verified, read_result
 from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings
 from titlegen.stages import PREFER, VERIFY, adapter_stage, bring_up_to_date, parity_examples, stages_up_to
@@ -16,33 +17,49 @@ if TYPE_CHECKING:
     from titlegen.serve import Client
 
 
-def push(run: Run, *, dry_run: bool = False, verify_only: str | None = None) -> dict[str, Any]:
-    """Publish the export, or with ``dry_run`` say what would be published, or compare a repository with the export."""
+def push(run: Run) -> Pushed:
+    """Publish the export."""
     from titlegen import hub
 
     settings = run.settings
-    # Checked first, before minutes are spent in vain; a comparison or a plan is allowed in spite of failed gates.
-    if verify_only is None and not settings.hub.allow_failed_gates:
-        hub.require_gates(artefacts(run))
-    bring_up_to_date(run, *stages_up_to(VERIFY))
-    target = hub.ensure_hub(settings.hub, run.state, settings.profile)
-    say(f"push: {target.describe()}")
-    published = artefacts(run)
-    if verify_only is not None:
-        return hub.verify_remote(target, verify_only, published, settings)
-    if dry_run:
-        return hub.preview_push(target, published, settings)
+    target, published = _ready(run, gates=not settings.hub.allow_failed_gates)
     started = time.monotonic()
-    earlier = kept_result(settings, "push") or {}
+    earlier = kept_result(settings, "push", Pushed)
     result = hub.push_model(target, published, settings)
     # Checked even when nothing was committed: an earlier download of that commit may have failed or been interrupted.
-    if (earlier.get("url"), earlier.get("commit")) != (result["url"], result["commit"]):
+    if earlier is None or (earlier.url, earlier.commit) != (result.url, result.commit):
         say("push: downloading what arrived, and comparing a title")
         article = parity_examples(run)[0].content
-        hub.check_download(target, article, revision=result["commit"], export=published.export)
-    result["elapsed_s"] = round(time.monotonic() - started, 2)
-    keep_result(settings, "push", result)
-    return result
+        hub.check_download(target, article, revision=result.commit, export=published.export)
+    return _kept(settings, "push", result, started)
+
+
+def preview_push(run: Run) -> dict[str, object]:
+    """Return what a push would do."""
+    from titlegen import hub
+
+    return hub.preview_push(*_ready(run, gates=not run.settings.hub.allow_failed_gates), run.settings)
+
+
+def verify_remote(run: Run, repo_id: str) -> Pushed:
+    """Compare a repository with the export."""
+    from titlegen import hub
+
+    target, published = _ready(run, gates=False)
+    return hub.verify_remote(target, repo_id, published, run.settings)
+
+
+def _ready(run: Run, *, gates: bool) -> "tuple[hub.HubTarget, hub.Artefacts]":
+    """Return where the export goes and what of it, once it is up to date; with ``gates`` none must have failed."""
+    from titlegen import hub
+
+    # Checked first, before minutes are spent in vain.
+    if gates:
+        hub.require_gates(artefacts(run))
+    bring_up_to_date(run, *stages_up_to(VERIFY))
+    target = hub.ensure_hub(run.settings.hub, run.state, run.settings.profile)
+    say(f"push: {target.describe()}")
+    return target, artefacts(run)
 
 
 def artefacts(run: Run) -> "hub.Artefacts":
@@ -62,7 +79,7 @@ def artefacts(run: Run) -> "hub.Artefacts":
     )
 
 
-def deploy(run: Run) -> dict[str, Any]:
+def deploy(run: Run) -> Deployed:
     """Put the exported model on the server and switch over to it."""
     from titlegen import serve as serving
 
@@ -71,22 +88,19 @@ def deploy(run: Run) -> dict[str, Any]:
     started = time.monotonic()
     folders = (run.folder(Folder.EXPORT), run.folder(Folder.GGUF))
     is_exported = settings.serve.source == "gguf"
-    accept = partial(_check_served, run, verified.results["titles"]) if is_exported else None
+    accept = partial(_check_served, run, read_result(Verified, verified.manifest).titles) if is_exported else None
     result = serving.deploy(*folders, settings.serve, run.state, say, accept)
-    result["parity"] = result.pop("accepted")
-    result["elapsed_s"] = round(time.monotonic() - started, 2)
-    keep_result(settings, "deploy", result)
-    return result
+    return _kept(settings, "deploy", result, started)
 
 
-def rollback(settings: Settings) -> dict[str, Any]:
+def rollback(settings: Settings) -> Deployed:
     """Switch back to the previous version of the model."""
     from titlegen import serve as serving
 
     return serving.rollback(settings.serve, Run(settings).state)
 
 
-def _check_served(run: Run, titles: Sequence[str], client: "Client") -> dict[str, Any]:
+def _check_served(run: Run, titles: Sequence[str], client: "Client") -> Check:
     """Compare the greedy titles of a model on the server with those of the merged model.
 
     Raises:
@@ -98,17 +112,20 @@ def _check_served(run: Run, titles: Sequence[str], client: "Client") -> dict[str
     examples = parity_examples(run)[: len(titles)]
     served = [client.ask(example.content, {"temperature": 0.0}).raw for example in examples]
     kind = run.settings.serve.quantize or run.settings.export.gguf_types[0]
-    check: dict[str, Any] = require([check_served(served, titles, kind.upper())])["checks"][0]
+    check = check_served(served, titles, kind.upper())
+    require([check])
     return check
 
 
-def keep_result(settings: Settings, name: str, result: Mapping[str, Any]) -> None:
-    """Keep the result of a stage that has no directory of its own, for the table."""
-    write_atomically(settings.directory / f"{name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-
-
-def kept_result(settings: Settings, name: str) -> dict[str, Any] | None:
-    """Return what ``keep_result`` kept; None when nothing was."""
-    path = settings.directory / f"{name}.json"
-    result: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+def _kept(settings: Settings, name: str, result: R, started: float) -> R:
+    """Keep the result of what has no directory of its own, for the table."""
+    result = result.model_copy(update={"elapsed_s": round(time.monotonic() - started, 2)})
+    text = json.dumps(result.as_json(), indent=2, ensure_ascii=False)
+    write_atomically(settings.directory / f"{name}.json", text + "\n")
     return result
+
+
+def kept_result(settings: Settings, name: str, kind: type[R]) -> R | None:
+    """Return what the last ``push`` or ``deploy`` came to; None when there was none."""
+    path = settings.directory / f"{name}.json"
+    return kind.model_validate_json(path.read_bytes()) if path.is_file() else None

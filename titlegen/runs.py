@@ -26,6 +26,7 @@ from titlegen.manifest import (
 )
 from titlegen.models import family_at, fingerprint, resolve_base
 from titlegen.record import read_record, remember, restore
+from titlegen.results import Prepared, Result, Trained
 from titlegen.settings import Settings
 
 # A smaller share of the text may be left out without a notice.
@@ -71,11 +72,6 @@ class StageRun:
     manifest: Manifest
     fresh: bool
 
-    @property
-    def results(self) -> dict[str, Any]:
-        """What the stage found out."""
-        return self.manifest.results
-
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -86,7 +82,7 @@ class Stage:
     settings: "Callable[[Run], Mapping[str, Any]]"
     inputs: "Callable[[Run], Mapping[str, str]]"
     """Names and digests of everything else that the result depends on."""
-    build: "Callable[[Run, Path], dict[str, Any]]"
+    build: "Callable[[Run, Path], Result]"
     """Writes into an empty directory and returns what it found out."""
     sections: tuple[str, ...] = ()
     """Sections of the settings that the output remembers; the first is that of ``settings``."""
@@ -208,8 +204,8 @@ class Run:
                 with self._remembering(stage), new_directory(directory) as temporary:
                     results = stage.build(self, temporary)
                     elapsed = round(time.monotonic() - started, 2)
-                    results = {**results, "elapsed_s": elapsed}
-                    manifest = write_manifest(temporary, stage.name, settings, inputs, results, stage.revision)
+                    found = results.as_json() | {"elapsed_s": elapsed}
+                    manifest = write_manifest(temporary, stage.name, settings, inputs, found, stage.revision)
                 say(f"{stage.name}: done in {elapsed:.1f} s ({directory})")
                 if left_out := describe_left_out(results):
                     say(f"{stage.name}: {left_out}")
@@ -285,7 +281,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def describe_left_out(results: Mapping[str, Any]) -> str:
+def describe_left_out(results: Result) -> str:
     """Return how much of the articles' text a stage left out to fit, and the setting that decides; empty for little."""
-    share, (name, value) = results.get("left_out_share", 0.0), results.get("left_out_by", ("", 0))
-    return f"{share:.0%} of the text left out to fit {name} {value}" if share >= _MENTIONED_SHARE else ""
+    if not isinstance(results, Prepared | Trained) or results.left_out_share < _MENTIONED_SHARE:
+        return ""
+    name, value = results.left_out_by
+    return f"{results.left_out_share:.0%} of the text left out to fit {name} {value}"

@@ -5,11 +5,12 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titlegen.control import draw_control, with_control
 from titlegen.errors import DataError, TitlegenError
 from titlegen.manifest import check_files, digest_file, read_manifest
+from titlegen.results import Evaluated, read_result
 from titlegen.runs import Folder, Run, Stage, StageRun, say
 from titlegen.stages import CONVERT, PREFER, PREPARE, adapter_stage, bring_up_to_date, stages_up_to
 
@@ -58,7 +59,7 @@ def evaluate(run: Run, against: Path | None = None) -> StageRun:
 
 def failed_gates(result: StageRun) -> list[str]:
     """Return the names of the gates that an evaluation failed; an undecided gate did not fail."""
-    return [gate["name"] for gate in result.results["report"]["gates"] if gate["verdict"] == "fail"]
+    return [gate.name for gate in read_result(Evaluated, result.manifest).report.failed]
 
 
 def _generates(target: str) -> bool:
@@ -89,7 +90,7 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
             found["served"] = serving.served_digest(settings.serve)
         return found if other is None else found | {"against": digest_file(other)}
 
-    def build(run: Run, directory: Path) -> dict[str, Any]:
+    def build(run: Run, directory: Path) -> Evaluated:
         examples = _examples(run)
         kept = _kept_titles(run.folder(folder), values, inputs(run), examples)
         predictions, generation = kept or _titles(run, target, examples)
@@ -105,7 +106,7 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
             variants=_variants(run, target, examples),
         )
         scoring.write_report(report, directory, against=against, language=language)
-        return {"target": target, "report": json.loads((directory / "report.json").read_bytes())}
+        return Evaluated(target=target, content=json.loads((directory / "report.json").read_bytes()))
 
     is_exported = target == "server" and settings.serve.source == "gguf"
     if is_exported and not serving.is_deployed(settings.serve, run.folder(Folder.GGUF)):
@@ -121,8 +122,8 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
 
 
 def _kept_titles(
-    directory: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], examples: "Sequence[Example]"
-) -> tuple[list[str], dict[str, Any]] | None:
+    directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], examples: "Sequence[Example]"
+) -> tuple[list[str], Mapping[str, object]] | None:
     """Return the titles of the existing report and how they were generated, when they would be the same again."""
     from titlegen import evaluate as scoring
 
@@ -155,7 +156,7 @@ def _examples(run: Run) -> "list[Example]":
     return data.load_split(run.folder(Folder.DATA), evaluation.split)[: evaluation.limit or None]
 
 
-def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[str], dict[str, Any]]:
+def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[str], Mapping[str, object]]:
     """Return the titles that a target writes for the examples, and how it wrote them."""
     from titlegen import evaluate as scoring
     from titlegen import serve as serving

@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titlegen import prompt
 from titlegen.errors import ConfigError
 from titlegen.manifest import digest_file, digest_json, write_atomically
 from titlegen.plural import count
+from titlegen.results import Converted, Merged, Preferred, Prepared, Trained, Verified
 from titlegen.runs import Folder, Run, Stage, StageRun, say
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def bring_up_to_date(run: Run, *way: Stage) -> StageRun:
 # 1. Clean, filter and split the data set.
 
 
-def _prepare(run: Run, directory: Path) -> dict[str, Any]:
+def _prepare(run: Run, directory: Path) -> Prepared:
     from titlegen import data
 
     results = data.prepare(run.settings.data, run.base / "tokenizer.json", directory)
-    for note in results["notes"]:
+    for note in results.notes:
         say(f"prepare: {note}")
     return results
 
@@ -78,7 +79,7 @@ def _check_backend(run: Run) -> None:
         say(f"train: versions other than the tested ones of constraints.txt: {', '.join(unlocked)}")
 
 
-def _train(run: Run, directory: Path) -> dict[str, Any]:
+def _train(run: Run, directory: Path) -> Trained:
     from titlegen.train import train_adapter
 
     # A checkpoint of other settings or data must not be resumed, so the folder carries the key.
@@ -121,7 +122,7 @@ def _check_preference(run: Run) -> None:
         read_choices(Path(choices))
 
 
-def _prefer(run: Run, directory: Path) -> dict[str, Any]:
+def _prefer(run: Run, directory: Path) -> Preferred:
     from titlegen import data
     from titlegen.prefer import Articles, describe_decision, prefer, read_choices, without
 
@@ -139,10 +140,10 @@ def _prefer(run: Run, directory: Path) -> dict[str, Any]:
         directory=directory,
     )
     if choices:
-        used = results["choices"] // settings.prefer.choices_weight
+        used = results.choices // settings.prefer.choices_weight
         said = f"{used} of {count(len(choices), 'choice')} of editors used"
         say(f"prefer: {said}; the others have no article, or one that is held out")
-    say(f"prefer: {describe_decision(results['decision'])}")
+    say(f"prefer: {describe_decision(results.decision)}")
     return results
 
 
@@ -192,7 +193,7 @@ def adapter_stage(run: Run) -> Stage:
 # 4. Merge the adapter into the base model.
 
 
-def _merge(run: Run, directory: Path) -> dict[str, Any]:
+def _merge(run: Run, directory: Path) -> Merged:
     from titlegen.data.shorten import load_counter
     from titlegen.export import merge_adapter
 
@@ -200,7 +201,7 @@ def _merge(run: Run, directory: Path) -> dict[str, Any]:
     # The client uses this length for the served model, too.
     budget = min(run.settings.data.max_content_tokens, run.settings.train.max_length - around)
     merged = merge_adapter(run.base, run.folder(adapter_stage(run).folder), run.settings.export, directory)
-    return merged | {"content_tokens": budget}
+    return merged.model_copy(update={"content_tokens": budget})
 
 
 MERGE = Stage(
@@ -224,13 +225,13 @@ MERGE = Stage(
 # 5. Convert the merged model.
 
 
-def _convert(run: Run, directory: Path) -> dict[str, Any]:
+def _convert(run: Run, directory: Path) -> Converted:
     from titlegen.export import gguf_name, write_gguf
 
     kinds = run.settings.export.gguf_types
     for kind in kinds:
         write_gguf(run.folder(Folder.EXPORT), kind, directory / gguf_name(kind))
-    return {"types": list(kinds)}
+    return Converted(types=list(kinds))
 
 
 CONVERT = Stage(
@@ -247,7 +248,7 @@ CONVERT = Stage(
 # 6. Prove that the export is base + adapter and that its prompt is served as it was trained.
 
 
-def _verify(run: Run, directory: Path) -> dict[str, Any]:
+def _verify(run: Run, directory: Path) -> Verified:
     from titlegen.verify import require, verify
 
     examples = parity_examples(run)
@@ -261,8 +262,9 @@ def _verify(run: Run, directory: Path) -> dict[str, Any]:
         greedy_articles=run.settings.export.verify_articles,
         say=say,
     )
-    results = require(found.checks) | {"titles": found.titles}
-    write_atomically(directory / "checks.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    require(found.checks)
+    results = Verified(checks=found.checks, titles=found.titles)
+    write_atomically(directory / "checks.json", json.dumps(results.as_json(), indent=2, ensure_ascii=False) + "\n")
     return results
 
 

@@ -1,13 +1,27 @@
 """What a person sees of a run: a line on each stage, the table of stages and scores, the checks."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from titlegen.errors import ConfigError
-from titlegen.manifest import MANIFEST, read_manifest
+from titlegen.manifest import MANIFEST, Manifest, read_manifest
 from titlegen.plural import count
 from titlegen.record import MADE_BY, given_profile, made_by, profiles_made, recall, with_whole_paths
 from titlegen.release import kept_result
+from titlegen.results import (
+    Check,
+    Converted,
+    Deployed,
+    Evaluated,
+    Gate,
+    Merged,
+    Preferred,
+    Prepared,
+    Pushed,
+    Result,
+    Trained,
+    Verified,
+    read_result,
+)
 from titlegen.runs import Folder, Run, StageRun, describe_left_out, say
 from titlegen.settings import Settings
 from titlegen.stages import PIPELINE
@@ -42,18 +56,18 @@ def announce(settings: Settings, verb: str) -> None:
 
 def describe(run: StageRun) -> str:
     """Return one line on a stage for a person."""
-    state = f"done in {run.results['elapsed_s']:.1f} s" if run.fresh else "up to date"
+    state = f"done in {read_result(Result, run.manifest).elapsed_s:.1f} s" if run.fresh else "up to date"
     return f"{run.name}: {state}; {run.directory}"
 
 
-def describe_checks(checks: Sequence[Mapping[str, Any]]) -> str:
+def describe_checks(checks: Sequence[Check]) -> str:
     """Return one line for each check: what was compared, the figure and its bound; then the faults."""
     rows = [
-        (check["name"], "passed" if check["passed"] else "FAILED", check["figure"], check["bound"], check["compared"])
+        (check.name, "passed" if check.passed else "FAILED", check.figure, check.bound, check.compared)
         for check in checks
     ]
     lines = _aligned([("check", "verdict", "found", "bound", "compared"), *rows])
-    return "\n".join([*lines, *(f"{check['name']}: {check['detail']}" for check in checks if not check["passed"])])
+    return "\n".join([*lines, *(f"{check.name}: {check.detail}" for check in checks if not check.passed)])
 
 
 def table(settings: Settings) -> str:
@@ -61,53 +75,67 @@ def table(settings: Settings) -> str:
     rows = []
     for name, folder in FOLDERS.items():
         if (settings.directory / folder / MANIFEST).is_file():
-            results = read_manifest(settings.directory / folder).results
-            rows.append(
-                (name, f"{results['elapsed_s']:.1f} s", str(settings.directory / folder), _facts(name, results))
-            )
-    pushed, deployed = kept_result(settings, "push"), kept_result(settings, "deploy")
-    if pushed:
-        rows.append(
-            ("push", f"{pushed['elapsed_s']:.1f} s", pushed["url"], f"{count(pushed['files'], 'file')} verified")
-        )
-    if deployed:
-        rows.append(("deploy", f"{deployed['elapsed_s']:.1f} s", deployed["host"], deployed["model"]))
+            manifest = read_manifest(settings.directory / folder)
+            elapsed_s = read_result(Result, manifest).elapsed_s
+            rows.append((name, f"{elapsed_s:.1f} s", str(settings.directory / folder), _FACTS[name](manifest)))
+    if pushed := kept_result(settings, "push", Pushed):
+        rows.append(("push", f"{pushed.elapsed_s:.1f} s", pushed.url, f"{count(pushed.files, 'file')} verified"))
+    if deployed := kept_result(settings, "deploy", Deployed):
+        rows.append(("deploy", f"{deployed.elapsed_s:.1f} s", deployed.host, deployed.model))
     return "\n".join(_aligned([("stage", "time", "where", "what"), *rows]))
 
 
-def _facts(name: str, results: Mapping[str, Any]) -> str:
-    """Return what a stage produced, in a few words."""
-    left_out = filter(None, [describe_left_out(results)])
-    if name == "prepare":
-        return ", ".join([*(f"{count} {split}" for split, count in results["splits"].items()), *left_out])
-    if name == "train":
-        return ", ".join([*_describe_training(results), *left_out])
-    if name in _BRIEFLY:
-        return _BRIEFLY[name](results)
-    return count(results["report"]["rows"], "article")
+def _prepared(manifest: Manifest) -> str:
+    results = read_result(Prepared, manifest)
+    parts = [f"{count} {split}" for split, count in results.splits.items()]
+    return ", ".join(filter(None, [*parts, describe_left_out(results)]))
 
 
-_BRIEFLY: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "prefer": lambda found: f"{count(found['pairs'], 'pair')}, {_taken(found['decision'])}",
-    "merge": lambda found: f"{found['merged_tensors']} of {found['tensors']} tensors changed",
-    "gguf": lambda found: ", ".join(found["types"]),
-    "verify": lambda found: f"{count(len(found['checks']), 'check')} passed",
-}
-
-
-def _taken(decision: Mapping[str, Any]) -> str:
-    return "the preferred model is kept" if decision["accepted"] else "the SFT model stays"
-
-
-def _describe_training(results: Mapping[str, Any]) -> list[str]:
-    facts = [count(results["steps"], "step")]
-    before = results.get("val_loss_at_start")
+def _trained(manifest: Manifest) -> str:
+    results = read_result(Trained, manifest)
+    facts, before = [count(results.steps, "step")], results.val_loss_at_start
     # A model that has learned already stays at its level, where batches differ more than a training changes.
-    if results["last_loss"] is not None and before is None:
-        facts.append(f"training loss {results['first_loss']:.2f} to {results['last_loss']:.2f}")
-    if results["val_loss"] is not None:
-        facts.append(f"validation loss {'' if before is None else f'{before:.2f} to '}{results['val_loss']:.2f}")
-    return facts
+    if results.first_loss is not None and results.last_loss is not None and before is None:
+        facts.append(f"training loss {results.first_loss:.2f} to {results.last_loss:.2f}")
+    if results.val_loss is not None:
+        facts.append(f"validation loss {'' if before is None else f'{before:.2f} to '}{results.val_loss:.2f}")
+    return ", ".join(filter(None, [*facts, describe_left_out(results)]))
+
+
+def _preferred(manifest: Manifest) -> str:
+    results = read_result(Preferred, manifest)
+    taken = "the preferred model is kept" if results.decision.accepted else "the SFT model stays"
+    return f"{count(results.pairs, 'pair')}, {taken}"
+
+
+def _merged(manifest: Manifest) -> str:
+    results = read_result(Merged, manifest)
+    return f"{results.merged_tensors} of {results.tensors} tensors changed"
+
+
+def _converted(manifest: Manifest) -> str:
+    return ", ".join(read_result(Converted, manifest).types)
+
+
+def _verified(manifest: Manifest) -> str:
+    return f"{count(len(read_result(Verified, manifest).checks), 'check')} passed"
+
+
+def _evaluated(manifest: Manifest) -> str:
+    return count(read_result(Evaluated, manifest).report.rows, "article")
+
+
+# What each stage produced, in a few words.
+_FACTS: dict[str, Callable[[Manifest], str]] = {
+    "prepare": _prepared,
+    "train": _trained,
+    "prefer": _preferred,
+    "merge": _merged,
+    "gguf": _converted,
+    "verify": _verified,
+    "evaluate": _evaluated,
+    "evaluate served": _evaluated,
+}
 
 
 def describe_evaluation(run: Run, scored: StageRun) -> str:
@@ -117,16 +145,15 @@ def describe_evaluation(run: Run, scored: StageRun) -> str:
     return "\n".join([table(run.settings), "", *lines] if made else lines)
 
 
-def describe_push(result: Mapping[str, Any]) -> str:
+def describe_push(result: Pushed) -> str:
     """Return where the model is, and what of it was verified."""
-    files = count(result.get("files", result["verified_files"]), "verified file")
-    state = "" if result.get("committed", True) else ", which it held before"
-    return f"{result['url']} holds {files} at {result['commit'][:12]}{state}"
+    state = "" if result.committed else ", which it held before"
+    return f"{result.url} holds {count(result.verified_files, 'verified file')} at {result.commit[:12]}{state}"
 
 
-def describe_deployment(result: Mapping[str, Any]) -> str:
+def describe_deployment(result: Deployed) -> str:
     """Return what answers where, and a command to try it."""
-    return f"{result['model']} answers at {result['host']}\nTry it:\n  {result['curl']}"
+    return f"{result.model} answers at {result.host}\nTry it:\n  {result.curl}"
 
 
 def _score_lines(scored: StageRun) -> list[str]:
@@ -135,29 +162,28 @@ def _score_lines(scored: StageRun) -> list[str]:
     from titlegen.evaluate.words import Words
     from titlegen.metrics.records import GATED
 
-    results = scored.results
-    report = results["report"]
-    columns = {"this model": {name: report["scores"][name]["value"] for name in GATED}}
+    results = read_result(Evaluated, scored.manifest)
+    report = results.report
+    columns = {"this model": {name: report.scores[name].value for name in GATED}}
     columns |= {
-        label: report["baselines"][key]
+        label: report.baselines[key]
         for label, key in (("untuned", "base_model"), ("Lead-1", "lead1"), ("oracle", "oracle"))
-        if report["baselines"].get(key)
+        if report.baselines.get(key)
     }
-    limits = [_verdicts(report["gates"]), _verdicts(report.get("specification", []))]
-    rows = [(f"score ({results['target']})", *columns, "gate", "specification")]
+    limits = [_verdicts(report.gates), _verdicts(report.specification)]
+    rows = [(f"score ({results.target})", *columns, "gate", "specification")]
     rows += [
         (name, *(f"{column[name]:.3f}" for column in columns.values()), *(found.get(name, "-") for found in limits))
         for name in GATED
     ]
     words = Words("en")
-    kind = report.get("dataset", {}).get("kind", "unknown")
-    lines = [*_aligned(rows), f"measured on {words(f'measured.short_{kind}', rows=report['rows'])}"]
-    failed = [gate["name"] for gate in report["gates"] if gate["verdict"] == "fail"]
-    return [*lines, *(f"{name} failed: {words.advise(name)}" for name in failed)]
+    measured = words(f"measured.short_{report.dataset.kind}", rows=report.rows)
+    lines = [*_aligned(rows), f"measured on {measured}"]
+    return [*lines, *(f"{gate.name} failed: {words.advise(gate.name)}" for gate in report.failed)]
 
 
-def _verdicts(gates: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    return {gate["name"]: f"{gate['verdict']} ({gate['limit']:g})" for gate in gates}
+def _verdicts(gates: Sequence[Gate]) -> dict[str, str]:
+    return {gate.name: f"{gate.verdict} ({gate.limit:g})" for gate in gates}
 
 
 def _say_remembered(given: Settings, recalled: Settings, *, remake: bool) -> None:

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from titlegen.data.collect import Collected
 from titlegen.data.counts import RuleCount
@@ -13,6 +13,7 @@ from titlegen.data.dedup import Rows
 from titlegen.data.filters import printable
 from titlegen.manifest import write_atomically
 from titlegen.plural import count
+from titlegen.results import Dates, Part, Prepared, Reading
 
 PICTURE = "lengths.png"
 _BINS = 40
@@ -20,7 +21,26 @@ _EXAMPLE_CHARS = 120
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_{}[]#|~!"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
-def write_card(directory: Path, results: Mapping[str, Any], pool: Collected, rows: Rows) -> None:
+class Rule(Part):
+    """What one rule did."""
+
+    articles: int
+    pieces: int
+    chars: int
+    examples: list[str]
+
+
+class DataCard(Prepared):
+    """The data card, with pieces of the articles."""
+
+    scripts: dict[str, Rule]
+    """What was in Simplified characters."""
+    rules: dict[Literal["content", "title"], dict[str, Rule]]
+    """What cleaning removed."""
+    length_chars: dict[str, dict[str, int | float]]
+
+
+def write_card(directory: Path, results: Prepared, pool: Collected, rows: Rows) -> None:
     """Write ``data.json``, ``data.md`` and the picture of the lengths before and after."""
     counts = pool.counts
     lengths = {
@@ -29,35 +49,35 @@ def write_card(directory: Path, results: Mapping[str, Any], pool: Collected, row
         "title_before": counts.raw_title_chars,
         "title_after": Counter(pool.title_chars[rows].tolist()),
     }
-    card = {
-        **results,
-        "scripts": _rules(counts.scripts),
-        "rules": {"content": _rules(counts.content_rules), "title": _rules(counts.title_rules)},
-        "length_chars": {name: summarise(histogram) for name, histogram in lengths.items()},
-    }
-    write_atomically(directory / "data.json", json.dumps(card, ensure_ascii=False, indent=2) + "\n")
+    card = DataCard(
+        **results.model_dump(exclude_unset=True),
+        scripts=_rules(counts.scripts),
+        rules={"content": _rules(counts.content_rules), "title": _rules(counts.title_rules)},
+        length_chars={name: summarise(histogram) for name, histogram in lengths.items()},
+    )
+    write_atomically(directory / "data.json", json.dumps(card.as_json(), ensure_ascii=False, indent=2) + "\n")
     write_atomically(directory / "data.md", render_card(card))
     draw_lengths(directory / PICTURE, lengths)
 
 
-def _rules(rules: Mapping[str, RuleCount]) -> dict[str, dict[str, Any]]:
+def _rules(rules: Mapping[str, RuleCount]) -> dict[str, Rule]:
     return {
-        name: {
-            "articles": count.articles,
-            "pieces": count.pieces,
-            "chars": count.chars,
-            "examples": [printable(text) for _, text in sorted(count.examples)],
-        }
+        name: Rule(
+            articles=count.articles,
+            pieces=count.pieces,
+            chars=count.chars,
+            examples=[printable(text) for _, text in sorted(count.examples)],
+        )
         for name, count in sorted(rules.items(), key=lambda item: (-item[1].articles, item[0]))
     }
 
 
-def summarise(histogram: Mapping[int, int]) -> dict[str, float]:
+def summarise(histogram: Mapping[int, int]) -> dict[str, int | float]:
     """Return count, mean and quantiles of lengths given as ``{length: how often}``."""
     total = sum(histogram.values())
     if not total:
         return {"count": 0}
-    summary: dict[str, float] = {
+    summary: dict[str, int | float] = {
         "count": total,
         "mean": round(sum(length * often for length, often in histogram.items()) / total, 1),
     }
@@ -72,89 +92,87 @@ def summarise(histogram: Mapping[int, int]) -> dict[str, float]:
     return summary
 
 
-def render_card(card: Mapping[str, Any]) -> str:
+def render_card(card: DataCard) -> str:
     """Return the card as Markdown; nothing out of an article can become markup."""
-    splits = ", ".join(f"{name} {count}" for name, count in card["splits"].items())
-    columns = ", ".join(f"{role} from {_escape(column)}" for role, column in card["columns"].items())
-    coverage = card["coverage"]["title_coverage"]
+    splits = ", ".join(f"{name} {count}" for name, count in card.splits.items())
+    columns = ", ".join(f"{role} from {_escape(column)}" for role, column in card.columns.items())
     paragraphs = {
-        "source": f"Source: {_escape(str(card['source']))}; columns: {columns}.",
-        "counts": f"{count(card['rows'], 'row')} in, {count(card['kept'], 'article')} kept; {splits}. "
-        f"{card['converted_from_simplified']} converted from Simplified Chinese, {card['shortened']} shortened to the "
-        f"token budget, {card['undated']} without a date.",
+        "source": f"Source: {_escape(card.source)}; columns: {columns}.",
+        "counts": f"{count(card.rows, 'row')} in, {count(card.kept, 'article')} kept; {splits}. "
+        f"{card.converted_from_simplified} converted from Simplified Chinese, {card.shortened} shortened to the "
+        f"token budget, {card.undated} without a date.",
         "leaks": "No two articles of the output are near-duplicates, so none can leak from train to test. A plain "
         "random split of the rows before deduplication would have had "
-        f"{card['naive_leak_rate']:.2%} of its test articles in train.",
-        "left_out": f"{card['left_out_share']:.0%} of the text of all cleaned articles was left out to fit the token "
-        f"budget, {card['left_out_by'][0]} {card['left_out_by'][1]}.",
+        f"{card.naive_leak_rate:.2%} of its test articles in train.",
+        "left_out": f"{card.left_out_share:.0%} of the text of all cleaned articles was left out to fit the token "
+        f"budget, {card.left_out_by[0]} {card.left_out_by[1]}.",
         "shortening": "Share of the title's distinct letters that stand in the article, mean over "
-        f"{count(card['coverage']['articles'], 'article')} above the token budget.",
+        f"{count(card.coverage.articles, 'article')} above the token budget.",
     }
     parts = [
         "# Data card",
         paragraphs["source"],
         paragraphs["counts"],
-        *(f"- {_escape(note)}" for note in card["notes"]),
-        *_reading(card["read"]),
+        *(f"- {_escape(note)}" for note in card.notes),
+        *_reading(card.read),
         "## Steps",
-        _table(("step", "in", "dropped", "out"), [(s["step"], s["in"], s["dropped"], s["out"]) for s in card["steps"]]),
+        _table(("step", "in", "dropped", "out"), [(s.step, s.before, s.dropped, s.out) for s in card.steps]),
         "## Dates",
-        _dates(card["dates"]),
-        *_scripts(card["scripts"]),
+        _dates(card.dates),
+        *_scripts(card.scripts),
         "## Leaks",
         paragraphs["leaks"],
         "## Lengths, characters",
         f"![Lengths before and after]({PICTURE})",
         _table(
             ("", "count", "mean", "min", "p5", "median", "p95", "max"),
-            [(name.replace("_", " "), *summary.values()) for name, summary in card["length_chars"].items()],
+            [(name.replace("_", " "), *summary.values()) for name, summary in card.length_chars.items()],
         ),
         "## Shortening",
         paragraphs["left_out"],
         paragraphs["shortening"],
-        _table(("strategy", "title coverage"), [(k, "-" if v is None else f"{v:.3f}") for k, v in coverage.items()]),
+        _table(
+            ("strategy", "title coverage"),
+            [(k, "-" if v is None else f"{v:.3f}") for k, v in card.coverage.title_coverage.items()],
+        ),
     ]
-    for name, rules in card["rules"].items():
+    for name, rules in card.rules.items():
         parts += [f"## What cleaning removed from the {name}", _rule_table(rules)]
     return "\n\n".join(parts) + "\n"
 
 
-def _dates(dates: Mapping[str, Any]) -> str:
+def _dates(dates: Dates) -> str:
     """Return how the dates were written and read."""
-    rows = [
-        (form["form"], form["articles"], " · ".join(_escape(text) for text in form["examples"]))
-        for form in dates["forms"]
-    ]
+    rows = [(form.form, form.articles, " · ".join(_escape(text) for text in form.examples)) for form in dates.forms]
     return _table(("written", "articles", "examples"), rows)
 
 
-def _reading(read: Mapping[str, Any]) -> list[str]:
+def _reading(read: Reading) -> list[str]:
     """Return how the source's files and cells were read; empty when there is nothing to report."""
     rows = [
-        *((f"{what}: flattened to text", count) for what, count in read["flattened"].items()),
-        *((f"instruction taken off: {what}", count) for what, count in read["instructions"].items()),
-        *((f"left out: {what}", count) for what, count in read["left_out"].items()),
-        *((("articles that share an id with others", read["ambiguous_ids"]),) if read["ambiguous_ids"] else ()),
+        *((f"{what}: flattened to text", count) for what, count in read.flattened.items()),
+        *((f"instruction taken off: {what}", count) for what, count in read.instructions.items()),
+        *((f"left out: {what}", count) for what, count in read.left_out.items()),
+        *((("articles that share an id with others", read.ambiguous_ids),) if read.ambiguous_ids else ()),
     ]
-    forms = Counter(read["files"].values())
+    forms = Counter(read.files.values())
     files = ", ".join(f"{count} as {_escape(form)}" for form, count in forms.most_common())
-    passed = f"; {len(read['passed_over'])} passed over, which are no tables" if read["passed_over"] else ""
+    passed = f"; {len(read.passed_over)} passed over, which are no tables" if read.passed_over else ""
     table = _table(("what", "rows"), [(_escape(what[:_EXAMPLE_CHARS]), count) for what, count in rows])
     return ["## Reading", f"Files or splits: {files}{passed}.", *([table] if rows else [])]
 
 
-def _scripts(scripts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _scripts(scripts: Mapping[str, Rule]) -> list[str]:
     """Return what was in Simplified characters; empty when nothing was."""
     rows = [
-        (what, count["articles"], " · ".join(_escape(text) for text in count["examples"]))
-        for what, count in scripts.items()
+        (what, rule.articles, " · ".join(_escape(text) for text in rule.examples)) for what, rule in scripts.items()
     ]
     return ["## Simplified Chinese", _table(("what", "articles", "examples"), rows)] if rows else []
 
 
-def _rule_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
+def _rule_table(rules: Mapping[str, Rule]) -> str:
     rows = [
-        (name, rule["articles"], rule["pieces"], rule["chars"], " · ".join(_escape(text) for text in rule["examples"]))
+        (name, rule.articles, rule.pieces, rule.chars, " · ".join(_escape(text) for text in rule.examples))
         for name, rule in rules.items()
     ]
     return _table(("rule", "articles", "pieces", "characters", "examples"), rows)

@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from titlegen.data.split import balance_rows, best_first, draw, keep_first, leak
 from titlegen.data.workers import clean_chunks
 from titlegen.errors import ConfigError, DataError
 from titlegen.manifest import writable
+from titlegen.results import Coverage, Prepared, Reading, Step
 from titlegen.settings import DataSettings
 
 # Comparing the strategies costs three shortenings an article; this many give the mean to about two points.
@@ -46,7 +46,7 @@ class Kept:
     """Rows whose id stands for other articles, too."""
 
 
-def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> dict[str, Any]:
+def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> Prepared:
     """Write train, val and test, a ``DatasetDict`` and the data card into a fresh directory; return the counts.
 
     ``directory`` then holds ``{train,val,test}.jsonl``, ``dataset/``, ``data.md``, ``data.json`` and ``lengths.png``.
@@ -81,10 +81,10 @@ def prepare(settings: DataSettings, tokenizer_file: Path, directory: Path) -> di
         written = {name: _split_lines(pool, rows, name, settings, late, shared) for name, rows in splits.items()}
         sizes = {name: _write_lines(directory / f"{name}.jsonl", parts) for name, parts in written.items()}
         write_dataset(directory, Path(folder))
-        results = _results(source, pool, kept, sizes, settings)
         findings = describe_findings(source, pool, kept.dropped["duplicate_id"], kept.ambiguous)
-        results |= {"dates": dates, "notes": [*findings, *on_dates]}
-        results["coverage"] = compare_strategies(pool, kept.rows, settings, tokenizer_file)
+        counted = _results(source, pool, kept, sizes, settings)
+        coverage = compare_strategies(pool, kept.rows, settings, tokenizer_file)
+        results = counted.model_copy(update={"dates": dates, "notes": [*findings, *on_dates], "coverage": coverage})
         write_card(directory, results, pool, kept.rows)
     return results
 
@@ -228,7 +228,7 @@ def _record_batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, obj
         yield batch
 
 
-def compare_strategies(pool: Collected, rows: Rows, settings: DataSettings, tokenizer_file: Path) -> dict[str, object]:
+def compare_strategies(pool: Collected, rows: Rows, settings: DataSettings, tokenizer_file: Path) -> Coverage:
     """Return how much of the title each shortening strategy keeps in the article, on articles over the budget."""
     # A shortened article has two texts, its content and behind it the full one.
     second = np.flatnonzero(pool.views[1:] == pool.views[:-1]) + 1
@@ -244,39 +244,37 @@ def compare_strategies(pool: Collected, rows: Rows, settings: DataSettings, toke
                 title, shorten(text, settings.max_content_tokens, strategy, count_tokens)
             )
     means = {name: round(total / len(sample), 4) if sample else None for name, total in covered.items()}
-    return {"articles": len(sample), "title_coverage": means}
+    return Coverage(articles=len(sample), title_coverage=means)
 
 
-def _results(
-    source: Source, pool: Collected, kept: Kept, sizes: Mapping[str, int], settings: DataSettings
-) -> dict[str, object]:
+def _results(source: Source, pool: Collected, kept: Kept, sizes: Mapping[str, int], settings: DataSettings) -> Prepared:
     counts = pool.counts
-    left, steps = counts.rows, []
+    left, steps = counts.rows, list[Step]()
     for reason, dropped in [*((reason, counts.dropped[reason]) for reason in REASONS), *kept.dropped.items()]:
-        steps.append({"step": reason, "in": left, "dropped": dropped, "out": left - dropped})
+        steps.append(Step(step=reason, before=left, dropped=dropped, out=left - dropped))
         left -= dropped
-    return {
-        "source": source.name,
-        "columns": source.columns,
-        "read": {
-            "files": source.findings.files,
-            "passed_over": list(source.findings.passed_over),
-            "flattened": dict(sorted(source.findings.flattened.items())),
-            "instructions": dict(sorted(source.findings.instructions.items())),
-            "left_out": dict(sorted(counts.unread_rows.items())),
-            "ambiguous_ids": len(kept.ambiguous),
-        },
-        "rows": counts.rows,
-        "kept": len(kept.rows),
-        "splits": dict(sizes),
-        "steps": steps,
-        "converted_from_simplified": counts.converted,
-        "shortened": counts.shortened,
-        "left_out_share": round(counts.left_out_chars / counts.whole_chars, 4) if counts.whole_chars else 0.0,
-        "left_out_by": ("data.max_content_tokens", settings.max_content_tokens),
-        "undated": int((pool.days[kept.rows] < 0).sum()),
-        "naive_leak_rate": round(leak_rate(kept.clusters, pool.digests, settings), 4),
-    }
+    return Prepared(
+        source=source.name,
+        columns=source.columns,
+        read=Reading(
+            files=source.findings.files,
+            passed_over=list(source.findings.passed_over),
+            flattened=dict(sorted(source.findings.flattened.items())),
+            instructions=dict(sorted(source.findings.instructions.items())),
+            left_out=dict(sorted(counts.unread_rows.items())),
+            ambiguous_ids=len(kept.ambiguous),
+        ),
+        rows=counts.rows,
+        kept=len(kept.rows),
+        splits=dict(sizes),
+        steps=steps,
+        converted_from_simplified=counts.converted,
+        shortened=counts.shortened,
+        left_out_share=round(counts.left_out_chars / counts.whole_chars, 4) if counts.whole_chars else 0.0,
+        left_out_by=("data.max_content_tokens", settings.max_content_tokens),
+        undated=int((pool.days[kept.rows] < 0).sum()),
+        naive_leak_rate=round(leak_rate(kept.clusters, pool.digests, settings), 4),
+    )
 
 
 def _no_dates(notes: Sequence[str]) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from titlegen.errors import GateError, HubError
 from titlegen.evaluate.words import Words
-from titlegen.hub.card import DATA_CARD, REPORT, CardFacts, DataCard, read_preference, read_report, render_card
+from titlegen.hub.card import DATA_CARD, REPORT, CardFacts, read_preference, read_report, render_card
 from titlegen.manifest import (
     MANIFEST,
     FileRecord,
@@ -24,6 +23,7 @@ from titlegen.manifest import (
 from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at
 from titlegen.prompt import SYSTEM, PromptFormat
+from titlegen.results import DataCardSummary, Verified, read_result
 from titlegen.settings import ServeSettings, Settings
 
 CARD = "README.md"
@@ -88,7 +88,7 @@ def assemble_files(artefacts: Artefacts, settings: Settings, repo_id: str) -> It
     """
     export, gguf = _check_artefacts(artefacts, settings)
     report = read_report(artefacts.report)
-    failed = tuple(gate.name for gate in report.gates if gate.verdict == "fail") if report else ()
+    failed = tuple(gate.name for gate in report.failed) if report else ()
     if failed and not settings.hub.allow_failed_gates:
         require_gates(artefacts)
     with tempfile.TemporaryDirectory(prefix="titlegen-push-") as temporary:
@@ -133,7 +133,7 @@ def require_gates(artefacts: Artefacts) -> None:
     """
     report = read_report(artefacts.report)
     words = Words("en")
-    failed = [gate for gate in report.gates if gate.verdict == "fail"] if report else []
+    failed = report.failed if report else []
     if failed:
         lines = [f"{gate.name} {gate.value:.3f} is below {gate.limit:g} ({words.advise(gate.name)})" for gate in failed]
         raise GateError(
@@ -171,8 +171,8 @@ def _check_artefacts(artefacts: Artefacts, settings: Settings) -> tuple[Manifest
         _check_origin("verification", verification, "merged", export, artefacts)
         if gguf is not None and verification.inputs.get("gguf") != gguf.digest:
             raise HubError(f"the verification is of other GGUF files than {artefacts.gguf}; run `titlegen verify`")
-        checks = verification.results.get("checks", [])
-        failed = [str(check["name"]) for check in checks if not check["passed"]]
+        checks = read_result(Verified, verification).checks
+        failed = [check.name for check in checks if not check.passed]
         if failed or not checks:
             raise HubError(f"the export is not verified ({', '.join(failed[:3]) or 'no check ran'}); export it again")
     return export, gguf
@@ -184,7 +184,7 @@ def _check_origin(what: str, manifest: Manifest, name: str, export: Manifest, ar
         raise HubError(f"the {what} is of another model than {artefacts.export}; run its stage again, then push")
 
 
-def _settings_of(directory: Path) -> dict[str, Any]:
+def _settings_of(directory: Path) -> dict[str, object]:
     return read_manifest(directory).settings if (directory / MANIFEST).is_file() else {}
 
 
@@ -215,7 +215,7 @@ def ollama_files(settings: ServeSettings, ggufs: list[str], prompt: PromptFormat
     return files
 
 
-def _write_data_card(data: Path, folder: Path) -> DataCard | None:
+def _write_data_card(data: Path, folder: Path) -> DataCardSummary | None:
     """Write the counts of the data stage as one line of JSON, without pieces of the articles, and return them."""
     path = data / "data.json"
     if not path.is_file():
@@ -224,7 +224,7 @@ def _write_data_card(data: Path, folder: Path) -> DataCard | None:
         raise HubError(f"{path} is larger than {_MAX_CARD_BYTES} bytes; run `titlegen prepare` again")
     try:
         content = json.loads(path.read_bytes())
-        card = DataCard.model_validate(content)
+        card = DataCardSummary.model_validate(content)
     except ValueError as error:
         raise HubError(f"{path} is not a data card; run `titlegen prepare` again") from error
     content.pop("rules", None)
@@ -236,7 +236,7 @@ def _write_data_card(data: Path, folder: Path) -> DataCard | None:
 
 
 def _describe(
-    export: Manifest, gguf: Manifest | None, training: dict[str, Any], files: Mapping[str, FileRecord]
+    export: Manifest, gguf: Manifest | None, training: dict[str, object], files: Mapping[str, FileRecord]
 ) -> str:
     """Return the manifest of the whole repository; it depends on nothing but what is published."""
     settings = {"train": training, "export": export.settings, "gguf": gguf.settings if gguf else {}}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
 from titlegen import prompt
 from titlegen.errors import HubError
@@ -14,6 +14,7 @@ from titlegen.evaluate.words import Words
 from titlegen.families import ModelFamily
 from titlegen.manifest import MANIFEST, read_manifest
 from titlegen.metrics.records import METRICS
+from titlegen.results import DataCardSummary, EvaluationReport, Gate, Preferred
 from titlegen.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
@@ -33,75 +34,6 @@ _BASELINES = {
     "base_model": "untuned base",
 }
 _CODE = str.maketrans({"`": "'", "|": "\\|"})
-# A report is read from disk: its names go into Markdown, so they must not be able to be markup.
-_Name = Annotated[str, StringConstraints(pattern=r"^\w{1,60}$")]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class CardScore(_Part):
-    """A score with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Gate(_Part):
-    """A limit, and whether the score's interval is above it."""
-
-    name: _Name
-    limit: float
-    value: float
-    verdict: Literal["pass", "fail", "undecided"]
-
-
-class Dataset(_Part):
-    """On what the scores were measured."""
-
-    kind: Literal["fictional", "news", "own", "unknown"]
-
-
-class EvaluationReport(_Part):
-    """The part of report.json that the card shows."""
-
-    split: _Name = "test"
-    rows: Annotated[int, Field(ge=0)] = 0
-    scores: dict[_Name, CardScore]
-    baselines: dict[_Name, dict[_Name, float]] = {}
-    gates: list[Gate]
-    specification: list[Gate] = []
-    """The same scores against the specification's limits, whatever the profile's are; older reports have none."""
-    dataset: Dataset | None = None
-    candidates: Annotated[int, Field(ge=1, validation_alias=AliasPath("generation", "decoding", "candidates"))] = 1
-
-
-class DataCard(_Part):
-    """The part of the data card that the model card shows."""
-
-    rows: Annotated[int, Field(ge=0)] = 0
-    kept: Annotated[int, Field(ge=0)] = 0
-    splits: dict[_Name, int] = {}
-
-
-class CardDecision(_Part):
-    """The decision about a preferred model on the validation articles."""
-
-    accepted: bool
-    rows: Annotated[int, Field(ge=0)]
-    sft: dict[_Name, float]
-    preferred: dict[_Name, float]
-    differences: dict[_Name, CardScore]
-
-
-class Preference(_Part):
-    """The part of a preference training's results that the card shows."""
-
-    pairs: Annotated[int, Field(ge=0)]
-    choices: Annotated[int, Field(ge=0)] = 0
-    decision: CardDecision
 
 
 @dataclass(frozen=True)
@@ -111,14 +43,14 @@ class CardFacts:
     repo_id: str
     settings: Settings
     family: ModelFamily
-    training: Mapping[str, Any]
+    training: Mapping[str, object]
     """Settings with which the adapter was trained; empty when they are not known."""
     report: EvaluationReport | None
-    data: DataCard | None
+    data: DataCardSummary | None
     export: Mapping[str, Any]
     """Results of the merge."""
     files: tuple[str, ...]
-    preference: Preference | None = None
+    preference: Preferred | None = None
     """The result of preference training, where there was one."""
 
     @property
@@ -164,7 +96,7 @@ def read_report(directory: Path) -> EvaluationReport | None:
         raise HubError(f"{path} is not a report ({where}: {first['msg']}); run `titlegen evaluate` again") from error
 
 
-def read_preference(directory: Path) -> Preference | None:
+def read_preference(directory: Path) -> Preferred | None:
     """Return what the manifest beside an adapter says of its preference training; None without a manifest.
 
     Raises:
@@ -173,7 +105,7 @@ def read_preference(directory: Path) -> Preference | None:
     if not (directory / MANIFEST).is_file():
         return None
     try:
-        return Preference.model_validate(read_manifest(directory).results)
+        return Preferred.model_validate(read_manifest(directory).results)
     except ValidationError as error:
         raise HubError(
             f"{directory / MANIFEST} is not of a preference training; run `titlegen prefer` again"
@@ -203,9 +135,9 @@ def render_card(facts: CardFacts) -> str:
         facts=facts,
         settings=facts.settings,
         report=facts.report,
-        failed=[gate.name for gate in facts.report.gates if gate.verdict == "fail"] if facts.report else [],
+        failed=[gate.name for gate in facts.report.failed] if facts.report else [],
         scores=_shown(facts.report),
-        measured=Words("en")(f"measured.short_{_kind(facts.report)}", rows=facts.report.rows) if facts.report else "",
+        measured=_measured(facts.report) if facts.report else "",
         gates=_gate_rows(facts.report) if facts.report else [],
         labels={metric.name: metric.english for metric in METRICS},
         baselines={
@@ -235,8 +167,8 @@ def _shown(report: EvaluationReport | None) -> list[str]:
     return [metric.name for metric in METRICS if metric.hub_type and report and metric.name in report.scores]
 
 
-def _kind(report: EvaluationReport) -> str:
-    return report.dataset.kind if report.dataset else "unknown"
+def _measured(report: EvaluationReport) -> str:
+    return Words("en")(f"measured.short_{report.dataset.kind}", rows=report.rows)
 
 
 def _gate_rows(report: EvaluationReport) -> list[tuple[Gate, Gate | None]]:

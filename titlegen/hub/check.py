@@ -12,6 +12,7 @@ from titlegen.generation import greedy_title
 from titlegen.hub.assembly import Artefacts, assemble_files
 from titlegen.hub.target import HubTarget, connect, with_retries
 from titlegen.manifest import MANIFEST, FileRecord, Manifest, digest_file
+from titlegen.results import Pushed
 from titlegen.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Difference:
         return "; ".join(wrong[:_SHOWN]) + more
 
 
-def verify_remote(target: HubTarget, repo_id: str, artefacts: Artefacts, settings: Settings) -> dict[str, Any]:
+def verify_remote(target: HubTarget, repo_id: str, artefacts: Artefacts, settings: Settings) -> Pushed:
     """Compare size and SHA-256 of every file of a repository with the local export; nothing is uploaded.
 
     Raises:
@@ -57,14 +58,14 @@ def verify_remote(target: HubTarget, repo_id: str, artefacts: Artefacts, setting
             raise HubError(
                 f"{target.url} at {commit[:12]} differs from the export: {difference.describe()}; push again"
             )
-        return {
-            "url": target.url,
-            "repo_id": repo_id,
-            "commit": commit,
-            "verified_files": len(staged.files),
-            "bytes": staged.total_bytes,
-            "extra_files": list(difference.extra),
-        }
+        return Pushed(
+            url=target.url,
+            repo_id=repo_id,
+            commit=commit,
+            verified_files=len(staged.files),
+            bytes=staged.total_bytes,
+            extra_files=list(difference.extra),
+        )
 
 
 def compare(

@@ -13,6 +13,7 @@ from titlegen.hub.check import Difference, compare, read_remote_manifest
 from titlegen.hub.scan import scan_files
 from titlegen.hub.target import HubTarget, connect, status_of, with_retries
 from titlegen.manifest import MANIFEST, FileRecord, write_atomically
+from titlegen.results import Pushed
 from titlegen.settings import HubSettings, Settings
 
 if TYPE_CHECKING:
@@ -58,14 +59,10 @@ def preview_push(target: HubTarget, artefacts: Artefacts, settings: Settings) ->
         }
 
 
-def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> dict[str, Any]:
+def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> Pushed:
     """Upload the export in one commit, compare every remote file with what was sent, and tag it.
 
     An export that is there already makes no commit.
-
-    Returns:
-        url, repo_id, commit, committed (whether there is a new commit), files and bytes of the whole repository,
-        pull_request, tag, and the failed gates.
 
     Raises:
         VerifyError: the export is not what its manifest says.
@@ -91,21 +88,21 @@ def push_model(target: HubTarget, artefacts: Artefacts, settings: Settings) -> d
                 _tag(api, target.repo_id, hub.tag, commit.oid)
         if artefacts.card is not None:
             write_atomically(artefacts.card, (staged.folder / CARD).read_text(encoding="utf-8"))
-        return {
-            "url": target.url,
-            "repo_id": target.repo_id,
-            "offline": target.offline,
-            "revision": commit.pr_revision or hub.revision or _MAIN,
-            "commit": commit.oid,
-            "committed": commit.oid != head,
-            "pull_request": commit.pr_url,
-            "tag": hub.tag,
-            "files": len(staged.files),
-            "bytes": staged.total_bytes,
-            "verified_files": len(staged.files),
-            "extra_files": list(difference.extra),
-            "failed_gates": list(staged.failed_gates),
-        }
+        return Pushed(
+            url=target.url,
+            repo_id=target.repo_id,
+            offline=target.offline,
+            revision=commit.pr_revision or hub.revision or _MAIN,
+            commit=commit.oid,
+            committed=commit.oid != head,
+            pull_request=commit.pr_url,
+            tag=hub.tag,
+            files=len(staged.files),
+            bytes=staged.total_bytes,
+            verified_files=len(staged.files),
+            extra_files=list(difference.extra),
+            failed_gates=list(staged.failed_gates),
+        )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from titlegen.prefer.candidates import draw_candidates
 from titlegen.prefer.choices import Choice, as_pairs, read_choices
 from titlegen.prefer.fresh import without
-from titlegen.prefer.gate import Decision, decide, describe_decision
+from titlegen.prefer.gate import decide, describe_decision
 from titlegen.prefer.learn import learn
 from titlegen.prefer.pairs import Pair, Task, make_pairs
 from titlegen.prefer.stage import Articles, prefer
@@ -11,7 +11,6 @@ from titlegen.prefer.stage import Articles, prefer
 __all__ = [
     "Articles",
     "Choice",
-    "Decision",
     "Pair",
     "Task",
     "as_pairs",

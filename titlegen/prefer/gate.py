@@ -1,42 +1,17 @@
 """Whether a preferred model may take the SFT model's place: its titles for the validation articles, paired."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from titlegen.data import Example
 from titlegen.metrics.records import Text
-from titlegen.metrics.scores import Score, compare_scores, measure_titles, score_titles
+from titlegen.metrics.scores import compare_scores, measure_titles, score_titles
 from titlegen.plural import count
+from titlegen.results import Decision, SavedScore
 
 # Scores that a reward can be bought with: none may fall by more, whatever the ROUGE-L.
 _GUARDED = ("title_only_rate", "length_rate", "clean_rate", "number_support")
 _MAX_LOSS = 0.02
 _SHOWN = ("rougeL", "bleu1", *_GUARDED, "repetition", "copy_coverage")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The decision on the validation articles."""
-
-    accepted: bool
-    reasons: tuple[str, ...]
-    """The reasons against it; empty when accepted."""
-    rows: int
-    sft: Mapping[str, float]
-    preferred: Mapping[str, float]
-    differences: Mapping[str, Score]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the decision in the form of results."""
-        return {
-            "accepted": self.accepted,
-            "reasons": list(self.reasons),
-            "rows": self.rows,
-            "sft": {name: round(self.sft[name], 4) for name in _SHOWN},
-            "preferred": {name: round(self.preferred[name], 4) for name in _SHOWN},
-            "differences": {name: self.differences[name]._asdict() for name in _SHOWN},
-        }
 
 
 def decide(
@@ -57,15 +32,23 @@ def decide(
     reasons += [
         f"{name} falls by {-differences[name].value:.3f}" for name in _GUARDED if differences[name].value < -_MAX_LOSS
     ]
-    return Decision(not reasons, tuple(reasons), len(examples), score_titles(theirs), score_titles(ours), differences)
+    before, after = score_titles(theirs), score_titles(ours)
+    return Decision(
+        accepted=not reasons,
+        reasons=tuple(reasons),
+        rows=len(examples),
+        sft={name: round(before[name], 4) for name in _SHOWN},
+        preferred={name: round(after[name], 4) for name in _SHOWN},
+        differences={name: SavedScore(**differences[name]._asdict()) for name in _SHOWN},
+    )
 
 
-def describe_decision(decision: Mapping[str, Any]) -> str:
-    """Return a decision of the results in words for a person."""
-    before, after, difference = (decision[key]["rougeL"] for key in ("sft", "preferred", "differences"))
-    rows = count(decision["rows"], "validation article")
-    found = f"ROUGE-L {before:.3f} before and {after:.3f} after on {rows} (difference {difference['low']:+.3f} to "
-    found += f"{difference['high']:+.3f})"
-    if decision["accepted"]:
+def describe_decision(decision: Decision) -> str:
+    """Return a decision in words for a person."""
+    before, after, difference = decision.sft["rougeL"], decision.preferred["rougeL"], decision.differences["rougeL"]
+    rows = count(decision.rows, "validation article")
+    found = f"ROUGE-L {before:.3f} before and {after:.3f} after on {rows} (difference {difference.low:+.3f} to "
+    found += f"{difference.high:+.3f})"
+    if decision.accepted:
         return f"{found}; the preferred model is kept"
-    return f"{found}; the SFT model stays: {'; '.join(decision['reasons'])}"
+    return f"{found}; the SFT model stays: {'; '.join(decision.reasons)}"

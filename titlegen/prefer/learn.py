@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
 from titlegen.models import family_at
 from titlegen.prefer.pairs import Pair
 from titlegen.prefer.trainer import as_training_row, build_trainer, encode_pairs, score_reference
+from titlegen.results import Learned
 from titlegen.settings import PreferSettings, TrainSettings
 from titlegen.train import newest_checkpoint, padded_batch, read_log, save_adapter, trimmed_loss
 from titlegen.train.backends import check_backend, load_for_training
@@ -29,7 +29,7 @@ def learn(
     train: TrainSettings,
     work: Path,
     directory: Path,
-) -> dict[str, Any]:
+) -> Learned:
     """Train an adapter further on pairs, and write it to ``directory``; an interrupted call resumes.
 
     Args:
@@ -42,7 +42,7 @@ def learn(
         directory: fresh folder for the adapter and the log.
 
     Returns:
-        Steps, tokens a second (both titles of a pair, each with its article), peak memory and the last log record.
+        What was found out; the tokens are those of both titles of a pair, each with its article.
 
     Raises:
         TrainError: the machine cannot train, or the loss is not finite.
@@ -85,14 +85,14 @@ def learn(
     write_atomically(directory / LOG, "".join(json.dumps(record) + "\n" for record in records))
     shutil.rmtree(work)
     seconds = float(result.metrics.get("train_runtime", 0.0))
-    return {
-        "steps": trainer.state.global_step,
-        "resumed_from_step": int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
-        "pairs": len(rows),
-        "train_s": round(seconds, 2),
-        "tokens_per_s": round(trainer.tokens_seen / seconds, 1) if seconds else None,
-        "peak_gib": peak_gib(),
-        "compiled": trim is not None and trim.compiled,
-        "last": records[-1] if records else {},
+    return Learned(
+        steps=trainer.state.global_step,
+        resumed_from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
+        pairs=len(rows),
+        train_s=round(seconds, 2),
+        tokens_per_s=round(trainer.tokens_seen / seconds, 1) if seconds else None,
+        peak_gib=peak_gib(),
+        compiled=trim is not None and trim.compiled,
+        last=records[-1] if records else {},
         **facts,
-    }
+    )

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from titlegen.adapter import CONFIG, WEIGHTS
 from titlegen.control import draw_control
@@ -19,9 +18,10 @@ from titlegen.models import family_at
 from titlegen.plural import count
 from titlegen.prefer.candidates import draw_candidates
 from titlegen.prefer.choices import Choice, as_pairs
-from titlegen.prefer.gate import Decision, decide
+from titlegen.prefer.gate import decide
 from titlegen.prefer.learn import learn
 from titlegen.prefer.pairs import Pair, Task, make_pairs, read_pairs, write_pairs
+from titlegen.results import Decision, Learned, Preferred
 from titlegen.settings import EvaluateSettings, PreferSettings, TrainSettings
 
 PAIRS = "pairs.jsonl"
@@ -52,7 +52,7 @@ def prefer(
     evaluation: EvaluateSettings,
     work: Path,
     directory: Path,
-) -> dict[str, Any]:
+) -> Preferred:
     """Train an adapter on its own best titles, and write the one that is better on the validation articles.
 
     Args:
@@ -65,16 +65,13 @@ def prefer(
         work: folder of what is half done; it is removed at the end.
         directory: fresh folder for the adapter.
 
-    Returns:
-        What was made of how many articles, the training's figures, and the decision.
-
     Raises:
         DataError: no article gives a pair, or no validation article decides.
     """
     work.mkdir(parents=True, exist_ok=True)
     if not articles.val:
         raise DataError("prefer needs validation articles, for they decide; give it some with --data.val-share 0.1")
-    current, trainings = adapter, []
+    current, trainings = adapter, list[Learned]()
     for number in range(settings.rounds):
         folder = work / f"round-{number + 1}"
         pairs = _pairs(articles, base, current, settings, train=train, evaluation=evaluation, work=folder)
@@ -84,8 +81,8 @@ def prefer(
                 results = learn(
                     pairs, base, current, settings, train=train, work=folder / "learning", directory=temporary
                 )
-                write_atomically(temporary / _RESULTS, json.dumps(results))
-        trainings.append(json.loads((learned / _RESULTS).read_bytes()))
+                write_atomically(temporary / _RESULTS, json.dumps(results.as_json()))
+        trainings.append(Learned.model_validate_json((learned / _RESULTS).read_bytes()))
         current = learned
     decision = _decide(articles.val, base, adapter, current, evaluation=evaluation, work=work)
     for path in (current if decision.accepted else adapter).iterdir():
@@ -93,13 +90,13 @@ def prefer(
             shutil.copyfile(path, directory / path.name)
     shutil.copyfile(current.parent / PAIRS, directory / PAIRS)
     shutil.rmtree(work)
-    return {
-        "articles": len(_some(articles.train, settings)) + len(articles.further),
-        "pairs": len(pairs),
-        "choices": sum(pair.origin != "candidates" for pair in pairs),
-        "rounds": trainings,
-        "decision": decision.as_json(),
-    }
+    return Preferred(
+        articles=len(_some(articles.train, settings)) + len(articles.further),
+        pairs=len(pairs),
+        choices=sum(pair.origin != "candidates" for pair in pairs),
+        rounds=trainings,
+        decision=decision,
+    )
 
 
 def _pairs(

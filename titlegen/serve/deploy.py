@@ -1,15 +1,18 @@
 """Deployment: create a candidate, load it, test it, and only then let it take the name that users call."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import ServeError
 from titlegen.models import family_at
 from titlegen.prompt import SYSTEM
+from titlegen.results import Check, Deployed
 from titlegen.serve.answer import Answer
 from titlegen.serve.client import Client
 from titlegen.serve.connection import Connection, Say, connect
@@ -20,6 +23,9 @@ from titlegen.serve.smoke import opening_of, smoke_articles, title_problems
 from titlegen.serve.source import ModelSource, resolve_source
 from titlegen.settings import ServeSettings
 
+if TYPE_CHECKING:
+    import ollama
+
 _SMOKE_PASSES = 4
 
 
@@ -29,8 +35,8 @@ def deploy(
     settings: ServeSettings,
     state_directory: Path,
     say: Say = lambda _: None,
-    accept: Callable[[Client], Any] | None = None,
-) -> dict[str, Any]:
+    accept: Callable[[Client], Check] | None = None,
+) -> Deployed:
     """Put the model on the server and let it take over once it has passed a smoke test, and ``accept``.
 
     The model that it replaces stays as ``NAME:previous``. A model that is there already is only loaded.
@@ -42,10 +48,6 @@ def deploy(
         state_directory: where the server's record and log are, should one be started.
         say: takes lines of progress.
         accept: takes a client of the new model before it takes over; what it raises keeps the old one in its place.
-
-    Returns:
-        Host, model, digest, whether anything changed, the smoke test's titles, what ``accept`` returned (None when
-        nothing changed), and a ``curl`` line.
 
     Raises:
         ConfigError: a name or the source cannot be used.
@@ -85,18 +87,19 @@ def deploy(
     record_digest(state_directory, server.host, names.final, request, digest)
     if source.is_exported:
         write_record(settings, gguf_directory, digest)
-    return {
-        **_result(server, names, digest),
-        "previous": previous,
-        "changed": digest != before,
-        "source": source.text,
-        "titles": [answer.title for answer in answers],
-        "accepted": accepted,
-    }
+    return _deployed(server, names, digest).model_copy(
+        update={
+            "previous": previous,
+            "changed": digest != before,
+            "source": source.text,
+            "titles": [answer.title for answer in answers],
+            "parity": accepted,
+        }
+    )
 
 
 def create_model(
-    client: Any,
+    client: ollama.Client,
     name: str,
     source: ModelSource,
     settings: ServeSettings,
@@ -140,7 +143,7 @@ def create_model(
         raise ServeError(f"the server stopped creating the model after {last!r}; see its log, then deploy again")
 
 
-def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
+def rollback(settings: ServeSettings, state_directory: Path) -> Deployed:
     """Switch back to the previous model; the current one becomes the previous one, so a second call undoes the first.
 
     Raises:
@@ -173,7 +176,7 @@ def rollback(settings: ServeSettings, state_directory: Path) -> dict[str, Any]:
         digest = digests[names.final]
         # They are equal where no model answered before.
         previous = names.previous if digests[names.previous] != digest else None
-    return {**_result(server, names, digest), "previous": previous, "changed": True, "titles": []}
+    return _deployed(server, names, digest).model_copy(update={"previous": previous, "changed": True, "titles": []})
 
 
 def _finish_rollback(connection: Connection, names: Names) -> bool:
@@ -266,12 +269,8 @@ def _give_up(connection: Connection, names: Names) -> None:
             connection.remove(names.candidate)
 
 
-def _result(server: Server, names: Names, digest: str) -> dict[str, Any]:
-    body = {"model": names.final.removesuffix(f":{LATEST}"), "prompt": opening_of(smoke_articles()[0]), "stream": False}
-    return {
-        "host": server.host,
-        "server": server.kind,
-        "model": body["model"],
-        "digest": digest,
-        "curl": f"curl -s {server.host}/api/generate -d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
-    }
+def _deployed(server: Server, names: Names, digest: str) -> Deployed:
+    model = names.final.removesuffix(f":{LATEST}")
+    body = json.dumps({"model": model, "prompt": opening_of(smoke_articles()[0]), "stream": False}, ensure_ascii=False)
+    curl = f"curl -s {server.host}/api/generate -d {shlex.quote(body)}"
+    return Deployed(host=server.host, server=server.kind, model=model, digest=digest, curl=curl)

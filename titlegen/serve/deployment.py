@@ -8,6 +8,7 @@ from pathlib import Path
 from titlegen.errors import ConfigError, ServeError, TitlegenError
 from titlegen.export import gguf_name
 from titlegen.manifest import read_manifest, write_atomically
+from titlegen.results import Converted, read_result
 from titlegen.serve.connection import connect
 from titlegen.serve.server import http_options, server_url
 from titlegen.settings import ServeSettings
@@ -81,4 +82,4 @@ def write_record(settings: ServeSettings, gguf_directory: Path, digest: str) -> 
 
 def _exported_digest(gguf_directory: Path) -> str:
     manifest = read_manifest(gguf_directory)
-    return manifest.files[gguf_name(manifest.results["types"][0])].sha256
+    return manifest.files[gguf_name(read_result(Converted, manifest).types[0])].sha256

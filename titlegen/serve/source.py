@@ -12,6 +12,7 @@ from titlegen.gguf_reader import GgufError, read_header
 from titlegen.manifest import digest_file, read_manifest
 from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at
+from titlegen.results import Converted, read_result
 from titlegen.settings import ServeSettings
 
 # For envsubst, which replaces these two and would replace every other dollar sign that begins a name.
@@ -111,7 +112,7 @@ def _family_of_file(path: Path, otherwise: ModelFamily) -> ModelFamily:
 
 def _exported(directory: Path, family: ModelFamily) -> ModelSource:
     manifest = read_manifest(directory)
-    name = gguf_name(manifest.results["types"][0])
+    name = gguf_name(read_result(Converted, manifest).types[0])
     if name not in manifest.files:
         raise VerifyError(f"{directory / name} is not in the manifest; run `titlegen export` again")
     path, digest = directory / name, manifest.files[name].sha256

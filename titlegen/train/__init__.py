@@ -19,6 +19,7 @@ from titlegen.errors import TrainError
 from titlegen.manifest import write_atomically
 from titlegen.models import family_at, name_of_base
 from titlegen.plural import count
+from titlegen.results import Trained
 from titlegen.runs import say
 from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
@@ -57,7 +58,7 @@ _COMPILE_TOKENS = 1_000_000
 
 def train_adapter(
     prepared: Path, base: Path, settings: TrainSettings, work: Path, directory: Path, key: str
-) -> dict[str, Any]:
+) -> Trained:
     """Train on the cards that the settings ask for; arguments and results as for :func:`fit`.
 
     Args:
@@ -99,7 +100,7 @@ def fit(
     directory: Path,
     *,
     ranks: Ranks = ALONE,
-) -> dict[str, Any]:
+) -> Trained:
     """Train an adapter on the base model and write it to ``directory``.
 
     Checkpoints go to ``work``; when it already holds one, training resumes from it with optimizer, schedule, random
@@ -116,9 +117,7 @@ def fit(
         ranks: this process and those that it trains with; the first of each host writes.
 
     Returns:
-        Losses, steps, tokens a second and peak memory; ``first_loss`` and ``last_loss`` are the training loss over the
-        first and the last quarter of the steps, ``val_loss_at_start`` that of the adapter that training goes on from.
-        Nothing where this rank does not write.
+        What was found out; the steps alone where this rank does not write.
 
     Raises:
         TrainError: the machine cannot train with this back end, or the loss is not finite.
@@ -151,7 +150,7 @@ def _fit(
     directory: Path,
     *,
     ranks: Ranks,
-) -> dict[str, Any]:
+) -> Trained:
     model, tokenizer = load_for_training(base, settings)
     load_peak_gib = peak_gib()
     checkpoint = newest_checkpoint(work, ranks)
@@ -175,7 +174,7 @@ def _fit(
     trainer.stop_on_broken(wait=True)
     peaks = ranks.gather(peak_gib())
     if not ranks.leads:
-        return {}
+        return Trained(steps=trainer.state.global_step, first_loss=None, last_loss=None, val_loss=None)
     save_adapter(trainer.model, base, directory)
     records = read_log(work / LOG)
     write_atomically(directory / LOG, "".join(json.dumps(record) + "\n" for record in records))
@@ -188,32 +187,32 @@ def _fit(
     if ranks.count == 1:
         shutil.rmtree(work)
     seconds = float(result.metrics.get("train_runtime", 0.0))
-    return {
-        "steps": trainer.state.global_step,
-        "resumed_from_step": _step(checkpoint) if checkpoint else 0,
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
-        "val_loss_at_start": before,
-        "val_loss": min(evaluations.values(), default=None),
-        "train_rows": len(rows),
-        "train_tokens": tokens,
-        "shortened_rows": sum(row["shortened"] for row in rows),
-        "left_out_share": round(
+    return Trained(
+        steps=trainer.state.global_step,
+        resumed_from_step=_step(checkpoint) if checkpoint else 0,
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        val_loss_at_start=before,
+        val_loss=min(evaluations.values(), default=None),
+        train_rows=len(rows),
+        train_tokens=tokens,
+        shortened_rows=sum(row["shortened"] for row in rows),
+        left_out_share=round(
             sum(row["left_out_chars"] for row in rows) / max(1, sum(len(example.content) for example in train)), 4
         ),
-        "left_out_by": ("train.max_length", settings.max_length),
-        "train_s": round(seconds, 2),
-        "tokens_per_s": round(trainer.tokens_seen / seconds, 1) if seconds else None,
-        "load_peak_gib": load_peak_gib,
-        "peak_gib": max(peaks),
-        "devices": ranks.count,
-        "device": str(trainer.args.device),
-        "plan": asdict(plan),
-        "init_adapter": settings.init_adapter,
+        left_out_by=("train.max_length", settings.max_length),
+        train_s=round(seconds, 2),
+        tokens_per_s=round(trainer.tokens_seen / seconds, 1) if seconds else None,
+        load_peak_gib=load_peak_gib,
+        peak_gib=max(peaks),
+        devices=ranks.count,
+        device=str(trainer.args.device),
+        plan=asdict(plan),
+        init_adapter=settings.init_adapter,
         **facts,
         # Known at the end: a layer that cannot be compiled is found when it runs.
-        "compiled": trim is not None and trim.compiled,
-    }
+        compiled=trim is not None and trim.compiled,
+    )
 
 
 def padded_batch(model: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> Batch:

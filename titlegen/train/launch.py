@@ -1,7 +1,6 @@
 """Training on several cards: a process on each, started and watched by torchrun, and one line for a failure."""
 
 import contextlib
-import json
 import logging
 import shutil
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 from titlegen import cards
 from titlegen.errors import TrainError
+from titlegen.results import Trained
 from titlegen.train.devices import Devices
 from titlegen.train.work import RESULT, Failure, Work, failure_of
 
@@ -24,7 +24,7 @@ _TIMED_OUT = ("timed out", "timeout")
 _CONSEQUENCES = ("connection closed by peer", "connection reset", "broken pipe", "nccl", *_TIMED_OUT)
 
 
-def train_on(devices: Devices, work: Work, command: Sequence[str] = ("-m", "titlegen.train.worker")) -> dict[str, Any]:
+def train_on(devices: Devices, work: Work, command: Sequence[str] = ("-m", "titlegen.train.worker")) -> Trained:
     """Train on several cards as :func:`titlegen.train.fit` does on one.
 
     The processes of other hosts join through torchrun's own variables, such as PET_NNODES and PET_RDZV_ENDPOINT.
@@ -47,7 +47,7 @@ def train_on(devices: Devices, work: Work, command: Sequence[str] = ("-m", "titl
     given.write_text(work.model_dump_json(), encoding="utf-8")
     cards.prepare_ranks(devices.count, one_host=devices.hosts == "1")
     _run(devices, [*command, str(given)], folder)
-    results: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
+    results = Trained.model_validate_json((folder / RESULT).read_bytes())
     shutil.rmtree(work.work)
     return results
 

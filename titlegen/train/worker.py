@@ -9,7 +9,6 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 from titlegen import cards, environment
 from titlegen.errors import TitlegenError, TrainError
@@ -62,9 +61,9 @@ def _work(given: Work, folder: Path) -> None:
                 "settings"
             )
         train, val = (data.load_split(given.prepared, split) for split in ("train", "val"))
-        results: dict[str, Any] = fit(train, val, given.base, given.settings, given.work, given.directory, ranks=ranks)
+        results = fit(train, val, given.base, given.settings, given.work, given.directory, ranks=ranks)
         if ranks.leads:
-            (folder / RESULT).write_text(json.dumps(results), encoding="utf-8")
+            (folder / RESULT).write_text(json.dumps(results.as_json()), encoding="utf-8")
 
 
 if __name__ == "__main__":

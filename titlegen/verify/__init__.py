@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from titlegen.errors import VerifyError
 from titlegen.generation import load_tokenizer
@@ -84,8 +84,8 @@ def verify(
     return Verification(checks + compared, written)
 
 
-def require(checks: Sequence[Check]) -> dict[str, Any]:
-    """Return the checks for a manifest.
+def require(checks: Sequence[Check]) -> None:
+    """Go on only when every check passed.
 
     Raises:
         VerifyError: a check failed; the message names up to three.
@@ -94,4 +94,3 @@ def require(checks: Sequence[Check]) -> dict[str, Any]:
     if failed:
         named = "; ".join(f"{check.name}: {check.detail or check.figure}" for check in failed[:3])
         raise VerifyError(f"{len(failed)} of {len(checks)} checks failed: {named}; export again from the adapter")
-    return {"checks": [check._asdict() for check in checks]}

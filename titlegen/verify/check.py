@@ -1,23 +1,10 @@
 """The result of one check: what was compared, the figure, the bound, and what is wrong."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from titlegen.results import Check
 
-class Check(NamedTuple):
-    """One fact that was verified."""
-
-    name: str
-    """Identifier, such as ``weights.merged``."""
-    compared: str
-    """What was compared with what, and how much of it."""
-    figure: str
-    """What was found."""
-    bound: str
-    """What it must be."""
-    passed: bool
-    detail: str = ""
-    """The first things that are wrong; empty when nothing is."""
+__all__ = ["Check", "failures", "none_wrong"]
 
 
 def failures(checks: Sequence[Check]) -> list[Check]:
