@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import httpx
 from machine import describe_run, measured_folder
-from test_serve_speed import articles, free_port, wait_for
+from test_serve_speed import articles, wait_for
 
+from titlegen.daemon import free_port
 from titlegen.environment import SHORT_WAIT
 from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_atomically

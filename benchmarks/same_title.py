@@ -22,8 +22,9 @@ from pathlib import Path
 
 import httpx
 from machine import write_result
-from test_serve_speed import free_port, wait_for
+from test_serve_speed import wait_for
 
+from titlegen.daemon import free_port
 from titlegen.data.sources import embedded_files
 from titlegen.families.gemma3 import PROMPT
 from titlegen.prompt import SYSTEM

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import secrets
-import socket
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import httpx
 import pytest
 from machine import write_result
 
+from titlegen.daemon import free_port
 from titlegen.environment import SHORT_WAIT
 from titlegen.families.gemma3 import PROMPT
 from titlegen.prompt import SYSTEM
@@ -52,12 +52,6 @@ def articles(chars: int) -> Iterator[str]:
         for row in rows:
             if len(row["content"]) > chars // 2:
                 yield f"{turn}{row['content']}"[:chars]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(client: httpx.Client, path: str) -> None:

@@ -12,7 +12,7 @@ from corpus import corpus_rows, tiny_vocabulary
 from filelock import FileLock
 from tiny_models import write_random_adapter
 
-from titlegen.export import merge_adapter
+from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.manifest import new_directory
 from titlegen.models import write_tokenizer
 from titlegen.prompt import SYSTEM
@@ -121,6 +121,35 @@ def tiny_merged(tiny_base: Path, tiny_adapter: Path, made_once: MadeOnce) -> Pat
         assert merge_adapter(tiny_base, tiny_adapter, ExportSettings(), directory).merged_tensors == 42
 
     return made_once("merged", merge)
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random adapter of a module's own ``base``."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    directory = tmp_path_factory.mktemp("adapter")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    write_random_adapter(model, directory, deviation=0.02)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def merged(base: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both in one."""
+    directory = tmp_path_factory.mktemp("merged")
+    merge_adapter(base, adapter, ExportSettings(), directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def gguf_file(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The merged model as a GGUF file."""
+    path = tmp_path_factory.mktemp("gguf") / gguf_name("f16")
+    write_gguf(merged, "f16", path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 from corpus import tiny_vocabulary
 from exported_models import Export
-from ollama_server import OfflineServer, free_port, offline_server, wait_until
+from ollama_server import OfflineServer, offline_server, wait_until
 from scripted_model import chain, with_characters, write_scripted_gguf
 
+from titlegen.daemon import free_port
 from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer

@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from titlegen.daemon import free_port
 from titlegen.standins import HUB_TOKEN
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class HubServer:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 
+from titlegen.daemon import free_port
 from titlegen.serve.server import server_url
 
 _START_TIMEOUT_S = 60
@@ -61,12 +61,6 @@ class OfflineServer:
         with self.http.stream("POST", "/api/generate", json=fields) as response:
             for line in response.iter_lines():
                 yield json.loads(line)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Any, timeout_s: float = 60) -> None:

@@ -24,11 +24,12 @@ import numpy as np
 import ollama
 import pytest
 from nbclient import NotebookClient
-from ollama_server import OfflineServer, free_port, offline_server
+from ollama_server import OfflineServer, offline_server
 from safetensors.numpy import load_file, save_file
 from slow_proxy import slow_proxy
 
 from titlegen import hub, release, scoring, service, specification
+from titlegen.daemon import free_port
 from titlegen.data import load_split
 from titlegen.errors import VerifyError
 from titlegen.evaluate import evaluate, write_report

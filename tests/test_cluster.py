@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from exported_models import ANSWERS, ECHO_TEMPLATE, Export, question, quiz
-from ollama_server import OfflineServer, free_port, offline_server
+from ollama_server import OfflineServer, offline_server
 
 from titlegen.cli import main
 from titlegen.cluster import generate_directory
@@ -26,6 +26,7 @@ from titlegen.cluster.start import _check_nodes
 from titlegen.cluster.titlers import LocalModel, Servers
 from titlegen.cluster.vllm import processor_config, request
 from titlegen.console import EXIT_ERROR, EXIT_GATE
+from titlegen.daemon import free_port
 from titlegen.errors import ConfigError, DataError, MissingDependencyError, TitlegenError
 from titlegen.families import neutralise_control_tokens
 from titlegen.families.gemma3 import PROMPT

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from exported_models import question
-from ollama_server import free_port
 
 from titlegen.cli import main
 from titlegen.cluster.parts import as_line
 from titlegen.cluster.start import _check_shared_memory
 from titlegen.cluster.vllm import PAIR
 from titlegen.console import EXIT_ERROR
+from titlegen.daemon import free_port
 
 # Ray Data sets its own deprecated fields.
 pytestmark = pytest.mark.filterwarnings("ignore:`.*` is deprecated:DeprecationWarning")

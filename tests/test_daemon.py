@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,14 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from titlegen.daemon import Daemon, find_daemon, start_daemon, stop_daemon
+from titlegen.daemon import Daemon, find_daemon, free_port, start_daemon, stop_daemon
 from titlegen.errors import ServeError, TitlegenError
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import uvicorn
 from desk_server import ARTICLE, BACKED, MODEL, NAMED, TITLES, UNSTYLED, WRONG, Desk, running_desk
-from ollama_server import free_port
 
+from titlegen.daemon import free_port
 from titlegen.desk.app import create_app
 from titlegen.desk.guard import COOKIE, MAX_BODY_BYTES, check_exposure, content_policy, cookie_value
 from titlegen.desk.run import export, export_choices, export_preferences, serve_desk

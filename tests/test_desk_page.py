@@ -13,9 +13,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from desk_server import ARTICLE, BACKED, NAMED, TITLES, UNSTYLED, WRONG, Desk, running_desk, title_server
 from exported_models import Export
-from ollama_server import free_port
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, expect, sync_playwright
 
+from titlegen.daemon import free_port
 from titlegen.desk.store import Store
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 from logits import compare_logits
-from tiny_models import add_unread_weights, randomise, write_random_adapter
+from tiny_models import add_unread_weights, randomise
 
 from titlegen.errors import VerifyError
-from titlegen.export import gguf_name, merge_adapter, write_gguf
+from titlegen.export import write_gguf
 from titlegen.families.gemma3 import PROMPT
-from titlegen.settings import ExportSettings
 from titlegen.verify import check_export, check_gguf, check_prompt_bytes, check_token_ids, failures
 from titlegen.verify.llama_cpp import llama_server
 
@@ -59,30 +58,6 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     fields["architectures"] = ["Gemma3nForConditionalGeneration"]
     (directory / "config.json").write_text(json.dumps(fields), encoding="utf-8")
     return directory
-
-
-@pytest.fixture(scope="module")
-def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    torch.manual_seed(1)
-    directory = tmp_path_factory.mktemp("adapter3n")
-    write_random_adapter(load(base), directory, deviation=0.02)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def merged(base: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("merged3n")
-    merge_adapter(base, adapter, ExportSettings(), directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def gguf_file(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("gguf3n") / gguf_name("f16")
-    write_gguf(merged, "f16", path)
-    return path
 
 
 def load(directory: Path) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from logits import compare_logits
-from tiny_models import write_random_adapter
+from tiny_models import edit_json, edit_weights
 
 from titlegen.data import Example
 from titlegen.errors import ConfigError, TrainError
@@ -44,30 +44,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    torch.manual_seed(1)
-    directory = tmp_path_factory.mktemp("adapter4")
-    write_random_adapter(load(base), directory, deviation=0.02)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def merged(base: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("merged4")
-    merge_adapter(base, adapter, ExportSettings(), directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def gguf_file(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("gguf4") / gguf_name("f16")
-    write_gguf(merged, "f16", path)
-    return path
-
-
 @pytest.fixture
 def export(merged: Path, tmp_path: Path) -> Path:
     """A copy of a good export, for a test to break."""
@@ -79,12 +55,6 @@ def load(directory: Path) -> Any:
     from transformers import Gemma4ForCausalLM
 
     return Gemma4ForCausalLM.from_pretrained(directory, dtype=torch.float32)
-
-
-def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    value = json.loads(path.read_bytes())
-    change(value)
-    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 # Prompt
@@ -256,15 +226,6 @@ def test_a_wrong_configuration_is_caught(
     (failed,) = failures(check_export(export, base, adapter))
     assert failed.name == "config.values"
     assert detail in failed.detail
-
-
-def edit_weights(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    from safetensors.torch import load_file, save_file
-
-    path = directory / "model.safetensors"
-    weights = load_file(path)
-    change(weights)
-    save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
 
 
 @pytest.mark.fault

@@ -16,14 +16,14 @@ from typing import Any
 
 import httpx
 import pytest
-from hub_server import BreakingProxy, HubServer, free_port
+from hub_server import BreakingProxy, HubServer
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from titlegen import cli
 from titlegen.console import EXIT_GATE
-from titlegen.daemon import find_daemon, stop_daemon
+from titlegen.daemon import find_daemon, free_port, stop_daemon
 from titlegen.errors import GateError, HubError, VerifyError
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3 import PROMPT

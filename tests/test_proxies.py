@@ -1,5 +1,4 @@
 import os
-import socket
 import urllib.request
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from titlegen import proxies
+from titlegen.daemon import free_port
 from titlegen.errors import ConfigError
 from titlegen.proxies import check_proxy, is_loopback, normalise_proxies, proxy_hint
 
@@ -79,12 +79,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def clear() -> None:
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def texts(written: list[str]) -> st.SearchStrategy[str]:

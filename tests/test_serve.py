@@ -38,11 +38,12 @@ from exported_models import (
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from ollama_server import OfflineServer, free_port, offline_server, small_disk, wait_until
+from ollama_server import OfflineServer, offline_server, small_disk, wait_until
 from scripted_model import END_OF_TURN, chain, with_characters, write_scripted_gguf
 from slow_proxy import slow_proxy
 
 from titlegen import serve
+from titlegen.daemon import free_port
 from titlegen.errors import ConfigError, DataError, ServeError, TitlegenError, VerifyError
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3 import PROMPT

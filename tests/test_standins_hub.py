@@ -15,11 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
-from hub_server import HubServer, free_port
+from hub_server import HubServer
 from hypothesis import given
 from hypothesis import strategies as st
 from peak_memory import peak_bytes
 
+from titlegen.daemon import free_port
 from titlegen.errors import ConfigError, HubError
 from titlegen.standins import HUB_TOKEN
 from titlegen.standins.hub.__main__ import main

@@ -21,9 +21,10 @@ import pytest
 from corpus import tiny_vocabulary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ollama_server import OfflineServer, free_port, offline_server, small_disk, wait_until
+from ollama_server import OfflineServer, offline_server, small_disk, wait_until
 from scripted_model import write_scripted_gguf
 
+from titlegen.daemon import free_port
 from titlegen.gguf_reader import GgufError, read_header
 from titlegen.standins.ollama.requests import COPY, CREATE, GENERATE, NAMED
 from titlegen.standins.ollama.store import BadNameError, ModelName

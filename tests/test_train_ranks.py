@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -22,6 +21,7 @@ from training_models import keep_double, relative, train_exactly
 from transformers import AutoTokenizer
 
 from titlegen import cards
+from titlegen.daemon import free_port
 from titlegen.data import Example, load_split
 from titlegen.errors import ConfigError, TrainError
 from titlegen.generation import SpreadGenerator, TransformersGenerator, open_generator
@@ -45,10 +45,12 @@ HERE = Path(__file__).parent
 
 def start_ranks(count: int, script: str, *arguments: str) -> None:
     """Run a script as each of several ranks, as torchrun does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": "1",
+    }
     common |= {"LOCAL_WORLD_SIZE": str(count), "GLOO_SOCKET_IFNAME": "lo", "TQDM_DISABLE": "1"}
     processes = [
         subprocess.Popen(  # noqa: S603

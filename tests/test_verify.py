@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import edit_json, edit_weights
 
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
@@ -41,21 +42,6 @@ def gguf_f16(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def export(tiny_merged: Path, tmp_path: Path) -> Path:
     """A copy of a good export, for a test to break."""
     return Path(shutil.copytree(tiny_merged, tmp_path / "export"))
-
-
-def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    value = json.loads(path.read_bytes())
-    change(value)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def edit_weights(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    from safetensors.torch import load_file, save_file
-
-    path = directory / "model.safetensors"
-    weights = load_file(path)
-    change(weights)
-    save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
 
 
 def the_only_failure(checks: list[Check]) -> Check:

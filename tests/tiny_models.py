@@ -1,6 +1,7 @@
-"""What tiny random models of every family need: an adapter, tame attention, and the weights that no layer reads."""
+"""Tiny random models of every family: an adapter, tame attention, weights that no layer reads, and faults in a copy."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,20 @@ def add_unread_weights(directory: Path, hidden: int, heads: Mapping[int, int]) -
             f"{attention}k_norm.weight": torch.ones(width),
         }
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a JSON file in place."""
+    value = json.loads(path.read_bytes())
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def edit_weights(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the tensors of a saved model in place."""
+    from safetensors.torch import load_file, save_file
+
+    path = directory / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})

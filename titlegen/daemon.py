@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,13 @@ class Daemon:
     started: float
     url: str
     log: Path
+
+
+def free_port() -> int:
+    """Return a port of loopback that no program listens on now; another may take it before it is used."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def start_daemon(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from titlegen.daemon import find_daemon, start_daemon
+from titlegen.daemon import find_daemon, free_port, start_daemon
 from titlegen.environment import check_remote
 from titlegen.errors import HubError
 from titlegen.proxies import normalise_proxies, proxy_hint
@@ -100,7 +100,7 @@ def _serve(port: int, state: Path, directory: Path) -> str:
     running = find_daemon(_DAEMON, state)
     if running is not None and _served_directory(running.url) == str(directory):
         return running.url
-    port = port or _free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     if _is_taken(port):
         other = _served_directory(url)
@@ -129,12 +129,6 @@ def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(_PROBE_TIMEOUT_S)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
