@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from titlegen.errors import DataError
+from titlegen.plural import shortened
 from titlegen.settings import DataSettings
 
 # Names of a conversation's column at OpenAI, ShareGPT and Gemini; the last may hold plain articles, too.
@@ -217,5 +218,4 @@ def _for_a_shell(name: str) -> str:
 
 def _shown(name: str) -> str:
     # A first row that is no header is an article.
-    short = name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}…"
-    return "".join(character if character.isprintable() else "�" for character in short)
+    return "".join(character if character.isprintable() else "�" for character in shortened(name, _SHOWN_CHARS))

@@ -7,7 +7,7 @@ from titlegen.data.collect import Collected
 from titlegen.data.counts import Counts
 from titlegen.data.dedup import Rows
 from titlegen.data.sources import Source
-from titlegen.plural import count
+from titlegen.plural import count, listed, shortened
 
 # The share of rows above which a finding is not an accident.
 _WARNING_SHARE = 0.03
@@ -37,14 +37,14 @@ def _readings(source: Source) -> Iterator[str]:
     plain = {"JSON lines", "CSV, commas", "Parquet"}
     odd = [f"{name} as {form}" for name, form in findings.files.items() if form not in plain and "Hub" not in form]
     if odd:
-        yield f"read {_listed(odd)}"
+        yield f"read {listed(odd, _SHOWN_FILES)}"
     if findings.passed_over:
         number = count(len(findings.passed_over), "file")
-        yield f"passed over what is no table, {number}: {_listed(findings.passed_over)}"
+        yield f"passed over what is no table, {number}: {listed(findings.passed_over, _SHOWN_FILES)}"
     for what, rows in findings.flattened.most_common():
         yield f"{count(rows, 'row')}: {what.replace(', ', ' taken out of ', 1)}"
     for text, articles in findings.instructions.most_common(_SHOWN_FILES):
-        yield f"{count(articles, 'article')}: the instruction {_shown(text)!r} was taken off"
+        yield f"{count(articles, 'article')}: the instruction {shortened(text, _SHOWN_CHARS)!r} was taken off"
 
 
 def _omissions(source: Source, pool: Collected) -> Iterator[str]:
@@ -62,21 +62,13 @@ def _identities(pool: Collected, repeated: int, ambiguous: Rows) -> Iterator[str
     if len(ambiguous):
         sample = json.loads(pool.lines[int(ambiguous[0])])["id"]
         articles = count(len(ambiguous), "article")
-        yield f"warning: {articles} with an id that others have, such as {_shown(sample)!r}; all are kept"
+        shown = shortened(sample, _SHOWN_CHARS)
+        yield f"warning: {articles} with an id that others have, such as {shown!r}; all are kept"
 
 
 def _conversions(counts: Counts) -> Iterator[str]:
     for what, found in sorted(counts.scripts.items()):
-        sample = _shown(found.examples[0][1])
+        sample = shortened(found.examples[0][1], _SHOWN_CHARS)
         part, _, kind = what.partition(" ")
         does = "is converted from Simplified Chinese" if kind == "converted" else "has lines in both scripts"
         yield f"{count(found.articles, 'article')}: the {part} {does}, such as {sample!r}"
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
-    return ", ".join(names[:_SHOWN_FILES]) + more

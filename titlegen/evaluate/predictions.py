@@ -1,11 +1,12 @@
 """Raw outputs that were made elsewhere, from a JSONL file, checked against the split they are said to be for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from titlegen.data import Example
 from titlegen.data.example import read_jsonl
 from titlegen.errors import DataError
+from titlegen.plural import listed, shortened
 
 _NAMED = 5
 _ID_CHARS = 40
@@ -44,7 +45,7 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[str]:
     missing = [_shown(example.id) for example in examples if example.id not in found]
     extra = [f"{_shown(name)} (line {lines[name]})" for name in found if name not in known]
     problems = [
-        f"{len(ids)} {what}: {_listed(ids)}"
+        f"{len(ids)} {what}: {listed(ids, _NAMED)}"
         for ids, what in ((missing, "ids missing"), (extra, "ids that the split does not have"), (twice, "ids twice"))
         if ids
     ]
@@ -65,9 +66,4 @@ def _is_unicode(text: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    return repr(name if len(name) <= _ID_CHARS else f"{name[:_ID_CHARS]}…")
-
-
-def _listed(ids: Iterable[str]) -> str:
-    ids = list(ids)
-    return ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
+    return repr(shortened(name, _ID_CHARS))

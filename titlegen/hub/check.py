@@ -12,6 +12,7 @@ from titlegen.generation import greedy_title
 from titlegen.hub.assembly import Artefacts, assemble_files
 from titlegen.hub.target import HubTarget, connect, with_retries
 from titlegen.manifest import MANIFEST, FileRecord, Manifest, digest_file
+from titlegen.plural import listed
 from titlegen.results import Pushed
 from titlegen.settings import Settings
 
@@ -37,8 +38,7 @@ class Difference:
     def describe(self) -> str:
         """Return what is missing or changed in one line; empty when nothing is."""
         wrong = [f"{name} is missing" for name in self.missing] + [f"{name} is different" for name in self.changed]
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        return "; ".join(wrong[:_SHOWN]) + more
+        return listed(wrong, _SHOWN, "; ")
 
 
 def verify_remote(target: HubTarget, repo_id: str, artefacts: Artefacts, settings: Settings) -> Pushed:
