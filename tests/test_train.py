@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -318,25 +319,31 @@ def test_the_best_adapter_is_kept_and_a_rising_loss_stops_early(
         assert completion_loss(model, batch).item() == pytest.approx(results["val_loss"], rel=1e-5)
 
 
+def run_interrupted(
+    examples: list[Example], base: Path, folder: Path, settings: TrainSettings, training_pass: int
+) -> dict[str, Any]:
+    """Interrupt a training in a pass, counted from 0, and resume it."""
+    compute, passes = CompletionTrim.__call__, itertools.count()
+
+    def stop(self: CompletionTrim, inputs: dict[str, Any], num_items: Any = None) -> Any:
+        if num_items is not None and next(passes) == training_pass:
+            raise KeyboardInterrupt
+        return compute(self, inputs, num_items)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CompletionTrim, "__call__", stop)
+        run(examples, base, folder, settings)
+    (folder / "adapter").rmdir()
+    return run(examples, base, folder, settings)
+
+
 def test_a_resumed_run_remembers_how_often_the_loss_has_risen(
-    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: list[Example], tiny_base: Path, tmp_path: Path
 ) -> None:
     settings = changed(learning_rate=0.03, num_train_epochs=14, early_stopping_patience=2, lr_scheduler_type="constant")
     whole = run(examples, tiny_base, tmp_path / "whole", settings)
-    trim = CompletionTrim.__call__
-    passes = iter(range(10_000))
     last = whole["steps"] - 1
-
-    def stop_before_the_end(self: CompletionTrim, inputs: dict[str, Any], num_items: Any = None) -> Any:
-        if num_items is not None and next(passes) == last:
-            raise KeyboardInterrupt
-        return trim(self, inputs, num_items)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CompletionTrim, "__call__", stop_before_the_end)
-        run(examples, tiny_base, tmp_path / "cut", settings)
-    (tmp_path / "cut" / "adapter").rmdir()
-    resumed = run(examples, tiny_base, tmp_path / "cut", settings)
+    resumed = run_interrupted(examples, tiny_base, tmp_path / "cut", settings, last)
     assert 0 < resumed["resumed_from_step"] < last
     assert resumed["steps"] == whole["steps"]
     assert resumed["val_loss"] == whole["val_loss"]
@@ -344,23 +351,12 @@ def test_a_resumed_run_remembers_how_often_the_loss_has_risen(
 
 @pytest.mark.fault
 def test_a_run_that_is_resumed_in_a_later_epoch_sees_the_rows_of_a_whole_one(
-    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: list[Example], tiny_base: Path, tmp_path: Path
 ) -> None:
     # Five steps an epoch; the only checkpoint is in the second.
     settings = changed(save_steps=7)
     whole = run(examples, tiny_base, tmp_path / "whole", settings)
-    compute, passes = CompletionTrim.__call__, iter(range(100))
-
-    def stop(self: CompletionTrim, inputs: dict[str, Any], num_items: Any = None) -> Any:
-        if num_items is not None and next(passes) == 9:
-            raise KeyboardInterrupt
-        return compute(self, inputs, num_items)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CompletionTrim, "__call__", stop)
-        run(examples, tiny_base, tmp_path / "cut", settings)
-    (tmp_path / "cut" / "adapter").rmdir()
-    resumed = run(examples, tiny_base, tmp_path / "cut", settings)
+    resumed = run_interrupted(examples, tiny_base, tmp_path / "cut", settings, 9)
     assert resumed["resumed_from_step"] == 7
     assert resumed["losses"] == whole["losses"]
     assert all(torch.equal(weight, resumed["weights"][key]) for key, weight in whole["weights"].items())
