@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,31 @@ def test_a_bad_value_is_shown_with_its_key() -> None:
         load_settings(train={"max_length": "long"})
     with pytest.raises(ConfigError, match=r"'data.test_share' = 2"):
         load_settings(data={"test_share": 2})
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"train": {"devices": "two"}}, "setting 'train.devices' = 'two': Input should be a valid integer"),
+        ({"train": {"devices": 0}}, "or equal to 1, or: Input should be 'auto'"),
+        ({"train": {"learning_rate": float("inf")}}, "'train.learning_rate' = inf: Input should be a finite number"),
+        ({"data": {"source": ""}}, "setting 'data.source' = '': String should have at least 1 character"),
+        ({"train": 3}, "setting 'train' = 3: Input should be a valid dictionary"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_by_its_setting(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings(**options)
+    assert said in str(raised.value)
+    assert "constrained" not in str(raised.value)
+
+
+@pytest.mark.fault
+def test_a_profile_under_another_name_is_told_from_one_that_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("train:\n  lora_r: 4\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml' is a file whose name does not end in \.toml"):
+        read_profile(str(tmp_path / "mine.yaml"))
 
 
 def test_variables_of_the_specification_and_of_ollama_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,10 @@ def read_profile(name: str) -> dict[str, Any]:
         text = _read_text(Path(name))
     elif name in profile_names():
         text = (resources.files("titlegen") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        raise ConfigError(
+            f"profile {name!r} is a file whose name does not end in .toml; write it in TOML under such a name"
+        )
     else:
         raise ConfigError(describe_unknown(f"profile {name!r}", name, profile_names()))
     try:

@@ -156,14 +156,18 @@ def describe_invalid(error: ValidationError | SettingsError) -> str:
             if name.upper().startswith(ENV_PREFIX + field.upper())
         ]
         return f'{" or ".join(given)} is not written in JSON, as lists and tables must be, such as ["q8_0"]'
-    problems = []
+    names = _setting_names()
+    problems: dict[str, list[str]] = {}
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        parts = [str(part) for part in item["loc"]]
+        # Behind the setting stands which of several types did not fit.
+        known = [".".join(parts[:end]) for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in names]
+        key = known[0] if known and item["type"] != "extra_forbidden" else ".".join(parts)
         if item["type"] == "extra_forbidden":
-            problems.append(describe_unknown(f"setting {key!r}", key, _setting_names()))
+            problems[describe_unknown(f"setting {key!r}", key, names)] = []
         else:
-            problems.append(f"setting {key!r} = {item['input']!r}: {item['msg']}")
-    return "; ".join(problems)
+            problems.setdefault(f"setting {key!r} = {item['input']!r}: ", []).append(item["msg"])
+    return "; ".join(f"{what}{', or: '.join(messages)}" for what, messages in problems.items())
 
 
 def _setting_names() -> list[str]:

@@ -16,7 +16,7 @@ Language = Literal["en", "zh-TW"]
 class DataSettings(StageSettings):
     """Where the articles come from and how they become train, val and test."""
 
-    source: str = "AWeirdDev/zh-tw-pts-articles-sm"
+    source: Annotated[str, Field(min_length=1)] = "AWeirdDev/zh-tw-pts-articles-sm"
     """Hub data set, file, folder or pattern of JSON, CSV or Parquet, or `embedded` for the corpus of titlegen."""
     revision: str | None = None
     """Hub revision of the data set; a branch may move, which goes unnoticed, a commit id may not."""
