@@ -46,6 +46,7 @@ def cli(*arguments: str, shell: str = '"$@"', **options: object) -> "subprocess.
         (KeyError("column"), "unexpected KeyError: 'column'"),
         (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
         (MemoryError(), "out of memory; close other programs"),
+        (ImportError("libarrow.so: failed to map segment from shared object"), "out of memory; close other programs"),
         (OSError(28, "No space left on device", "/full/x"), "/full/x: No space left on device; free some disk space"),
         (PermissionError(13, "Permission denied", "/root/x"), "/root/x: Permission denied"),
         (SystemExit("a library gave up"), "a library gave up"),

@@ -109,7 +109,9 @@ def test_caches_get_another_place_where_the_home_folder_takes_none(
         monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     else:
         monkeypatch.setenv("HOME", home)
-        monkeypatch.setattr(environment, "is_writable", lambda folder: not str(folder).startswith(home))
+        if home.startswith("/no"):
+            # Root could make it.
+            monkeypatch.setattr(environment, "is_writable", lambda folder: not str(folder).startswith(home))
     environment.prepare()
     assert cache_directory().parent == tmp_path
     assert Path(os.environ["HF_HOME"]).is_relative_to(tmp_path)
@@ -129,6 +131,9 @@ def test_a_folder_is_writable_when_it_can_be_made(tmp_path: Path) -> None:
     assert is_writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     assert not is_writable(tmp_path / "file" / "b")
+    # Where the file system takes nothing, root is told that it may write.
+    assert not is_writable(Path("/proc/none"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,8 @@ def _report(error: BaseException) -> int:
 
 def _describe(error: BaseException) -> str:
     """Return what an unexpected error means to a person, as far as its type tells."""
-    if isinstance(error, MemoryError):
+    # A library that is loaded finds no room in its own way.
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
         return _OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno is not None:
         what = f"{error.filename}: " if error.filename else ""

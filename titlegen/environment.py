@@ -107,7 +107,11 @@ def is_writable(folder: Path) -> bool:
     try:
         while not folder.exists():
             folder = folder.parent
-        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            return False
+        # For root every folder looks writable, also where the file system takes nothing.
+        with tempfile.TemporaryFile(dir=folder):
+            return True
     except OSError:
         return False
 
