@@ -27,9 +27,9 @@ from training_models import (
 from titlegen.errors import TrainError
 from titlegen.families.gemma3n_decoder import Gemma3nDecoder
 from titlegen.families.gemma4_decoder import Gemma4Decoder
-from titlegen.train.loss import completion_loss
+from titlegen.train.loss import check_trim, completion_loss
 from titlegen.train.packed import Packed, pack
-from titlegen.train.trim import CompletionTrim, can_trim, check_trim, text_model
+from titlegen.train.trim import CompletionTrim, can_trim, text_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = st.lists(st.tuples(st.integers(1, 24), st.integers(1, 12)), min_size=1, max_size=5)

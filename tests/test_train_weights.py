@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
 from titlegen.train import backends, weights
-from titlegen.train.loss import completion_loss
-from titlegen.train.trim import CompletionTrim, check_trim, text_model
+from titlegen.train.loss import check_trim, completion_loss
+from titlegen.train.trim import CompletionTrim, text_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = TrainSettings(backend="peft", load_in_4bit=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)

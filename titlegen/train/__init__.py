@@ -27,13 +27,14 @@ from titlegen.train.devices import choose_devices, find_cards
 from titlegen.train.encode import Batch, TrainingRow, check_tokenizer, encode_examples
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.launch import train_on
+from titlegen.train.loss import check_trim
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import smooth_loss, write_loss_curve
 from titlegen.train.progress import EVENTS, LOG, LogRecord, peak_gib
 from titlegen.train.ranks import ALONE, TIMEOUT_S, Ranks
 from titlegen.train.shared import as_record
 from titlegen.train.trainer import build_trainer, collator
-from titlegen.train.trim import CompletionTrim, can_trim, check_trim
+from titlegen.train.trim import CompletionTrim, can_trim
 from titlegen.train.weights import prepare_weights
 from titlegen.train.work import Work
 

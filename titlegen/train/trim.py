@@ -1,4 +1,4 @@
-"""The loss on titles computed without the work it does not need, and the proof that it is the same loss.
+"""The loss on titles computed without the work it does not need.
 
 Exact, not approximate. Padding is dropped by packing the rows of a batch, and the instruction that all their prompts
 begin with is computed once. In the last layer whose keys and values are read by anyone, the tokens that predict no
@@ -9,7 +9,6 @@ layers, and the head, see the predicting tokens alone.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import add
@@ -19,7 +18,6 @@ from titlegen.errors import TrainError
 from titlegen.families import all_families
 from titlegen.families.blocks import Decoder
 from titlegen.train.encode import Batch
-from titlegen.train.loss import completion_loss
 from titlegen.train.packed import Packed, attend, pack
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ Given = TypeVarTuple("Given")
 _LOG = logging.getLogger(__name__)
 # Logits of this many tokens are held at a time: 0.5 GiB in float32 for Gemma's vocabulary.
 _HEAD_TOKENS = 512
-# Largest relative difference from the full model's loss that rounding explains, by element type.
-_TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
 # Padding of products would make a graph of its own for few tokens. Matched patterns would let a product add to a
 # summand that is copied for it first, 260 times a pass; without, the sum is part of the operation that follows.
 _COMPILE_OPTIONS: dict[str, Any] = {"shape_padding": False, "pattern_matcher": False}
@@ -279,35 +275,3 @@ def _mark_tokens(arguments: Iterable[Tensor | Streams | None]) -> None:
             _mark_tokens(item)
         elif item is not None and item.dim():
             torch._dynamo.maybe_mark_dynamic(item, 0)  # noqa: SLF001 - documented, though its module is private
-
-
-def check_trim(trim: CompletionTrim, model: PreTrainedModel | PeftModel, inputs: Batch) -> tuple[float, float]:
-    """Compare the trimmed loss of a batch with the full model's, dropout off.
-
-    Returns:
-        Both losses: trimmed, full.
-
-    Raises:
-        TrainError: they differ by more than rounding, or are not finite.
-    """
-    import torch
-
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            trimmed = float(trim(inputs))
-            full = float(completion_loss(model, inputs))
-    finally:
-        model.train(training)
-    if not math.isfinite(full):
-        raise TrainError(f"the untrained model's loss is {full}; check the base model's weights")
-    # Not a layer's: those in 4 bits have no parameters but their adapters', which are held in float32.
-    dtype = str(text_model(model).embed_tokens.weight.dtype).removeprefix("torch.")
-    tolerance = _TOLERANCE.get(dtype, max(_TOLERANCE.values()))
-    if not abs(trimmed - full) <= tolerance * max(1.0, abs(full)):
-        raise TrainError(
-            f"the trimmed loss {trimmed:.6g} differs from the full model's {full:.6g} by more than rounding in {dtype} "
-            "explains; set --train.no-completion-trim and report this model"
-        )
-    return trimmed, full
