@@ -31,7 +31,7 @@ from titlegen.evaluate.gates import judge, rows_to_decide
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Mark
 from titlegen.generation import Advance, Draft, TransformersGenerator, unwatched
-from titlegen.generation.decoder import Reading, TitleDecoder
+from titlegen.generation.decoder import Prefill, TitleDecoder
 from titlegen.metrics import baselines
 from titlegen.metrics.records import SCORES
 from titlegen.metrics.scores import Score
@@ -255,7 +255,7 @@ def test_the_best_of_several_candidates_is_taken(
     monkeypatch.setattr("titlegen.generation.generator.rank_titles", last)
     reading, read = TitleDecoder.read, []
 
-    def count(decoder: TitleDecoder, prompts: Sequence[Sequence[int]]) -> Reading:
+    def count(decoder: TitleDecoder, prompts: Sequence[Sequence[int]]) -> Prefill:
         read.append(len(prompts))
         return reading(decoder, prompts)
 

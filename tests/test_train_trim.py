@@ -275,9 +275,9 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, k
         scaled = lambda layer, *rest: tuple(part / layer.layer_scalar for part in plain(layer, *rest))  # noqa: E731
         monkeypatch.setattr(Gemma4Decoder, "write", staticmethod(scaled))
     elif fault == "per-layer inputs":
-        enter = Gemma4Decoder.enter
+        embed = Gemma4Decoder.embed
         monkeypatch.setattr(
-            Gemma4Decoder, "enter", staticmethod(lambda *rest: (enter(*rest)[0], enter(*rest)[1].roll(1, 1)))
+            Gemma4Decoder, "embed", staticmethod(lambda *rest: (embed(*rest)[0], embed(*rest)[1].roll(1, 1)))
         )
     elif fault == "whose keys":
         # The first layer that has no keys of its own takes those of another kind of layer, or of an earlier one.

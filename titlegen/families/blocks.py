@@ -33,7 +33,7 @@ class Decoder(Protocol):
     """
 
     @staticmethod
-    def enter(model: Any, ids: Tensor) -> tuple[Streams, Tensor | None]:
+    def embed(model: Any, ids: Tensor) -> tuple[Streams, Tensor | None]:
         """Return the streams in front of the first layer, and the per-layer inputs (T, layers, size) or None."""
         ...
 
@@ -58,7 +58,7 @@ class Decoder(Protocol):
         ...
 
     @staticmethod
-    def leave(model: Any, streams: Streams) -> Tensor:
+    def final_hidden(model: Any, streams: Streams) -> Tensor:
         """Return the final hidden states, (T, hidden)."""
         ...
 
@@ -82,7 +82,7 @@ class OneStream:
         return streams, query_of(layer.self_attn, norm(layer.input_layernorm, streams[0]), cos, sin)
 
     @staticmethod
-    def leave(model: TextModel, streams: Streams) -> Tensor:
+    def final_hidden(model: TextModel, streams: Streams) -> Tensor:
         """Return the final hidden states, (T, hidden)."""
         return norm(model.norm, streams[0])
 

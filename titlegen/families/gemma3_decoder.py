@@ -16,7 +16,7 @@ class Gemma3Decoder(OneStream):
     """Gemma 3: one stream of (T, hidden)."""
 
     @staticmethod
-    def enter(model: TextModel, ids: Tensor) -> tuple[Streams, None]:
+    def embed(model: TextModel, ids: Tensor) -> tuple[Streams, None]:
         """Return the streams in front of the first layer, and no per-layer inputs."""
         return (model.embed_tokens(ids),), None
 

@@ -58,7 +58,7 @@ class Gemma3nDecoder:
     """Gemma 3n: AltUp's streams of (T, hidden) each, LAuReL, per-layer inputs, and layers that share keys."""
 
     @staticmethod
-    def enter(model: Gemma3nModel, ids: Tensor) -> tuple[Streams, Tensor]:
+    def embed(model: Gemma3nModel, ids: Tensor) -> tuple[Streams, Tensor]:
         """Return the streams in front of the first layer, and the per-layer inputs (T, layers, size)."""
         embedded = model.embed_tokens(ids)
         # Tokens for images and sound have no row in this table; the multimodal model takes that of token 0.
@@ -113,7 +113,7 @@ class Gemma3nDecoder:
         return (streams[0], *(stream + first for stream in streams[1:]))
 
     @staticmethod
-    def leave(model: Gemma3nModel, streams: Streams) -> Tensor:
+    def final_hidden(model: Gemma3nModel, streams: Streams) -> Tensor:
         """Return the final hidden states, (T, hidden)."""
         size = _magnitude(streams[0])
         others = zip(model.altup_unembed_projections, streams[1:], strict=True)

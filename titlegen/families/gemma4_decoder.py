@@ -31,7 +31,7 @@ class Gemma4Decoder(OneStream):
     """Gemma 4: one stream of (T, hidden), per-layer inputs, a scale for each layer, and layers that share keys."""
 
     @staticmethod
-    def enter(model: Gemma4Model, ids: Tensor) -> tuple[Streams, Tensor]:
+    def embed(model: Gemma4Model, ids: Tensor) -> tuple[Streams, Tensor]:
         """Return the stream in front of the first layer, and the per-layer inputs (T, layers, size)."""
         embedded = model.embed_tokens(ids)
         return (embedded,), model.project_per_layer_inputs(embedded, model.get_per_layer_inputs(ids, None))

@@ -24,7 +24,7 @@ _LOOKUP, _MOST_ROWS = 3, {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prefill:
     """Prompts that a model has read: any number of titles can be written for them."""
 
     packed: Packed
@@ -60,7 +60,7 @@ class TitleDecoder:
         """Read prompts and write a title for each; arguments and result as for :meth:`write`."""
         return self.write(self.read(prompts), stop, max_new_tokens, temperature)
 
-    def read(self, prompts: Sequence[Sequence[int]]) -> Reading:
+    def read(self, prompts: Sequence[Sequence[int]]) -> Prefill:
         """Read the tokens of prompts."""
         import torch
 
@@ -68,11 +68,11 @@ class TitleDecoder:
         with torch.inference_mode():
             packed = _pack_prompts(prompts, trim.model.embed_tokens.weight.device)
             keys: list[KeyValue] = []
-            return Reading(packed, keys, trim.logits(trim.hidden(packed, keys)))
+            return Prefill(packed, keys, trim.logits(trim.hidden(packed, keys)))
 
     def write(
         self,
-        reading: Reading,
+        reading: Prefill,
         stop: Collection[int],
         max_new_tokens: int,
         temperature: float = 0.0,
@@ -97,7 +97,7 @@ class TitleDecoder:
         """Give back the memory of what is kept for the next batches."""
         self._kept.clear()
 
-    def _writing(self, reading: Reading, stop: Tensor, max_new_tokens: int, temperature: float) -> Writing:
+    def _writing(self, reading: Prefill, stop: Tensor, max_new_tokens: int, temperature: float) -> Writing:
         """Return room for a batch; where passes are recorded, that of an earlier one of the same shape."""
         rows, longest = len(reading.packed.rows.lengths), max(reading.packed.rows.lengths)
         lookup = default_lookup(stop.device, rows) if self._lookup is None else self._lookup

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from titlegen.generation.decoder import Reading
+    from titlegen.generation.decoder import Prefill
     from titlegen.train.trim import CompletionTrim
 
 # After so many passes it is known whether titles copy; drafts must have saved each this share of a pass.
@@ -40,7 +40,7 @@ class Shape:
 class Writing:
     """A batch of titles; a pass writes 1 to ``lookup`` + 1 tokens of each."""
 
-    def __init__(self, trim: CompletionTrim, shape: Shape, reading: Reading, *, records: bool) -> None:
+    def __init__(self, trim: CompletionTrim, shape: Shape, reading: Prefill, *, records: bool) -> None:
         """Make room for batches of a shape; ``reading`` is one of them, for the types."""
         import torch
 
@@ -61,7 +61,7 @@ class Writing:
         self._run: set[int] = set()
         self._recorded: dict[int, Callable[[], object]] = {}
 
-    def begin(self, reading: Reading, stop: Tensor) -> None:
+    def begin(self, reading: Prefill, stop: Tensor) -> None:
         """Take prompts in, at most as many as there are rows, and choose the first token of each title."""
         longest, spans = self.shape.longest, reading.packed.rows
         count = len(spans.lengths)
@@ -160,7 +160,7 @@ class Writing:
         """Read tokens that stand in these columns, both (rows, width); return logits, (rows * width, vocabulary)."""
         trim, cache = self._trim, self._cache
         config = trim.model.config
-        streams, per_layer = trim.decoder.enter(trim.model, tokens.flatten())
+        streams, per_layer = trim.decoder.embed(trim.model, tokens.flatten())
         angles = trim.angles((columns - self._starts[:, None]).flatten(), streams[0])
         masks = cache.masks(self._starts, columns)
         newest: dict[str, int] = {}
@@ -175,7 +175,7 @@ class Writing:
             attended = cache.attend(newest[kind], query, masks[attention.sliding_window], attention.scaling)
             own = None if per_layer is None else per_layer[:, index]
             streams = trim.decoder.write(layer, state, attended, own, trim.thresholds[index])
-        logits: Tensor = trim.logits(trim.decoder.leave(trim.model, streams))
+        logits: Tensor = trim.logits(trim.decoder.final_hidden(trim.model, streams))
         return logits
 
 

@@ -137,7 +137,7 @@ class CompletionTrim:
         layers, boundary = self.model.layers, self.boundary
         with torch.no_grad():
             # Nothing below the first layer is trained.
-            streams, per_layer = self.decoder.enter(self.model, packed.ids)
+            streams, per_layer = self.decoder.embed(self.model, packed.ids)
             angles = self.angles(packed.positions, streams[0])
             kept_angles = {kind: (cos[packed.kept], sin[packed.kept]) for kind, (cos, sin) in angles.items()}
         if self.compiled and torch.is_grad_enabled():
@@ -165,7 +165,7 @@ class CompletionTrim:
             streams = self._step(
                 recomputed > boundary, self._kept, index, streams, own, kept_angles[kind], shared[kind], packed
             )
-        return self.decoder.leave(self.model, streams)
+        return self.decoder.final_hidden(self.model, streams)
 
     def _full(
         self, index: int, streams: Streams, own: Tensor | None, angles: Angles, packed: Packed

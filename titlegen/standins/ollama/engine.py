@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -16,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from titlegen.daemon import free_port
 from titlegen.standins.ollama.opening import Event, Opening
 from titlegen.standins.ollama.store import StoredModel
 
@@ -127,7 +127,7 @@ class Engine:
         import httpx
 
         for attempt in range(1, _STARTS + 1):
-            port = _free_port()
+            port = free_port()
             _write_secret(key_file, key)
             self._process = await asyncio.create_subprocess_exec(
                 *self._command(port, key_file),
@@ -282,9 +282,3 @@ def _remove(path: Path) -> None:
 
 def _refusal(answer: bytes, status: int) -> EngineError:
     return EngineError(answer.decode(errors="replace"), status)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
