@@ -56,7 +56,7 @@ def main() -> None:
                 page.goto(desk.url)
                 page.locator("#article").fill(article)
                 page.keyboard.press("Control+Enter")
-                page.locator('.candidates[aria-busy="false"] table').wait_for()
+                page.locator('.candidates[aria-busy="false"] .slots').wait_for()
                 page.locator(".claim.good").first.click()
                 if shape["viewport"]["width"] < 400:
                     page.evaluate("document.getElementById('candidates-label').scrollIntoView()")

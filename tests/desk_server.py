@@ -1,11 +1,15 @@
 """The editor's desk in a process of its own, in front of a scripted model that writes five titles."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -102,6 +106,52 @@ def running_desk(
     finally:
         process.terminate()
         process.wait(30)
+
+
+class _SlowModel(BaseHTTPRequestHandler):
+    """Writes the first title at once, and the next one for as long as somebody waits."""
+
+    def do_GET(self) -> None:
+        entry = {"name": f"{MODEL}:latest", "model": f"{MODEL}:latest", "digest": "ab" * 32}
+        self._answer([json.dumps({"models": [entry], "version": "1"})])
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        end = {"model": MODEL, "response": "", "done": True, "done_reason": "stop"}
+        if request["options"]["seed"] == 0:
+            self._answer([json.dumps({**end, "response": BACKED, "done": False}), json.dumps(end)])
+        else:
+            self._answer(self._letters())
+
+    def _letters(self) -> Iterator[str]:
+        for _ in range(600):
+            time.sleep(0.1)
+            yield json.dumps({"model": MODEL, "response": "慢", "done": False})
+
+    def _answer(self, lines: Iterable[str]) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for line in lines:
+                self.wfile.write(f"{line}\n".encode())
+                self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def slow_server() -> Iterator[str]:
+    """Run a model server that never finishes its second title; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _SlowModel)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def _answers(desk: Desk) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -10,12 +11,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 import uvicorn
-from desk_server import ARTICLE, BACKED, MODEL, NAMED, TITLES, UNSTYLED, WRONG, Desk, running_desk
+from desk_server import ARTICLE, BACKED, MODEL, NAMED, TITLES, UNSTYLED, WRONG, Desk, running_desk, slow_server
 
 from titlegen.daemon import free_port
 from titlegen.desk.app import create_app
@@ -25,6 +26,7 @@ from titlegen.desk.store import Store
 from titlegen.desk.writing import Writer
 from titlegen.errors import ConfigError
 from titlegen.metrics.house_style import load_style
+from titlegen.record import remember
 from titlegen.serve import Client
 from titlegen.settings import Settings, load_settings
 
@@ -40,10 +42,13 @@ def settings_for(host: str, outputs: Path, **desk: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def new_app(settings: Settings, store: Path, token: str = "", host: str = "127.0.0.1") -> Iterator[httpx.Client]:
+def new_app(
+    settings: Settings, store: Path, token: str = "", host: str = "127.0.0.1", *, taught: bool = False
+) -> Iterator[httpx.Client]:
     """Serve a desk from a thread; ``host`` is what it is told to listen at."""
     client = Client(settings.serve, settings.directory / "final-hf")
-    application = create_app(Writer(settings, client, Store(store), load_style()), token=token, host=host)
+    writer = Writer(settings, client, Store(store), load_style(), taught=taught)
+    application = create_app(writer, token=token, host=host)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -105,6 +110,10 @@ def test_titles_come_as_they_are_written(app: httpx.Client) -> None:
     assert [events[0]["event"], events[-1]["event"]] == ["read", "result"]
     kinds = [event["event"] for event in events]
     assert kinds.count("candidate") == 5
+    # The model writes the same title again and again; the page takes the line of such a try away.
+    seeds = {event["seed"] for event in events if event["event"] == "text"}
+    assert {event["seed"] for event in events if event["event"] in {"candidate", "dropped"}} >= seeds
+    assert kinds.count("dropped") > 0
     # Each grows letter by letter before it is done.
     texts = [event["text"] for event in events[: kinds.index("candidate")] if event["event"] == "text"]
     assert len(texts) > 3
@@ -114,15 +123,101 @@ def test_titles_come_as_they_are_written(app: httpx.Client) -> None:
 
 def test_words_decide_and_what_cannot_be_given_is_said(app: httpx.Client) -> None:
     answer = app.post("/api/titles", json={"article": ARTICLE, "must": ["公車"], "number": 6}).json()
-    assert titles_of(answer) == [BACKED]
-    assert "1 of 6 titles" in answer["shortfall"]["message"]
-    assert "+公車" in answer["shortfall"]["message_zh"]
+    assert titles_of(answer)[0] == BACKED
+    assert [candidate["unmet"] for candidate in answer["candidates"]] == [[]] + [["公車"]] * 4
+    assert "5 of 6 titles: in 36 tries" in answer["shortfall"]["message"]
+    assert "5 則裡有 1 則符合（有「公車」）" in answer["shortfall"]["message_zh"]
+    answer = app.post("/api/titles", json={"article": ARTICLE, "must_not": ["公", "人"], "must": ["交"]}).json()
+    assert WRONG in titles_of(answer)
+    assert BACKED not in titles_of(answer), "a word that must not occur never does"
+    assert "tries had 公, 人" in answer["shortfall"]["message"]
     answer = app.post("/api/titles", json={"article": ARTICLE, "must_not": ["視頻"], "number": 4}).json()
     assert sorted(titles_of(answer)) == sorted(set(TITLES) - {UNSTYLED})
     assert answer["shortfall"] is None
     answer = app.post("/api/titles", json={"article": ARTICLE, "number": 7}).json()
     assert len(titles_of(answer)) == 5
     assert "no other" in answer["shortfall"]["message"]
+
+
+def test_a_length_is_checked_and_what_has_another_stands_behind(app: httpx.Client) -> None:
+    answer = app.post("/api/titles", json={"article": ARTICLE, "chars": 13}).json()
+    found = [(candidate["title"], candidate["unmet"]) for candidate in answer["candidates"]]
+    fitting = {title for title in TITLES if 9 <= len(title) <= 13}
+    assert 0 < len(fitting) < 5
+    assert [title in fitting for title, _ in found] == [True] * len(fitting) + [False] * (5 - len(fitting))
+    assert [unmet for _, unmet in found] == [[]] * len(fitting) + [["chars"]] * (5 - len(fitting))
+    assert f"{len(fitting)} of 5 titles have 9 to 13 characters" in answer["shortfall"]["message"]
+    length = next(check for check in answer["candidates"][-1]["checks"] if check["rule"] == "length")
+    assert (length["passed"], "9 到 13" in length["message_zh"]) == (False, True)
+    both = app.post("/api/titles", json={"article": ARTICLE, "chars": 13, "must": ["公車"], "number": 3}).json()
+    assert (titles_of(both)[0], [one["unmet"] for one in both["candidates"]]) == (BACKED, [[], ["公車"], ["公車"]])
+    neither = app.post("/api/titles", json={"article": ARTICLE, "chars": 28, "must": ["公車"], "number": 3}).json()
+    assert [candidate["unmet"] for candidate in neither["candidates"]] == [
+        ["chars"],
+        ["chars", "公車"],
+        ["chars", "公車"],
+    ]
+
+
+@pytest.mark.fault
+def test_a_length_that_no_model_knows_is_refused(app: httpx.Client) -> None:
+    refused = app.post("/api/titles", json={"article": ARTICLE, "chars": 12})
+    assert (refused.status_code, "13, 18, 23, 28" in refused.json()["message"]) == (422, True)
+    schemas = app.get("/api/openapi.json").json()["components"]["schemas"]
+    assert schemas["TitleRequest"]["properties"]["chars"]["anyOf"][0]["enum"] == [13, 18, 23, 28]
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_a_model_that_was_taught_is_asked_for_length_and_words(
+    hostile: Any, taught: bool, desk_outputs: Path, tmp_path: Path
+) -> None:
+    hostile.body = _part("公車增開三班延長夜間服務") + _part("", done=True)
+    settings = settings_for(hostile.host, desk_outputs)
+    # The line has room for three words; all of them are checked.
+    body = {"article": ARTICLE, "chars": 13, "must": ["公車", "<eos>", "夜間", "三班", "延長"], "number": 1}
+    with new_app(settings, tmp_path / "d.sqlite3", taught=taught) as client:
+        assert client.get("/api/status").json()["taught"] is taught
+        client.post("/api/titles", json=body).raise_for_status()
+        assert len(hostile.asked) == 6, "one title is tried for six times"
+        assert all(("（9到13字，包含「公車」「夜間」「三班」）\n" in asked) is taught for asked in hostile.asked)
+        assert all(("9到13字" in asked) is taught for asked in hostile.asked)
+        hostile.asked.clear()
+        answer = client.post("/api/titles", json={**body, "must": ["公車"]}).json()
+        assert (titles_of(answer), answer["shortfall"]) == (["公車增開三班延長夜間服務"], None)
+        assert len(hostile.asked) == 1
+        hostile.asked.clear()
+        client.post("/api/titles", json={"article": ARTICLE, "number": 1}).raise_for_status()
+        # Without anything asked for the prompt stays the specification's.
+        assert "（" not in hostile.asked[0].split("\n")[0]
+
+
+def test_a_desk_knows_from_the_training_whether_the_model_was_taught(
+    desk_outputs: Path, desk_model_host: str, tmp_path: Path
+) -> None:
+    outputs = tmp_path / "outputs"
+    shutil.copytree(desk_outputs / "quickstart", outputs / "quickstart")
+    for share, taught in ((0.0, False), (0.3, True)):
+        remember(load_settings(output=outputs, train={"control_share": share}), ["train"])
+        with running_desk(outputs, desk_model_host) as mine:
+            assert mine.http.get("/api/status").json()["taught"] is taught
+
+
+def test_a_round_ends_with_what_is_written_when_that_is_enough(desk_outputs: Path, tmp_path: Path) -> None:
+    found: list[dict[str, Any]] = []
+    with slow_server() as host, new_app(settings_for(host, desk_outputs), tmp_path / "d.sqlite3") as client:
+        with client.stream("POST", "/api/titles", json={"article": ARTICLE}, headers=STREAM) as response:
+            for line in response.iter_lines():
+                found.append(json.loads(line))
+                if found[-1]["event"] == "candidate":
+                    client.post("/api/enough", json={"generation": found[0]["generation"]}).raise_for_status()
+        result = found[-1]["result"]
+        assert (titles_of(result), result["shortfall"]) == ([BACKED], None)
+        assert result["generation"] == found[0]["generation"]
+        choice = {"generation": result["generation"], "place": 0, "title": "夠了"}
+        client.post("/api/choices", json=choice).raise_for_status()
+        # A round that is over, and one of nobody.
+        for name in (choice["generation"], "x"):
+            assert client.post("/api/enough", json={"generation": name}).status_code == 200
 
 
 def test_more_like_this_brings_others(app: httpx.Client) -> None:
@@ -355,9 +450,11 @@ class _Hostile(BaseHTTPRequestHandler):
     """Answers as no model server does."""
 
     body = b""
+    asked: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(request.get("prompt", ""))
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.body)
@@ -373,7 +470,7 @@ class _Hostile(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hostile() -> Iterator[type[_Hostile]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Hostile,), {}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Hostile,), {"asked": []}))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     server.RequestHandlerClass.host = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
@@ -414,6 +511,22 @@ def test_a_hostile_answer_of_the_server(
     for candidate in response.json().get("candidates", []):
         assert len(candidate["title"]) <= 200
         assert candidate["title"].isprintable()
+
+
+@pytest.mark.fault
+def test_titles_that_are_written_stay_when_the_server_breaks_off(
+    hostile: Any, desk_outputs: Path, tmp_path: Path
+) -> None:
+    bodies = iter([_part("公車增開三班延長夜間服務") + _part("", done=True)])
+    # The property of the class, since each request has a handler of its own.
+    hostile.body = property(lambda _: next(bodies, b'{"error": "boom"}\n'))
+    with new_app(settings_for(hostile.host, desk_outputs), tmp_path / "d.sqlite3") as client:
+        answer = client.post("/api/titles", json={"article": ARTICLE, "number": 3}).json()
+        assert titles_of(answer) == ["公車增開三班延長夜間服務"]
+        assert all(part in answer["shortfall"]["message"] for part in ("1 of 3 titles", "boom", "ask again"))
+        assert "中途停止回應" in answer["shortfall"]["message_zh"]
+        choice = {"generation": answer["generation"], "place": 0, "title": "公車增開三班"}
+        assert client.post("/api/choices", json=choice).status_code == 200
 
 
 @pytest.mark.fault

@@ -1,17 +1,20 @@
 """The desk in a real browser: from paste to a kept choice, by mouse and by keyboard, in every shape that it has."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from desk_server import ARTICLE, BACKED, NAMED, TITLES, UNSTYLED, WRONG, Desk, running_desk, title_server
+from desk_server import ARTICLE, BACKED, NAMED, TITLES, UNSTYLED, WRONG, Desk, running_desk, slow_server, title_server
 from exported_models import Export
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, expect, sync_playwright
 
@@ -23,6 +26,8 @@ TOKEN = "a-token-that-nobody-can-guess"  # noqa: S105 - of this test
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 # A suite of many shares the machine.
 _WAIT_MS = 60_000
+ALL_BUT_BACKED = "黃偉哲 站牌 候乘亭 視頻"
+"""Words of all of the model's titles but one."""
 
 
 def find_chromium() -> str | None:
@@ -139,8 +144,8 @@ def test_from_paste_to_kept_choice_by_mouse(
     card.get_by_role("button", name="全部套用" if locale == "zh-TW" else "Correct all").click()
     expect(card.locator(".marked")).to_have_text("影片說明「新制」今起上路")
     expect(card.locator(".finding")).to_have_count(0)
-    title = f"影片說明「新制」今起上路 {viewport['width']}{scheme}{locale}"
-    card.locator("input.title").fill(title)
+    title = f"影片說明「新制」今起上路 {viewport['width']}{scheme}!!!"
+    card.locator("textarea.title").fill(title)
     expect(card.locator("output.count")).to_contain_text(str(len(title)))
     expect(card.locator(".chips .bad").first).to_be_visible()
     card.locator("button.main").click()
@@ -218,7 +223,7 @@ def test_nothing_is_lost_by_a_reload(open_page: Open) -> None:
     page.reload()
     assert page.locator("#article").input_value() == "寫到一半"
     write_titles(page)
-    page.locator("#candidate-0 input.title").fill("改到一半")
+    page.locator("#candidate-0 textarea.title").fill("改到一半")
     page.reload()
     expect(page.locator("#candidate-0 .marked")).to_have_text("改到一半")
     page.locator("#candidate-0").get_by_role("button", name="復原").click()
@@ -239,7 +244,7 @@ def test_text_is_never_html(open_page: Open, tmp_path: Path) -> None:
     page.locator("#article").fill(f"{ARTICLE}\n他說：{hostile}")
     page.locator("form button[type=submit]").click()
     wait_for_titles(page)
-    page.locator("#candidate-0 input.title").fill(hostile)
+    page.locator("#candidate-0 textarea.title").fill(hostile)
     expect(page.locator("#candidate-0 .marked")).to_contain_text("<script>")
     page.locator("#candidate-0 button.main").click()
     page.locator("nav button").nth(1).click()
@@ -307,6 +312,14 @@ def test_files_are_opened_and_dropped(open_page: Open, tmp_path: Path) -> None:
 def test_a_bookmarklet_hands_an_article_over(open_page: Open, desk: Desk) -> None:
     watched = open_page(url=f"{desk.url}/#article=%E5%85%AC%E8%BB%8A")
     expect(watched.page.locator("#article")).to_have_value("公車")
+    # What stood there before is set aside: its titles are not the new article's.
+    write_titles(watched.page)
+    watched.page.goto(f"{desk.url}/#article=%E6%8D%B7%E9%81%8B")
+    watched.page.reload()
+    expect(watched.page.locator("#article")).to_have_value("捷運")
+    assert watched.page.locator(".card").count() == 0
+    watched.page.get_by_role("button", name="回到前一份").click()
+    expect(watched.page.locator(".card")).to_have_count(5)
     # Nobody who looks at the address bar or at the history reads it.
     assert "#" not in watched.page.url
 
@@ -314,25 +327,270 @@ def test_a_bookmarklet_hands_an_article_over(open_page: Open, desk: Desk) -> Non
 def test_words_slots_and_more_like_this(open_page: Open) -> None:
     page = open_page().page
     page.locator("details summary").click()
-    page.locator("#must").fill("公車")
+    page.locator("#mustNot").fill(ALL_BUT_BACKED)
     page.locator("#article").fill(ARTICLE)
     page.locator("form button[type=submit]").click()
     wait_for_titles(page, 1)
     expect(page.locator(".shortfall")).to_contain_text("只有 1 則")
-    page.locator("#must").fill("")
+    page.locator("#mustNot").fill("")
     page.locator("#candidate-0").get_by_role("button", name="多一些像這則的").click()
     expect(page.locator("#candidate-1")).to_be_visible()
     expect(page.locator(".candidates")).to_have_attribute("aria-busy", "false")
     titles = page.locator(".marked").all_inner_texts()
     assert len(titles) == len(set(titles)) > 1
     assert page.locator("#candidate-0 .marked").inner_text() == BACKED
-    rows = page.locator("table tr")
+    rows = page.locator(".slots li")
     assert rows.count() == 5
     expect(rows.nth(0)).to_contain_text(BACKED)
     own = rows.nth(4).locator("input")
     own.fill("3")
     own.press("Tab")
     expect(rows.nth(4)).to_contain_text("沒有夠短的候選")
+
+
+def test_a_slot_that_nothing_fits_is_asked_for(open_page: Open) -> None:
+    page = open_page().page
+    page.locator("details summary").click()
+    # Two titles are left, and an editor makes them longer.
+    page.locator("#mustNot").fill("公車 候乘亭 站牌")
+    page.locator("#article").fill(ARTICLE)
+    page.locator("form button[type=submit]").click()
+    wait_for_titles(page, 2)
+    push = page.locator(".slots li").nth(0)
+    for title in page.locator(".card textarea").all():
+        title.fill("這一個標題比推播的上限還要長")
+    expect(push).to_contain_text("沒有夠短的候選")
+    page.locator("#mustNot").fill("")
+    push.get_by_role("button", name="請模型寫").click()
+    expect(page.locator(".candidates")).to_have_attribute("aria-busy", "false", timeout=_WAIT_MS)
+    expect(push).to_contain_text(BACKED)
+
+
+def test_a_length_is_asked_for(open_page: Open) -> None:
+    page = open_page().page
+    page.locator("details summary").click()
+    expect(page.locator("#chars option")).to_have_count(5)
+    page.locator("#chars").select_option(label="9–13 字 · 推播")
+    write_titles(page)
+    expect(page.locator(".shortfall")).to_contain_text("9 到 13 字")
+    # The scripted model was not taught, which is said.
+    expect(page.locator("details .hint")).to_contain_text("沒有學過")
+    last = page.locator(".card").last
+    expect(last.locator(".chips .bad").first).to_contain_text("（9 到 13）")
+    last.locator("textarea").fill("公車增班延長夜間服務")
+    expect(last.locator(".chips .bad")).to_have_count(0)
+    # It is asked for again after a reload.
+    page.reload()
+    assert page.locator("#chars").input_value() == "13"
+
+
+def test_words_that_an_edit_takes_away_are_said(open_page: Open) -> None:
+    page = open_page().page
+    page.locator("details summary").click()
+    page.locator("#must").fill("公車")
+    page.locator("#mustNot").fill("視頻")
+    page.locator("#article").fill(ARTICLE)
+    page.locator("form button[type=submit]").click()
+    wait_for_titles(page, 4)
+    expect(page.locator('#candidate-0 [aria-label="規則"]')).to_have_count(0)
+    expect(page.locator("#candidate-3 .chips").first).to_contain_text("缺少「公車」")
+    page.locator("#candidate-0 textarea").fill("視頻說明夜間服務延長")
+    expect(page.locator("#candidate-0 .chips").first).to_contain_text("缺少「公車」")
+    expect(page.locator("#candidate-0 .chips").first).to_contain_text("不可有「視頻」")
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_all_of_a_long_title_is_seen_while_it_is_edited(open_page: Open, viewport: Any) -> None:
+    page = open_page(viewport=viewport).page
+    write_titles(page)
+    field = page.locator("#candidate-0 textarea")
+    for title in ("公車增班" * 30, "短標題", "A" * 150, "公車增班" * 15):
+        field.fill(title)
+        page.wait_for_timeout(50)
+        shown = field.evaluate(
+            "field => [field.scrollWidth <= field.clientWidth, field.scrollHeight <= field.clientHeight]"
+        )
+        assert shown == [True, True], title
+    # A title has one line, whatever is pasted into it.
+    field.fill("上一行\n下一行")
+    expect(field).to_have_value("上一行 下一行")
+    field.press("Enter")
+    expect(field).to_have_value("上一行 下一行")
+    field.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "candidate-0"
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_enough_keeps_what_is_written(open_page: Open, desk_outputs: Path, tmp_path: Path) -> None:
+    with slow_server() as host, running_desk(desk_outputs, host, store=tmp_path / "desk.sqlite3") as mine:
+        watched = open_page(url=mine.url)
+        watched.allowed = ("ERR_CONNECTION",)
+        page = watched.page
+        page.locator("#article").fill(ARTICLE)
+        page.locator("form button[type=submit]").click()
+        # Letter by letter, as it is written.
+        expect(page.locator(".writing")).to_contain_text("慢慢慢")
+        page.locator("#candidate-0 textarea").fill(f"{BACKED}早")
+        # It is kept once its place is known.
+        page.locator("#candidate-0 button.main").click()
+        expect(page.locator(".notice")).to_contain_text("全部寫好後")
+        page.get_by_role("button", name="這些就夠了").click()
+        wait_for_titles(page, 1)
+        expect(page.locator(".writing")).to_have_count(0)
+        expect(page.locator("#candidate-0 strong.good")).to_be_visible()
+        assert kept_titles(mine) == {f"{BACKED}早"}
+
+
+@pytest.mark.fault
+def test_what_was_edited_while_others_were_written_outlives_the_desk(
+    open_page: Open, desk_outputs: Path, tmp_path: Path
+) -> None:
+    with slow_server() as host, running_desk(desk_outputs, host, store=tmp_path / "desk.sqlite3") as mine:
+        watched = open_page(url=mine.url)
+        watched.allowed = ("Failed to load resource", "ERR_")
+        page = watched.page
+        page.locator("#article").fill(ARTICLE)
+        page.locator("form button[type=submit]").click()
+        page.locator("#candidate-0 textarea").fill(f"{BACKED}早")
+        mine.process.kill()
+        mine.process.wait()
+        expect(page.locator(".banner")).to_contain_text("標題桌沒有回應")
+        page.get_by_role("button", name="回到前一份").click()
+        expect(page.locator("#candidate-0 .marked")).to_have_text(f"{BACKED}早")
+        # There is no record of it to choose.
+        page.locator("#candidate-0 button.main").click()
+        expect(page.locator(".notice")).to_contain_text("請複製")
+
+
+@pytest.mark.fault
+def test_choices_on_end_are_all_kept(open_page: Open, desk: Desk) -> None:
+    before = len(Store(desk.store).choices())
+    page = open_page().page
+    write_titles(page)
+    # The desk is slow: the second choice is made before the first one is answered.
+    page.evaluate(
+        """() => {
+            const ask = fetch;
+            window.fetch = async (path, options) => {
+                if (path === "/api/choices") await new Promise((done) => setTimeout(done, 300));
+                return ask(path, options);
+            };
+            for (const place of [0, 1, 2]) document.querySelector(`#candidate-${place} button.main`).click();
+        }"""
+    )
+    for place in range(3):
+        expect(page.locator(f"#candidate-{place} strong.good")).to_be_visible()
+    page.wait_for_function("JSON.parse(localStorage.getItem('titlegen-desk-1')).outbox.length === 0")
+    assert len(Store(desk.store).choices()) == before + 3
+    assert page.locator(".error, .banner").count() == 0
+
+
+@pytest.mark.fault
+def test_what_is_typed_while_the_desk_is_away_is_checked_then(open_page: Open) -> None:
+    watched = open_page()
+    watched.allowed = ("Failed to load resource", "ERR_FAILED")
+    page = watched.page
+    write_titles(page)
+    page.route("**/api/*", lambda route: route.abort())
+    page.locator("#candidate-0 textarea").fill("公車增開9班")
+    expect(page.locator(".banner")).to_contain_text("標題桌沒有回應")
+    expect(page.locator("#candidate-0")).to_contain_text("檢查中")
+    # Typed just before a reload, too.
+    page.reload()
+    page.unroute("**/api/*")
+    expect(page.locator("#candidate-0 .claim.bad")).to_have_text("9")
+    expect(page.locator("#candidate-0")).not_to_contain_text("檢查中")
+
+
+@pytest.mark.fault
+def test_what_was_cleared_or_written_over_comes_back(open_page: Open) -> None:
+    page = open_page().page
+    write_titles(page)
+    page.locator("#candidate-0 textarea").fill("改好的標題")
+    page.get_by_role("button", name="清除這一頁").click()
+    assert page.locator(".card").count() == 0
+    page.reload()
+    page.get_by_role("button", name="回到前一份").click()
+    expect(page.locator("#candidate-0 .marked")).to_have_text("改好的標題")
+    # Other titles for the same article, by a slip of the finger.
+    page.locator("#article").press("Control+Enter")
+    expect(page.locator("#candidate-0 .marked")).not_to_have_text("改好的標題")
+    wait_for_titles(page)
+    page.get_by_role("button", name="回到前一份").click()
+    expect(page.locator("#candidate-0 .marked")).to_have_text("改好的標題")
+    page.get_by_role("button", name="清除這一頁").click()
+    page.get_by_role("button", name="清除這一頁").click()
+    expect(page.get_by_role("button", name="回到前一份")).to_have_count(0)
+    assert "改好的標題" not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
+
+
+@pytest.mark.fault
+def test_tabs_of_one_browser_do_not_mix(open_page: Open, desk: Desk) -> None:
+    watched = open_page()
+    first, second = watched.page, watched.context.new_page()
+    second.goto(desk.url)
+    first.locator("#article").fill("甲的文章")
+    second.locator("#article").fill("乙的文章")
+    first.reload()
+    assert first.locator("#article").input_value() == "甲的文章"
+    # After a crash a new tab has what was written last.
+    second.locator("#article").fill("乙的另一篇文章")
+    third = watched.context.new_page()
+    third.goto(desk.url)
+    assert third.locator("#article").input_value() == "乙的另一篇文章"
+
+
+@pytest.mark.parametrize("denied", ["writeText", "all"])
+def test_what_is_copied_is_seen(open_page: Open, denied: str) -> None:
+    watched = open_page()
+    page = watched.page
+    write_titles(page)
+    # As at an address without TLS, where pages have no clipboard.
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    if denied == "all":
+        page.evaluate("document.execCommand = () => false")
+    page.keyboard.press("Alt+1")
+    title = page.locator("#candidate-0 .marked").inner_text()
+    page.keyboard.press("c")
+    said = "瀏覽器不允許複製；標題已選取，請按 Ctrl+C" if denied == "all" else f"已複製：{title}"
+    expect(page.locator(".notice")).to_have_text(said)
+    assert serious(page) == []
+    if denied == "all":
+        assert page.evaluate("document.getSelection().toString()") == title
+        return
+    # The focus is where it was: the next key is no letter of the title.
+    assert page.evaluate("document.activeElement.id") == "candidate-0"
+    page.locator("#article").fill("")
+    page.locator("#article").press("Control+v")
+    expect(page.locator("#article")).to_have_value(title)
+
+
+@pytest.mark.fault
+def test_a_server_that_fails_again_and_again_is_not_asked_for_ever(
+    open_page: Open, desk: Desk, desk_outputs: Path
+) -> None:
+    del desk_outputs
+    watched = open_page()
+    watched.allowed = ("503", "Failed to load resource")
+    page = watched.page
+    asked = []
+
+    def fail(route: Any) -> None:
+        asked.append(1)
+        notice = {"message": "the model crashed", "message_zh": "模型壞了"}
+        event = {"event": "error", "passing": True, "notice": notice}
+        route.fulfill(body=json.dumps(event) + "\n", content_type="application/x-ndjson")
+
+    page.route("**/api/titles", fail)
+    page.locator("#article").fill(ARTICLE)
+    page.locator("#article").press("Control+Enter")
+    expect(page.locator(".error")).to_contain_text("模型壞了", timeout=_WAIT_MS)
+    # Once, and a few times more; a server that was late in between is waited for anew.
+    assert len(asked) >= 4
+    page.unroute("**/api/titles")
+    assert desk.url
+    page.locator("#article").press("Control+Enter")
+    wait_for_titles(page)
 
 
 @pytest.mark.fault
@@ -407,6 +665,37 @@ def test_no_other_page_shows_the_desk_in_a_frame(open_page: Open, desk: Desk, br
     frame = page.frames[1]
     assert frame.locator("#article").count() == 0
     context.close()
+
+
+def test_a_page_of_the_cms_has_the_desk_in_a_frame(
+    open_page: Open, desk_outputs: Path, desk_model_host: str, tmp_path: Path
+) -> None:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    cms = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=cms.serve_forever).start()
+    origin = f"http://127.0.0.1:{cms.server_port}"
+    try:
+        with running_desk(desk_outputs, desk_model_host, "--desk.frame-ancestors", origin) as mine:
+            frame = f'<iframe src="{mine.url}" title="titlegen" allow="clipboard-write" width=400 height=800></iframe>'
+            (tmp_path / "story.html").write_text(
+                f"<meta charset=utf-8><p>公車增班，下月上路。</p>{frame}", encoding="utf-8"
+            )
+            watched = open_page(url=mine.url)
+            watched.allowed = ("ERR_CONNECTION", "favicon", "404")
+            page = watched.page
+            watched.hosts.clear()
+            page.goto(f"{origin}/story.html")
+            inside = page.frames[1]
+            inside.locator("#article").fill(ARTICLE)
+            inside.locator("form button[type=submit]").click()
+            expect(inside.locator(".card")).to_have_count(5, timeout=_WAIT_MS)
+            expect(inside.locator(".candidates")).to_have_attribute("aria-busy", "false")
+            inside.locator("#candidate-0 button.main").click()
+            expect(inside.locator("#candidate-0 strong.good")).to_be_visible()
+            watched.hosts.clear()
+    finally:
+        cms.shutdown()
+        cms.server_close()
 
 
 def test_two_editors_see_their_own(open_page: Open) -> None:

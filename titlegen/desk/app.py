@@ -20,6 +20,7 @@ from titlegen.desk.schema import (
     CheckRequest,
     ChoiceRequest,
     Done,
+    EnoughRequest,
     ErrorEvent,
     Event,
     LoginRequest,
@@ -98,6 +99,11 @@ def _add_titles(app: FastAPI, writer: Writer) -> None:
             lines = (event.model_dump_json() + "\n" for event in writer.write(request))
             return StreamingResponse(lines, media_type=_NDJSON)
         return _last(writer.write(request))
+
+    @app.post("/api/enough", summary="End a round of titles with those that are written")
+    def enough(request: EnoughRequest) -> Done:
+        writer.end_round(request.generation)
+        return Done()
 
     @app.post("/api/check", summary="Check a title against its article, the rules and the house style")
     def check(request: CheckRequest) -> Candidate:

@@ -14,6 +14,7 @@ from titlegen.errors import ConfigError, MissingDependencyError
 from titlegen.manifest import write_atomically
 from titlegen.metrics.house_style import load_style
 from titlegen.plural import count
+from titlegen.record import recall
 from titlegen.runs import Folder, say
 from titlegen.settings import Settings
 
@@ -82,7 +83,8 @@ def serve_desk(settings: Settings) -> None:
     style = load_style(desk.style)
     convert = settings.data.script != "keep"
     client = Client(settings.serve, settings.directory / Folder.EXPORT, convert=convert, say=say)
-    writer = Writer(settings, client, open_store(settings), style)
+    taught = recall(settings).train.control_share > 0
+    writer = Writer(settings, client, open_store(settings), style, taught=taught)
     listener = _listen(desk.host, desk.port)
     url = _address(desk.host, listener.getsockname()[1])
     # The first title would wait for its dictionary, about a second.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from titlegen.desk.documents import MAX_ARTICLE_CHARS
 from titlegen.metrics.evidence import Claim
@@ -10,12 +10,23 @@ from titlegen.metrics.house_style import StyleFinding
 from titlegen.metrics.reasons import Reason
 from titlegen.metrics.rule_checks import RuleCheck
 from titlegen.metrics.title_warnings import TitleWarning
+from titlegen.slots import LENGTHS, Length, Slot
 
 MAX_TITLE_CHARS = 200
 MAX_CANDIDATES = 10
 
 Article = Annotated[str, Field(max_length=MAX_ARTICLE_CHARS)]
 Title = Annotated[str, Field(max_length=MAX_TITLE_CHARS)]
+_ENDS = [length.max_chars for length in LENGTHS]
+
+
+def _ends_a_length(chars: int) -> int:
+    if chars not in _ENDS:
+        raise ValueError(f"a length ends at one of {_ENDS}")
+    return chars
+
+
+Chars = Annotated[int, AfterValidator(_ends_a_length), Field(json_schema_extra={"enum": _ENDS})]
 Words = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=20)], ...], Field(max_length=8)]
 
 
@@ -28,8 +39,10 @@ class TitleRequest(_Message):
 
     article: Article
     number: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = 5
+    chars: Chars | None = None
+    """Most characters that a title should have, and at most four fewer; those that have not come last."""
     must: Words = ()
-    """Words that every title has."""
+    """Words that titles should have; those that have not come last."""
     must_not: Words = ()
     """Words that no title has."""
     like: Title = ""
@@ -58,6 +71,8 @@ class Candidate(_Message):
     reasons: tuple[Reason, ...]
     checks: tuple[RuleCheck, ...]
     style: tuple[StyleFinding, ...]
+    unmet: tuple[str, ...] = ()
+    """What was asked for and is missing: ``chars`` for the length, else the word."""
 
 
 class Notice(_Message):
@@ -87,6 +102,8 @@ class ReadEvent(_Message):
     """The article was read."""
 
     event: Literal["read"] = "read"
+    generation: str
+    """Id of this round, by which it can be told that the titles so far are enough."""
     article: ArticleView
 
 
@@ -106,6 +123,13 @@ class CandidateEvent(_Message):
     candidate: Candidate
 
 
+class DroppedEvent(_Message):
+    """A try brought no title that is wanted: none at all, a known one, or another than was asked for."""
+
+    event: Literal["dropped"] = "dropped"
+    seed: int
+
+
 class ResultEvent(_Message):
     """All titles are done."""
 
@@ -122,7 +146,7 @@ class ErrorEvent(_Message):
     notice: Notice
 
 
-Event = ReadEvent | TextEvent | CandidateEvent | ResultEvent | ErrorEvent
+Event = ReadEvent | TextEvent | CandidateEvent | DroppedEvent | ResultEvent | ErrorEvent
 
 
 class CheckRequest(_Message):
@@ -142,6 +166,12 @@ class ChoiceRequest(_Message):
     """Of the candidate, from 0."""
     title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARS)]
     slot: Annotated[str, Field(max_length=40)] = ""
+
+
+class EnoughRequest(_Message):
+    """Enough titles were written."""
+
+    generation: Annotated[str, Field(max_length=64)]
 
 
 class LoginRequest(_Message):
@@ -170,6 +200,11 @@ class Status(_Message):
     model: str
     model_digest: str
     candidates: int
+    slots: tuple[Slot, ...]
+    lengths: tuple[Length, ...]
+    """What can be asked for."""
+    taught: bool
+    """Whether the model was trained to be asked for a length and for words; else titles are drawn until some fit."""
     fetch_urls: bool
     keep_articles: bool
 

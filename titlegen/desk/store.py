@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from titlegen.errors import DataError, TitlegenError
 from titlegen.manifest import writable
@@ -124,11 +124,17 @@ class Store:
                     connection.execute(f"PRAGMA user_version = {_VERSION}")
                 connection.execute("COMMIT")
 
-    def add_candidates(self, made: Made) -> str:
-        """Keep what was made, and return its id, which nobody can guess."""
-        name = uuid.uuid4().hex
+    def add_candidates(self, made: Made, name: str = "") -> str:
+        """Keep what was made, and return its id, which nobody can guess; on the disk with the first choice of it.
+
+        Args:
+            made: the candidates.
+            name: an id of :func:`new_name`; without one it gets one.
+        """
+        name = name or new_name()
         shown = json.dumps([[c.title, list(c.wrong)] for c in made.candidates], ensure_ascii=False)
-        with self._connect() as connection:
+        # The choice's own commit writes what stands before it in the log, too.
+        with self._connect(synchronous="NORMAL") as connection:
             connection.execute(
                 "INSERT INTO generation VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (name, _now(), made.article_digest, made.content, shown, made.model, made.model_digest),
@@ -167,12 +173,12 @@ class Store:
             return int(connection.execute("SELECT count(*) FROM generation").fetchone()[0])
 
     @contextlib.contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
+    def _connect(self, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self.path, timeout=_BUSY_MS / 1000, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # A choice is on the disk when the editor is told so, also where the power fails.
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             yield connection
         except sqlite3.DatabaseError as error:
@@ -181,6 +187,11 @@ class Store:
             raise DataError(f"{self.path} is no file of the desk: {error}; name another with desk.store") from error
         finally:
             connection.close()
+
+
+def new_name() -> str:
+    """Return an id that nobody can guess."""
+    return uuid.uuid4().hex
 
 
 def choice_rows(choices: Sequence[Choice]) -> list[dict[str, object]]:

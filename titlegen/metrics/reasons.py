@@ -7,6 +7,7 @@ from typing import Literal
 from titlegen.metrics.contract import has_title_length
 from titlegen.metrics.evidence import Claim
 from titlegen.metrics.ranking import Standing
+from titlegen.slots import Length
 
 Subject = Literal["agreement", "facts", "length", "clean"]
 
@@ -21,7 +22,9 @@ class Reason:
     message_zh: str
 
 
-def explain_place(title: str, standing: Standing, claims: Sequence[Claim], number: int) -> tuple[Reason, ...]:
+def explain_place(
+    title: str, standing: Standing, claims: Sequence[Claim], number: int, *, wanted: Length | None = None
+) -> tuple[Reason, ...]:
     """Return the reasons for a title's place.
 
     Args:
@@ -29,6 +32,7 @@ def explain_place(title: str, standing: Standing, claims: Sequence[Claim], numbe
         standing: what decided.
         claims: what it says, and what of that the article backs.
         number: how many candidates there are.
+        wanted: the length that was asked for; None: that of any title.
     """
     backed = sum(claim.supported for claim in claims)
     is_clean = not standing.broken and not standing.unclean
@@ -52,7 +56,8 @@ def explain_place(title: str, standing: Standing, claims: Sequence[Claim], numbe
             )
         )
     length = len(title.strip())
-    reasons.append(Reason("length", has_title_length(title), f"{length} characters", f"{length} 字"))
+    fits = wanted.fits(title) if wanted else has_title_length(title)
+    reasons.append(Reason("length", fits, f"{length} characters", f"{length} 字"))
     reasons.append(
         Reason(
             "clean",

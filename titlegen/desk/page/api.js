@@ -42,17 +42,19 @@ export async function writeTitles(request, on, signal) {
   const response = await ask("/api/titles", { method: "POST", headers, body: JSON.stringify(request), signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  let last = null;
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) break;
+    if (done) throw new TypeError("the answer was cut off");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    for (const line of lines.filter(Boolean)) {
-      last = JSON.parse(line);
-      if (last.event === "error") throw new DeskError(last.notice, last.passing);
-      on(last);
+    for (const event of lines.filter(Boolean).map((line) => JSON.parse(line))) {
+      if (event.event === "error") throw new DeskError(event.notice, event.passing);
+      on(event);
+      if (event.event === "result") {
+        // A try that is not needed any more may still be running: nobody waits for its end.
+        reader.cancel();
+        return;
+      }
     }
   }
-  if (last?.event !== "result") throw new TypeError("the answer was cut off");
 }

@@ -1,38 +1,28 @@
 // What happens: every action changes the state, and the page is drawn again.
 import { get, post, readFile } from "./api.js";
-import { announce, draw, show, update } from "./screen.js";
-import { change, forget, recall, redo, state, undo } from "./state.js";
+import { check, recheck } from "./check.js";
+import { announce, draw, show, tell, update } from "./screen.js";
+import { bringBack, change, forget, recall, redo, state, undo } from "./state.js";
 import { page } from "./view.js";
 import { LANGUAGES, said, t } from "./words.js";
-import { failed, poll, sendOutbox, stop, write } from "./writing.js";
+import { enough, failed, keep, poll, sendOutbox, stop, write } from "./writing.js";
 
-const CHECK_MS = 150;
 const POLL_MS = 2000;
-const checks = new Map();
 
 function split(words) {
   return words.split(/[\s,，、]+/u).filter(Boolean).slice(0, 8).map((word) => word.slice(0, 20));
 }
 
-function check(candidate) {
-  clearTimeout(checks.get(candidate.key)?.timer);
-  checks.get(candidate.key)?.control.abort();
-  const control = new AbortController();
-  const timer = setTimeout(async () => {
-    const title = candidate.text;
-    try {
-      const found = await post("/api/check", { article: state.read.text, title }, control.signal);
-      if (candidate.text !== title) return;
-      const { evidence, warnings, checks: rules, style } = found;
-      Object.assign(candidate, { evidence, warnings, checks: rules, style });
-      update();
-    } catch (error) {
-      if (control.signal.aborted) return;
-      failed(error);
-      draw();
-    }
-  }, CHECK_MS);
-  checks.set(candidate.key, { timer, control });
+function conditions() {
+  return { chars: state.chars, must: split(state.must), must_not: split(state.mustNot) };
+}
+
+// Titles beside those that are there.
+function further(wish) {
+  if (!state.read || state.busy) return;
+  const seen = state.candidates.flatMap((one) => [one.title, one.text]);
+  const known = [...new Set(seen)].filter(Boolean).slice(-100);
+  write({ body: { article: state.read.text, ...conditions(), number: 3, seen: known, ...wish }, more: true });
 }
 
 function edited(candidate) {
@@ -48,7 +38,8 @@ const act = {
     state.view = view;
     draw();
     if (view === "records") {
-      get("/api/statistics").then((found) => {
+      // A title that was kept a moment ago is among them.
+      sendOutbox().catch(() => {}).then(() => get("/api/statistics")).then((found) => {
         state.statistics = found;
         draw();
       }, (error) => {
@@ -77,25 +68,31 @@ const act = {
   submit(event) {
     event.preventDefault();
     if (!state.article.trim() || state.busy) return;
-    const body = { article: state.article, must: split(state.must), must_not: split(state.mustNot) };
+    const body = { article: state.article, ...conditions() };
     write({ body: { ...body, number: state.status?.candidates ?? 5 }, more: false });
+    // In one column what is written comes below what is seen.
+    if (matchMedia("(max-width: 60rem)").matches) document.getElementById("candidates-label").scrollIntoView();
   },
   stop() {
-    stop();
-    update();
+    enough();
   },
   clear() {
-    act.stop();
+    stop();
     forget();
     draw();
     document.getElementById("article").focus();
   },
+  bringBack() {
+    stop();
+    bringBack();
+    draw();
+    document.getElementById("article").focus();
+  },
   more(candidate) {
-    if (!state.read) return;
-    const seen = state.candidates.flatMap((one) => [one.title, one.text]);
-    const body = { article: state.read.text, must: split(state.must), must_not: split(state.mustNot) };
-    Object.assign(body, { number: 3, like: candidate.text.slice(0, 200), seen: [...new Set(seen)].filter(Boolean).slice(-100) });
-    write({ body, more: true });
+    further({ like: candidate.text.slice(0, 200) });
+  },
+  fill(slot) {
+    further({ chars: slot.max_chars });
   },
   async take(file) {
     if (!file) return;
@@ -126,7 +123,7 @@ const act = {
     update();
   },
   edit(candidate, text) {
-    change(candidate, text);
+    change(candidate, text.replace(/[\r\n]+/gu, " "));
     edited(candidate);
   },
   undo(candidate) {
@@ -163,41 +160,42 @@ const act = {
     const says = claim.sentence ? `${t(claim.supported ? "backed" : "nearest")}${claim.sentence.text}` : "";
     announce(`${said(claim)} ${says}`);
   },
-  async copy(text) {
+  async copy(candidate) {
     try {
-      await navigator.clipboard.writeText(text);
-      announce(t("copied") + text);
+      await navigator.clipboard.writeText(candidate.text);
     } catch {
-      announce(t("notCopied"));
+      // Without TLS at another address than this machine's a browser has no clipboard but that of a selection.
+      const field = document.querySelector(`[data-key="${candidate.key}"]`);
+      const before = document.activeElement;
+      field.focus();
+      field.select();
+      if (!document.execCommand("copy")) {
+        tell(t("notCopied"));
+        return;
+      }
+      // The next key is meant for the candidate, and no letter of its title.
+      before.focus();
     }
+    tell(t("copied") + candidate.text);
   },
-  async keep(candidate, slot = "") {
-    if (!candidate.text.trim() || !candidate.generation) return;
-    const { generation, place } = candidate;
-    state.outbox = [...state.outbox, { generation, place, title: candidate.text.trim(), slot }];
-    update();
-    try {
-      await sendOutbox();
-      announce(t("kept") + candidate.text);
-    } catch (error) {
-      failed(error);
-      announce(t("keptWaiting"));
-    }
-    draw();
-  },
+  keep,
   key(event, candidate) {
-    const typing = event.target instanceof HTMLInputElement;
+    const typing = event.target instanceof HTMLTextAreaElement;
     const undoes = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
     if (undoes && typing) {
       event.preventDefault();
       act[event.shiftKey ? "redo" : "undo"](candidate);
       return;
     }
+    // A title has one line; an input method's own Enter is its own.
+    if (typing && event.key === "Enter" && !event.isComposing) event.preventDefault();
+    if (typing && event.key === "Escape" && !event.isComposing) event.currentTarget.focus();
     // Single keys only where the focus is: they are nobody's text there.
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const input = event.currentTarget.querySelector("input.title");
-    const actions = { c: () => act.copy(candidate.text), k: () => act.keep(candidate), m: () => act.more(candidate), e: () => input.focus() };
-    const action = actions[event.key.toLowerCase()];
+    const field = event.currentTarget.querySelector("textarea");
+    const actions = { c: () => act.copy(candidate), k: () => act.keep(candidate), m: () => act.more(candidate), e: () => field.focus() };
+    // With an input method for Chinese switched on the key's own letter is another one.
+    const action = actions[event.key.toLowerCase()] ?? actions[event.code.replace(/^Key/, "").toLowerCase()];
     if (action) {
       event.preventDefault();
       action();
@@ -207,9 +205,11 @@ const act = {
 
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && event.key === "Enter") document.querySelector("form")?.requestSubmit();
-  if (event.altKey && /^[1-9]$/.test(event.key)) {
+  // By the place of the key: on a Mac, Alt makes another sign of it.
+  const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
+  if (event.altKey && digit) {
     event.preventDefault();
-    document.getElementById(`candidate-${event.key - 1}`)?.focus();
+    document.getElementById(`candidate-${digit - 1}`)?.focus();
   }
 });
 
@@ -219,12 +219,14 @@ state.language ??= LANGUAGES.includes(navigator.language.slice(0, 2)) ? navigato
 // A bookmarklet hands the article over behind the #, which no server sees.
 const given = new URLSearchParams(location.hash.slice(1)).get("article");
 if (given) {
+  forget();
   state.article = given.slice(0, 200000);
   history.replaceState(null, "", location.pathname);
 }
 state.candidates = state.candidates.filter((candidate) => candidate.generation);
 update();
 poll().then(() => {
+  recheck();
   // The page was closed, or the desk ended, while titles were written.
   if (state.pending && !state.busy && !state.away) write(state.pending);
 });

@@ -20,7 +20,22 @@ export function update() {
   draw();
 }
 
+const SHOWN_MS = 5000;
+let timer = 0;
+
 // For screen readers; what is seen stands on the page.
 export function announce(text) {
   document.getElementById("said").textContent = text;
+}
+
+// What happened, for everybody, where nothing else on the page shows it.
+export function tell(text) {
+  announce(text);
+  state.notice = text;
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    state.notice = "";
+    draw();
+  }, SHOWN_MS);
+  draw();
 }

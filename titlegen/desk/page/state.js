@@ -1,18 +1,18 @@
 // What the page remembers: all of it survives a reload and a crash, in this browser alone.
+// A reload brings back what this tab had, a new tab what was written last: after a crash nothing else is left.
 const KEY = "titlegen-desk-1";
-
-export const SLOTS = [
-  { name: "push", max: 13 },
-  { name: "mobile", max: 18 },
-  { name: "web", max: 28 },
-  { name: "print", max: null },
-];
 
 const FRESH = {
   article: "",
   must: "",
   mustNot: "",
+  // Most characters of the length that is asked for; null for any.
+  chars: null,
   own: 20,
+  // Slots and lengths, as the desk said last.
+  slots: [],
+  lengths: [],
+  taught: true,
   language: null,
   theme: null,
   // Asked for and not answered: taken up again when the server is back.
@@ -21,19 +21,26 @@ const FRESH = {
   candidates: [],
   shortfall: null,
   seconds: null,
+  // What stood here before it was cleared, or before other titles were asked for.
+  earlier: null,
   // Choices that could not be saved yet.
   outbox: [],
 };
 
 export const state = { ...FRESH, view: "choose", writing: [], busy: false, away: "", error: null, status: null };
 state.shown = null;
+// Id of the round that is being written.
+state.round = "";
+state.notice = "";
 state.statistics = null;
 state.unsaved = false;
 
 export function remember() {
   const kept = Object.fromEntries(Object.keys(FRESH).map((name) => [name, state[name]]));
   try {
-    localStorage.setItem(KEY, JSON.stringify(kept));
+    const text = JSON.stringify(kept);
+    localStorage.setItem(KEY, text);
+    sessionStorage.setItem(KEY, text);
     state.unsaved = false;
   } catch {
     state.unsaved = true;
@@ -42,16 +49,41 @@ export function remember() {
 
 export function recall() {
   try {
-    const kept = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+    const kept = JSON.parse(sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "{}");
     for (const name of Object.keys(FRESH)) if (kept[name] !== undefined) state[name] = kept[name];
   } catch {
     localStorage.removeItem(KEY);
+    sessionStorage.removeItem(KEY);
   }
 }
 
+// What an editor works on, to be brought back.
+const WORK = ["article", "must", "mustNot", "chars", "read", "candidates", "shortfall", "seconds"];
+
+function isEmpty() {
+  return !state.article.trim() && !state.candidates.length;
+}
+
+export function setAside() {
+  if (isEmpty()) return;
+  state.earlier = structuredClone(Object.fromEntries(WORK.map((name) => [name, state[name]])));
+}
+
+export function bringBack() {
+  const { earlier } = state;
+  setAside();
+  if (state.earlier === earlier) state.earlier = null;
+  Object.assign(state, earlier, { error: null, shown: null, writing: [] });
+  remember();
+}
+
 export function forget() {
-  const { language, theme, outbox } = state;
-  Object.assign(state, structuredClone(FRESH), { language, theme, outbox, error: null, shown: null, writing: [] });
+  // Clearing a page that is clear already leaves nothing behind.
+  if (isEmpty()) state.earlier = null;
+  setAside();
+  const fresh = structuredClone(FRESH);
+  for (const name of WORK) state[name] = fresh[name];
+  Object.assign(state, { pending: null, error: null, shown: null, writing: [] });
   remember();
 }
 
@@ -60,8 +92,16 @@ export function length(text) {
 }
 
 // A candidate while it is edited: what it was, what it is, and the way between.
-export function open(candidate, generation, place) {
-  return { ...candidate, generation, place, text: candidate.title, past: [], future: [], typed: 0, kept: false };
+export function open(candidate, generation, place, wanted) {
+  return { ...candidate, generation, place, wanted, text: candidate.title, checked: candidate.title, past: [], future: [], typed: 0, kept: false };
+}
+
+// What was asked for and the title has not, or has no longer.
+export function missing({ text, wanted }) {
+  return [
+    ...(wanted?.must ?? []).filter((word) => !text.includes(word)).map((word) => ["lacks", word]),
+    ...(wanted?.must_not ?? []).filter((word) => text.includes(word)).map((word) => ["hasStill", word]),
+  ];
 }
 
 const PAUSE_MS = 600;
@@ -95,12 +135,12 @@ export function redo(candidate) {
 }
 
 export function slots() {
-  const all = [...SLOTS, { name: "own", max: state.own }];
+  const all = [...state.slots, { name: "own", max_chars: state.own }];
   return all.map((slot) => ({
     ...slot,
     best: state.candidates.find((candidate) => {
       const size = length(candidate.text);
-      return size > 0 && (slot.max === null || size <= slot.max);
+      return size > 0 && (slot.max_chars === null || size <= slot.max_chars);
     }),
   }));
 }

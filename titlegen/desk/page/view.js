@@ -3,10 +3,11 @@ import { html, nothing } from "./lit/lit-html.js";
 import { live } from "./lit/directives/live.js";
 import { repeat } from "./lit/directives/repeat.js";
 import { cut, sentences } from "./marks.js";
-import { length, slots, state } from "./state.js";
+import { records } from "./records.js";
+import { length, missing, slots, state } from "./state.js";
 import { said, t } from "./words.js";
 
-const SHOWN_WARNINGS = new Set(["negation", "language", "repetition"]);
+const SHOWN_WARNINGS = new Set(["exchange", "negation", "language", "repetition"]);
 
 export function page(act) {
   return html`
@@ -29,6 +30,7 @@ export function page(act) {
     </header>
     ${state.away ? html`<p class="banner" role="alert">${t(state.away)}</p>` : nothing}
     ${state.unsaved ? html`<p class="banner" role="alert">${t("notSaved")}</p>` : nothing}
+    ${state.notice ? html`<p class="notice" aria-hidden="true">${state.notice}</p>` : nothing}
     <main>${state.view === "records" ? records() : choose(act)}</main>
   `;
 }
@@ -53,17 +55,19 @@ function choose(act) {
           <span class="count">${length(state.article)} ${t("chars")}</span>
         </p>
         ${state.status?.fetch_urls ? address(act) : nothing}
-        <details ?open=${Boolean(state.must || state.mustNot)}>
+        <details ?open=${Boolean(state.must || state.mustNot || state.chars)}>
           <summary>${t("conditions")}</summary>
-          ${words("must", act)} ${words("mustNot", act)}
+          ${lengths(act)} ${words("must", act)} ${words("mustNot", act)}
+          ${state.taught ? nothing : html`<p class="hint">${t("untaught")}</p>`}
         </details>
         <p class="row">
           <button class="main" type="submit" ?disabled=${state.busy}>${state.busy ? t("writing") : t("write")}</button>
           ${state.busy ? html`<button type="button" @click=${act.stop}>${t("stop")}</button>` : nothing}
           <button type="button" @click=${act.clear}>${t("clear")}</button>
+          ${state.earlier && !state.busy ? html`<button type="button" @click=${act.bringBack}>${t("bringBack")}</button>` : nothing}
         </p>
         ${state.error ? html`<p class="error" role="alert">${said(state.error)}<small>${state.error.message}</small></p>` : nothing}
-        <p class="hint">${t("keys")}</p>
+        <p class="hint keys">${t("keys")}</p>
       </form>
     </section>
     <section class="candidates" aria-labelledby="candidates-label" aria-busy=${state.busy}>
@@ -79,7 +83,7 @@ function choose(act) {
           (candidate, index) => card(candidate, index, act),
         )}
       </ol>
-      ${state.candidates.length ? html`<p class="hint">${t("marksHint")}</p>${slotTable(act)}` : nothing}
+      ${state.candidates.length ? html`<p class="hint">${t("marksHint")}</p>${slotList(act)}` : nothing}
     </section>
     ${state.read ? reading() : nothing}
   `;
@@ -93,6 +97,21 @@ function address(act) {
   </p>`;
 }
 
+function lengths(act) {
+  const select = (event) => act.set("chars", Number(event.target.value) || null);
+  return html`<p>
+    <label for="chars">${t("wantedLength")}</label>
+    <select id="chars" .value=${live(String(state.chars ?? ""))} @change=${select}>
+      <option value="">${t("anyLength")}</option>
+      ${state.lengths.map(
+        (one) => html`<option value=${one.max_chars} ?selected=${one.max_chars === state.chars}>
+          ${one.min_chars}–${one.max_chars} ${t("chars")}${one.slot ? ` · ${t(one.slot)}` : ""}
+        </option>`,
+      )}
+    </select>
+  </p>`;
+}
+
 function words(name, act) {
   return html`<p>
     <label for=${name}>${t(name)}</label>
@@ -102,6 +121,10 @@ function words(name, act) {
 
 function card(candidate, index, act) {
   const size = length(candidate.text);
+  const broken = [
+    ...missing(candidate).map(([name, word]) => `${t(name)}「${word}」`),
+    ...candidate.checks.filter((check) => !check.passed).map(said),
+  ];
   const warnings = candidate.warnings.filter((warning) => SHOWN_WARNINGS.has(warning.kind));
   return html`<li
     id="candidate-${index}"
@@ -113,14 +136,18 @@ function card(candidate, index, act) {
     <p class="marked">${cut(candidate.text, candidate.evidence).map((piece) => mark(piece, candidate, act))}</p>
     ${state.shown?.key === candidate.key ? evidence(state.shown.claim) : nothing}
     <p class="row">
-      <input
-        class="title"
-        aria-label="${t("edit")} ${index + 1}"
-        maxlength="200"
-        autocomplete="off"
-        .value=${live(candidate.text)}
-        @input=${(event) => act.edit(candidate, event.target.value)}
-      />
+      <span class="field" data-text=${candidate.text}>
+        <textarea
+          class="title"
+          rows="1"
+          data-key=${candidate.key}
+          aria-label="${t("edit")} ${index + 1}"
+          maxlength="200"
+          autocomplete="off"
+          .value=${live(candidate.text)}
+          @input=${(event) => act.edit(candidate, event.target.value)}
+        ></textarea>
+      </span>
       <output class="count" aria-label=${t("chars")}>${size} ${t("chars")}</output>
     </p>
     ${warnings.map((warning) => html`<p class="finding bad">${said(warning)}</p>`)}
@@ -130,7 +157,7 @@ function card(candidate, index, act) {
       : nothing}
     <p class="row actions">
       <button type="button" class="main" @click=${() => act.keep(candidate)}>${t("keep")}</button>
-      <button type="button" @click=${() => act.copy(candidate.text)}>${t("copy")}</button>
+      <button type="button" @click=${() => act.copy(candidate)}>${t("copy")}</button>
       <button type="button" @click=${() => act.more(candidate)} ?disabled=${state.busy}>${t("more")}</button>
       <button type="button" @click=${() => act.undo(candidate)} ?disabled=${!candidate.past.length}>${t("undo")}</button>
       <button type="button" @click=${() => act.redo(candidate)} ?disabled=${!candidate.future.length}>${t("redo")}</button>
@@ -139,13 +166,11 @@ function card(candidate, index, act) {
         ? html`<em>${t("keptWaiting")}</em>`
         : nothing}
     </p>
-    ${candidate.checks.every((check) => check.passed)
-      ? nothing
-      : html`<ul class="chips" aria-label=${t("rules")}>
-          ${candidate.checks.filter((check) => !check.passed).map((check) => chip(false, said(check)))}
-        </ul>`}
-    ${candidate.reasons.length
+    ${candidate.checked === candidate.text ? nothing : html`<p class="hint">${t("checking")}</p>`}
+    ${broken.length ? html`<ul class="chips" aria-label=${t("rules")}>${broken.map((rule) => chip(false, rule))}</ul>` : nothing}
+    ${candidate.reasons.length && candidate.text === candidate.title
       ? html`<ul class="chips" aria-label=${t("why")}>
+          <li aria-hidden="true">${t("why")}</li>
           ${candidate.reasons.map((reason) => chip(reason.good, said(reason)))}
         </ul>`
       : nothing}
@@ -194,27 +219,24 @@ function styleFinding(candidate, finding, act) {
   </p>`;
 }
 
-function slotTable(act) {
+function slotList(act) {
   return html`<h3 id="slots-label">${t("slots")}</h3>
-    <div class="scroll" tabindex="0" role="region" aria-labelledby="slots-label">
-      <table>
-        <tbody>
-          ${slots().map(
-            (slot) => html`<tr>
-              <th scope="row">${t(slot.name)}</th>
-              <td>${slot.name === "own" ? ownLimit(act) : slot.max === null ? t("free") : `${t("upTo")} ${slot.max}`}</td>
-              <td>${slot.best ? slot.best.text : html`<em>${t("tooLong")}</em>`}</td>
-              <td>
-                ${slot.best
-                  ? html`<button type="button" aria-label="${t("copy")} ${t(slot.name)}" @click=${() => act.copy(slot.best.text)}>${t("copy")}</button>
-                      <button type="button" aria-label="${t("keep")} ${t(slot.name)}" @click=${() => act.keep(slot.best, slot.name)}>${t("keep")}</button>`
-                  : nothing}
-              </td>
-            </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>`;
+    <ul class="slots" aria-labelledby="slots-label">
+      ${slots().map(
+        (slot) => html`<li>
+          <strong>${t(slot.name)}</strong>
+          <span class="hint">${slot.name === "own" ? ownLimit(act) : slot.max_chars === null ? t("free") : `${t("upTo")} ${slot.max_chars}`}</span>
+          <span class="best">${slot.best ? slot.best.text : html`<em>${t("tooLong")}</em>`}</span>
+          ${slot.best
+            ? html`<button type="button" aria-label="${t("copy")} ${t(slot.name)}" @click=${() => act.copy(slot.best)}>${t("copy")}</button>
+                <button type="button" aria-label="${t("keep")} ${t(slot.name)}" @click=${() => act.keep(slot.best, slot.name)}>${t("keep")}</button>`
+            : nothing}
+          ${!slot.best && state.lengths.some((one) => one.max_chars === slot.max_chars)
+            ? html`<button type="button" aria-label="${t("ask")} ${t(slot.name)}" ?disabled=${state.busy} @click=${() => act.fill(slot)}>${t("ask")}</button>`
+            : nothing}
+        </li>`,
+      )}
+    </ul>`;
 }
 
 function ownLimit(act) {
@@ -233,51 +255,10 @@ function reading() {
   return html`<section class="reading" aria-labelledby="reading-label">
     <h2 id="reading-label">${t("reading")}</h2>
     ${state.read.trimmed ? html`<p class="hint">${t("trimmed")}</p>` : nothing}
-    <div id="text" class="text" tabindex="0" role="region" aria-labelledby="reading-label">${sentences(state.read, shown).map((piece) =>
+    <div id="text" class="text" tabindex="0" role="group" aria-labelledby="reading-label">${sentences(state.read, shown).map((piece) =>
       piece.before !== undefined
         ? piece.before
         : html`<span class=${piece.shown ? (shown.supported ? "sentence good" : "sentence near") : nothing}>${piece.head}${piece.words ? html`<mark>${piece.words}</mark>` : nothing}${piece.tail}</span>`,
     )}</div>
-  </section>`;
-}
-
-function records() {
-  const found = state.statistics;
-  if (!found) return html`<p>…</p>`;
-  const percent = (share) => `${Math.round(100 * share)}%`;
-  const kinds = (counts) =>
-    Object.entries(counts).map(([kind, number]) => `${t(kind === "name" ? "nameKind" : kind)} ${number}`).join("、") || "0";
-  const figures = [
-    ["made", found.made],
-    ["chosen", found.chosen],
-    ["firstTaken", percent(found.first_taken)],
-    ["edited", percent(found.edited)],
-    ["changed", percent(found.characters_changed)],
-    ["wrong", kinds(found.wrong)],
-    ["wrongKept", kinds(found.wrong_kept)],
-  ];
-  return html`<section class="records">
-    <h2>${t("records")}</h2>
-    <dl>${figures.map(([name, value]) => html`<div><dt>${t(name)}</dt><dd>${value}</dd></div>`)}</dl>
-    <h3>${t("export")}</h3>
-    <p class="row">
-      <a href="/api/choices.jsonl" download>${t("exportJson")}</a>
-      <a href="/api/choices.csv" download>${t("exportCsv")}</a>
-      <a href="/api/preferences.jsonl" download>${t("exportPairs")}</a>
-    </p>
-    <h3 id="log-label">${t("disclosure")}</h3>
-    ${found.log.length
-      ? html`<div class="scroll" tabindex="0" role="region" aria-labelledby="log-label"><table>
-          <thead><tr>${["time", "model", "written", "asKept"].map((name) => html`<th scope="col">${t(name)}</th>`)}</tr></thead>
-          <tbody>${found.log.map(
-            (line) => html`<tr>
-              <td>${line.time.replace("T", " ").slice(0, 16)}</td>
-              <td>${line.model}<br /><small>${line.model_digest.slice(0, 12)}</small></td>
-              <td>${line.place}. ${line.candidate}</td>
-              <td>${line.edited ? line.title : t("unchanged")}</td>
-            </tr>`,
-          )}</tbody>
-        </table></div>`
-      : html`<p class="hint">${t("nothing")}</p>`}
   </section>`;
 }
