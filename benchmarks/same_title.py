@@ -39,13 +39,13 @@ NOTES = (
 
 
 @contextlib.contextmanager
-def served(gguf: Path, slots: int) -> Iterator[httpx.Client]:
-    """Run a server with the model ``m``."""
+def served(gguf: Path, *options: str) -> Iterator[httpx.Client]:
+    """Run a server with the model ``m``; ``options`` are the server's own."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         port = free_port()
         command = [sys.executable, "-m", "titlegen.standins.ollama", "--port", str(port), "--directory", directory]
-        command += ["--parallel", str(slots), "--threads", str(os.cpu_count())]
+        command += ["--threads", str(os.cpu_count()), *options]
         log = stack.enter_context((Path(directory) / "log").open("wb"))
         process = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log))  # noqa: S603 - our own
         stack.callback(process.terminate)
@@ -93,7 +93,7 @@ def main() -> None:
     articles = [json.loads(line)["content"] for line in itertools.islice(lines, 0, 20 * options.articles, 20)]
     metrics: dict[str, float] = {}
     times: dict[tuple[int, int], float] = dict.fromkeys(itertools.product((1, 4), (1, CLIENTS)), 0.0)
-    with served(options.model, 1) as one, served(options.model, 4) as four:
+    with served(options.model) as one, served(options.model, "--parallel", "4") as four:
         servers = {1: one, 4: four}
         alone: dict[int, list[str]] = {}
         beside: dict[int, list[str]] = {}

@@ -232,8 +232,8 @@ def source_text() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in files if path.suffix in suffixes)
 
 
-# Source: the manuals of NCCL, and of Slurm's srun. titlegen leaves them to those.
-_OTHERS = frozenset({"NCCL_SOCKET_IFNAME", "SLURM_NNODES", "SLURM_NODEID", "SLURM_JOB_NODELIST"})
+# Source: the manuals of NCCL, of Slurm's srun and of llama.cpp's server. titlegen leaves them to those.
+_OTHERS = frozenset({"NCCL_SOCKET_IFNAME", "SLURM_NNODES", "SLURM_NODEID", "SLURM_JOB_NODELIST", "LLAMA_ARG_SPEC_TYPE"})
 
 
 def wrong_variables(text: str) -> list[str]:

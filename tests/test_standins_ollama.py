@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -430,39 +429,6 @@ def test_directory_has_one_server(server: OfflineServer) -> None:
 def run_server(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "titlegen.standins.ollama", "--port", str(free_port()), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-
-
-def test_llama_server_program_is_used(tmp_path: Path, scripted: Path) -> None:
-    # A program with llama-server's options, and the engine of xllamacpp in it.
-    program = tmp_path / "llama-server"
-    program.write_text(
-        f"""#!{sys.executable}
-import argparse, pathlib, threading
-import xllamacpp
-parser = argparse.ArgumentParser()
-for name in ("model", "ctx-size", "parallel", "threads", "ubatch-size", "host", "port", "api-key-file"):
-    parser.add_argument("--" + name, required=True)
-for name in ("log-verbosity", "cache-ram"):
-    parser.add_argument("--" + name, required=True)
-parser.add_argument("--context-shift", action="store_true")
-parser.add_argument("--swa-full", action="store_true")
-options = parser.parse_args()
-pathlib.Path({str(tmp_path / "used")!r}).touch()
-params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel = options.model, int(options.ctx_size), int(options.parallel)
-params.hostnames, params.port, params.verbosity = [options.host], int(options.port), 1
-params.api_keys = [pathlib.Path(options.api_key_file).read_text()]
-params.cpuparams.n_threads = int(options.threads)
-server = xllamacpp.Server(params)
-threading.Event().wait()
-"""
-    )
-    program.chmod(program.stat().st_mode | stat.S_IEXEC)
-    with offline_server(tmp_path, "--engine", str(program)) as server:
-        server.create(MODEL, scripted)
-        assert is_answered(server)
-        assert (tmp_path / "used").exists()
-        assert not list(server.directory.glob(".key-*"))
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from titlegen.environment import prepare_threads
 from titlegen.standins.ollama.api import OllamaRoutes, ServerSettings
 from titlegen.standins.ollama.create import CreateError
-from titlegen.standins.ollama.engine import EngineError, EngineSettings, find_program
+from titlegen.standins.ollama.engine import EngineError, EngineSettings, can_look_up, find_program
 from titlegen.standins.ollama.guard import LoopbackGuard
 from titlegen.standins.ollama.pool import EnginePool
 from titlegen.standins.ollama.requests import ApiError
@@ -114,6 +114,15 @@ def main() -> None:
         help="requests that a model works on at a time; with more than 1, the same article may get another title",
     )
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1, help="CPU threads")
+    parser.add_argument(
+        "--lookup",
+        type=int,
+        # On a CPU a pass over several tokens costs more than they save: benchmarks/results/lookup_cpu.json.
+        default=0,
+        choices=range(17),
+        metavar="N",
+        help="tokens that are looked up in the article and checked in one pass, up to 16; for a GPU",
+    )
     parser.add_argument("--max-loaded", type=int, default=2, help="models in memory at a time")
     parser.add_argument("--max-queue", type=int, default=ServerSettings.max_queue, help="requests before a 503")
     parser.add_argument("--read-timeout", type=float, default=ServerSettings.read_timeout_s, help="seconds")
@@ -121,20 +130,22 @@ def main() -> None:
     # For the engines, which inherit it.
     prepare_threads()
     host = "127.0.0.1" if arguments.host == "localhost" else arguments.host
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         if not ipaddress.ip_address(host).is_loopback:
             parser.error(f"{host} is not a loopback address; {_REMOTE_ADVICE}")
         program = find_program(arguments.engine)
+        if arguments.lookup and not can_look_up(program):
+            parser.error(f"{program} knows no --spec-ngram-simple-size-m; install a newer llama.cpp, or leave --lookup")
     except (ValueError, EngineError) as error:
         parser.error(str(error))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # httpx logs every call to an engine.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     serve(
         host,
         arguments.port,
         arguments.directory,
-        EngineSettings(program, arguments.parallel, arguments.threads, arguments.max_loaded),
+        EngineSettings(program, arguments.parallel, arguments.threads, arguments.max_loaded, arguments.lookup),
         ServerSettings(arguments.max_queue, arguments.read_timeout),
     )
 

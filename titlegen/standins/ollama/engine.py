@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -23,14 +24,10 @@ log = logging.getLogger("titlegen.standins")
 
 # Source: Ollama's default for OLLAMA_KEEP_ALIVE.
 DEFAULT_KEEP_ALIVE_S = 300.0
-# Options that need another process; the others come with each request.
-RUNNER_OPTIONS = ("num_ctx", "num_thread")
-# Source: Ollama's default context length on machines with little GPU memory.
-_DEFAULT_NUM_CTX = 4096
-_SMALLEST_NUM_CTX = 4
 _LOAD_TIMEOUT_S = 600.0
 _POLL_S = 0.02
 _STOP_TIMEOUT_S = 5.0
+_HELP_TIMEOUT_S = 20.0
 _LOG_TAIL_BYTES = 2000
 _STARTS = 3
 # 292 years: Go's longest duration, with which Ollama writes "for ever".
@@ -56,6 +53,8 @@ class EngineSettings:
     threads: int
     max_loaded: int
     """Engines at a time; the one unused for longest makes room for another."""
+    lookup: int
+    """Tokens that are looked up in the article for a pass, 0 for none."""
 
 
 def find_program(engine: str) -> str | None:
@@ -70,6 +69,18 @@ def find_program(engine: str) -> str | None:
     if found is None:
         raise EngineError(f"no program {engine!r} on PATH; install llama.cpp, or use --engine xllamacpp")
     return found
+
+
+def can_look_up(program: str | None) -> bool:
+    """Return whether an engine can look tokens up, as older llama-server programs cannot."""
+    if program is None:
+        return True
+    try:
+        # Only its own program, which the user named.
+        said = subprocess.run([program, "--help"], capture_output=True, timeout=_HELP_TIMEOUT_S, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"--spec-ngram-simple-size-m" in said.stdout
 
 
 class Engine:
@@ -264,6 +275,7 @@ class Engine:
             "--parallel": self._settings.parallel,
             "--num-ctx": self.num_ctx,
             "--threads": self.threads,
+            "--lookup": self._settings.lookup,
             "--parent": os.getpid(),
         }
         command = [sys.executable, "-m", "titlegen.standins.ollama.llama"]

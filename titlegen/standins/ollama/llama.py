@@ -14,6 +14,9 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _QUIET = 1
 _PASS_TOKENS = 2048
+# Tokens are drafted where the last two stood together before: one alone does so in any text, and a draft that is wrong
+# costs a pass its time (benchmarks/results/lookup_cpu.json).
+_RUN = 2
 
 
 def main() -> None:
@@ -26,6 +29,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, required=True)
     parser.add_argument("--num-ctx", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--lookup", type=int, default=0)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     # Linux only, as titlegen is; it also holds for the program that takes this process' place.
@@ -52,6 +56,10 @@ def _command(arguments: argparse.Namespace) -> list[str]:
         "--log-verbosity": _QUIET,
         "--cache-ram": 0,
     }
+    if arguments.lookup:
+        options["--spec-type"] = "ngram-simple"
+        options["--spec-ngram-simple-size-n"] = _RUN
+        options["--spec-ngram-simple-size-m"] = arguments.lookup
     flags = [str(part) for option in options.items() for part in option]
     return [arguments.program, *flags, "--context-shift", "--swa-full"]
 
@@ -75,6 +83,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     # One connection occupies a thread for as long as it is kept alive.
     params.n_threads_http = 2 * arguments.parallel + 4
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = arguments.threads
+    if arguments.lookup:
+        # Exact for sampled titles, too: a draft is kept where the draw that would be made without it is the same.
+        params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+        params.speculative.ngram_simple.size_n = _RUN
+        params.speculative.ngram_simple.size_m = arguments.lookup
     params.verbosity = _QUIET
     params.endpoint_slots = True
     params.ui = False
