@@ -87,7 +87,7 @@ def measure(model: Any, batch: int, arguments: argparse.Namespace) -> dict[str, 
     generator = torch.Generator().manual_seed(batch)
     # As long as they may be, and a little shorter, as articles are.
     lengths = [arguments.read - number % 40 for number in range(batch)]
-    prompts = [torch.randint(300, model.config.vocab_size, (n,), generator=generator).tolist() for n in lengths]
+    prompts = [torch.randint(5, model.config.vocab_size, (n,), generator=generator).tolist() for n in lengths]
     decoders = {
         "plain": TitleDecoder(model, 0),
         "unrecorded": TitleDecoder(model, 0, records=False),
