@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe_run
-from random_e4b import copy_tokenizer, random_model
+from random_e4b import TINY, copy_tokenizer, random_model
 
 from titlegen.errors import TitlegenError
 from titlegen.models import resolve_base
@@ -30,6 +30,8 @@ from titlegen.train.weights import prepare_weights
 
 _WARM = 2
 TITLE, INSTRUCTION = 20, 44
+# Every logit of a tiny model's pairs would take gigabytes.
+_FEW_TOKENS = {"vocab_size": 2000, "vocab_size_per_layer_input": 2000}
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=8, help="steps of 32 pairs")
     parser.add_argument("--per-article", type=int, nargs="*", default=[1, 4], help="pairs of one article")
-    parser.add_argument("--config", type=json.loads, default={}, help="changes of the model's configuration, JSON")
+    parser.add_argument("--small", action="store_true", help="a tiny model and few tokens, to try this script on a CPU")
     parser.add_argument("--tokenizer", type=Path, help="directory with Gemma's tokenizer; the embedded model's else")
     parser.add_argument("--model", type=Path, help="where the model is kept for the run with low memory")
     parser.add_argument("--limit-gib", type=float)
@@ -50,7 +52,7 @@ def main() -> None:
     source = arguments.tokenizer or resolve_base(ModelSettings(base="embedded"))
     tokenizer = AutoTokenizer.from_pretrained(source)
     train = TrainSettings(logging_steps=1, gradient_checkpointing=True)
-    plain = random_model(Gemma3nTextConfig(**arguments.config))
+    plain = random_model(Gemma3nTextConfig(**(TINY | _FEW_TOKENS if arguments.small else {})))
     torch.set_default_dtype(torch.float32)
     if arguments.model:
         plain.save_pretrained(arguments.model)
@@ -184,7 +186,8 @@ def low_memory(arguments: argparse.Namespace, tokenizer: Any) -> dict[str, float
     try:
         model, _ = load_for_training(arguments.model, train)
         prepare_weights(model, low_memory=True)
-        found = measure(model, tokenizer, make_rows(32 * 4, 4), train, trimmed=True, compiled=False, batch=8)
+        rows = make_rows(32 * 4, 4, min(200_000, model.config.get_text_config().vocab_size))
+        found = measure(model, tokenizer, rows, train, trimmed=True, compiled=False, batch=8)
     except TitlegenError as error:
         raise SystemExit(str(error)) from error
     return {f"{key}_low_memory": value for key, value in found.items()}

@@ -224,7 +224,8 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.limit_gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(arguments.limit_gib * 2**30 / total)
-    stages = {name: _timed(train, name) for name in ("load_for_training", "_trim", "plan_batches")}
+    functions = (train.load_for_training, train.trimmed_loss, train.plan_batches)
+    stages = {function.__name__: _timed(train, function.__name__) for function in functions}
     examples = make_examples(arguments)
     directory = arguments.out / (arguments.name or "titlegen")
     directory.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from typing import Any
 from gpu_train import TARGETS, copy_tokenizer, fixed_rows, make_examples, random_model, without_checkpoints
 from machine import describe_run
 from machine import device_name as name_of_card
+from random_e4b import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "train_e4b_two_gpus"
@@ -234,11 +235,7 @@ def build(arguments: argparse.Namespace) -> None:
     """Write the random model."""
     from transformers import Gemma3nTextConfig
 
-    tiny: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "laurel_rank": 8}
-    tiny |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "num_kv_shared_layers": 2}
-    tiny |= {"hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.95] * 2 + [0.0] * 4}
-    tiny |= {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2}
-    model = random_model(Gemma3nTextConfig(**(tiny if arguments.tiny else {})))
+    model = random_model(Gemma3nTextConfig(**(TINY if arguments.tiny else {})))
     directory = arguments.work / "model"
     model.save_pretrained(directory)
     copy_tokenizer(arguments.tokenizer, directory, "gemma3n")

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FAMILIES = ("gemma3n", "gemma4")
-_NARROW = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
-_NARROW |= {"head_dim": 32}
+_NARROW: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2}
+_NARROW |= {"num_key_value_heads": 1, "head_dim": 32}
+# Six layers, for several trainings in a row on a CPU.
+TINY = _NARROW | {"num_hidden_layers": 6, "num_kv_shared_layers": 2, "laurel_rank": 8, "hidden_size_per_layer_input": 8}
+TINY |= {"activation_sparsity_pattern": [0.95] * 2 + [0.0] * 4}
+TINY |= {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2}
 _IDS = {"bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0}
 # Source: google/gemma-4-E4B-it, config.json.
 _GEMMA_4 = {
