@@ -19,7 +19,7 @@ out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
 [ $# -gt 0 ] || set -- speed small curves generate lookup export latency
 root=$(cd "$(dirname "$0")/.." && pwd)
-family=${FAMILY:-gemma3n} small=${SMALL:+--small}
+family=${FAMILY:-gemma3n} small=${SMALL:+--small} small_steps=${SMALL:+1}
 work=${BENCHMARK_WORK:-$out/work}
 python=${PYTHON:-python3}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" TQDM_DISABLE=1
@@ -71,7 +71,7 @@ titlegen() {
 # variant NAME_TURN
 variant() {
   case $1 in
-    plain_*) train "$1" plain --steps 10 ;;
+    plain_*) train "$1" plain --steps "${small_steps:-10}" ;;
     unsloth_*) train "$1" unsloth --steps 6 ;;
     titlegen_pts_*) titlegen "$1" 960 --shape pts ;;
     titlegen_*) titlegen "$1" 640 --shape fixed ;;
@@ -90,7 +90,7 @@ measure_small() {
   titlegen limit_13 320 --shape fixed --limit-gib 13 --set logging_steps=2
 }
 
-measure_curves() { train curves curves --shape pts --rows 100 --steps 50; }
+measure_curves() { train curves curves --shape pts --rows 100 --steps "${small_steps:-50}"; }
 
 measure_generate() {
   model && run generate "$python" "$root/benchmarks/gpu_generate.py" "$out" "$work/$family" --articles "$articles" \
