@@ -276,3 +276,9 @@ def test_the_architecture_draws_every_stage() -> None:
     drawing = blocks(read(ROOT / "docs" / "architecture.md"), "")[0].text
     for word in ("prepare", "train", "export", "verify", "evaluate", "push", "deploy", "final-hf/", "gguf/", "lora/"):
         assert word in drawing
+
+
+@pytest.mark.parametrize(("name", "references"), [("README.md", "## Read on"), ("README.zh-TW.md", "## 延伸閱讀")])
+def test_the_front_page_has_a_hundred_lines_before_its_references(name: str, references: str) -> None:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    assert lines.index(references) <= 100

@@ -18,6 +18,8 @@ _NUMERAL = re.compile(rf"[{''.join(_DIGITS)}{''.join(_UNITS)}廿卅]+(?= ?[年�
 # The first year and the first month; 公元 begins with the same character's other meaning.
 _FIRST = re.compile(r"元(?= ?[年月])")
 # As Oracle and DB2 write a time behind a date.
+# As Git writes a moment: the year between time and zone.
+_YEAR_IN_TIME = re.compile(r"(\d\d:\d\d:\d\d) (\d{4}) ([+-]\d{4})$", re.ASCII)
 _DOTTED_CLOCK = re.compile(r"(?<=\d[ T-])(\d\d)\.(\d\d)\.(\d\d)(?!\d)", re.ASCII)
 # 二０二四 and 二O二四, as an input method makes a circle that is a digit or a letter.
 _ROUND = re.compile(r"(?<=[一二三四五六七八九])[0Oo]+(?=[一二三四五六七八九年])")
@@ -80,6 +82,7 @@ def fold_date_text(text: str) -> tuple[str, int | None]:
     text = unicodedata.normalize("NFKC", text).translate(_MARKS)
     text = " ".join("".join(char for char in text if unicodedata.category(char) != "Cf").split())
     text = _ROUND.sub(lambda match: "〇" * len(match[0]), text).replace("元旦", "1月1日")
+    text = _YEAR_IN_TIME.sub(r"\1 \3 \2", text)
     text = _FIRST.sub("1", _DOTTED_CLOCK.sub(r"\1:\2:\3", text))
     text = _NUMERAL.sub(lambda match: str(_numeral(match[0])), text)
     text = text[match.end() :] if (match := _LABEL.match(text)) else text

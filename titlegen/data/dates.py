@@ -152,11 +152,11 @@ _WEEK_ALONE = re.compile(r"\d{4}-?W\d\d", re.ASCII)
 _ORDINAL = re.compile(r"(\d{4})-(\d{3})(?=$|[T ])", re.ASCII)
 _ERA = r"(?:(?P<roc>(?:中華)?民國|民|R\.?O\.?C\.?) ?(?P<before>前)?|西元|公元|公曆|西曆|A\.?D\.?|C\.?E\.?)? ?"
 _YEAR_MONTH_DAY = re.compile(
-    rf"(?<!\d){_ERA}(?:(?P<year>\d{{1,4}}) ?(?P<mark>[-/._, ]|年) ?(?P<month>\d{{1,2}}) ?(?:[-/._, ]|月份?) ?"
+    rf"(?<!\d){_ERA}(?:(?P<year>\d{{1,4}}) ?(?P<mark>[-/._, ]|年) ?(?P<month>\d{{1,2}}) ?(?P<second>[-/._, ]|月份?) ?"
     r"(?P<day>\d{1,2})[日號]?|(?P<digits>\d{7,8}|(?<=[國民Cc.前] )\d{6}|(?<=[國民Cc.前])\d{6}))(?!\d)",
     re.ASCII | re.IGNORECASE,
 )
-_HAN_MONTH_DAY_YEAR = re.compile(r"(\d{1,2})月(\d{1,2})[日號]?[, ]*(\d{4})年?(?!\d)", re.ASCII)
+_HAN_MONTH_DAY_YEAR = re.compile(r"(\d{1,2})月 ?(\d{1,2})[日號]?[, ]*(\d{4})年?(?!\d)", re.ASCII)
 _THREE = re.compile(r"(?<!\d)(?<!\d[-/.])(\d{1,2}) ?([-/.]) ?(\d{1,2}) ?\2 ?(\d{4}|\d{1,2})(?!\d)", re.ASCII)
 _FURTHER_DAY = re.compile(r" ?[-~至到/.] ?\d{1,2}(?![\d:時點])", re.ASCII)
 
@@ -217,6 +217,9 @@ def _read_year_first(match: re.Match[str], clock: Clock, weekday: int | None) ->
     if digits := match["digits"]:
         year, month, day = digits[:-4], digits[-4:-2], digits[-2:]
     number, is_short = int(year), len(year) <= _SHORT_DIGITS
+    # 5/1 10:30 has no year.
+    if (is_short and match["mark"] not in {None, "年", match["second"]}) or not number:
+        return _UNKNOWN
     # 0113/05/01 has a form's four boxes for a year of the Republic; 99年 is one in Taiwan, 24年 is not.
     boxes = range(_SHORT_ROC.start if len(year) == _LONG_DIGITS else 1, _MOST_ROC)
     if match["before"]:
