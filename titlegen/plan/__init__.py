@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from titlegen.plan.estimate import StageEstimate
 from titlegen.plan.sizes import count_articles, find_model
-from titlegen.plan.stages import Estimator, StageEstimate
+from titlegen.plan.stages import Estimator
 from titlegen.settings import Settings
 
 __all__ = ["StageEstimate", "as_record", "make_plan", "table", "total"]

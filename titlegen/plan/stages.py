@@ -2,11 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 from titlegen.cards import visible_cards
 from titlegen.environment import cache_directory
 from titlegen.families import ModelSize
+from titlegen.plan.estimate import StageEstimate
 from titlegen.plan.figures import (
     BESIDE_MODEL_GIB,
     COMPILE_TOKENS,
@@ -38,27 +38,6 @@ _NETWORK = f"assumed: {NETWORK_MIB_S:.0f} MiB/s over the network"
 _SEVERAL = "train_e4b_two_gpus.ratio_train"
 # Of llama.cpp's own working memory beside weights and context.
 _RUNTIME_GIB = 0.5
-
-
-class StageEstimate(NamedTuple):
-    """One stage as estimated; disk is what it leaves, memory its peak."""
-
-    stage: str
-    reads: str
-    writes: str
-    disk_gib: float = 0.0
-    host_gib: float = 1.0
-    gpu_gib: float = 0.0
-    minutes: float = 0.0
-    sources: tuple[str, ...] = ()
-    """Where the figures come from: measured, derived or assumed."""
-    gpu_least_gib: float | None = None
-    """GPU memory with which the stage runs nevertheless, more slowly; None when it needs what it uses."""
-
-    @property
-    def gpu_needs_gib(self) -> float:
-        """GPU memory without which the stage does not run."""
-        return self.gpu_gib if self.gpu_least_gib is None else self.gpu_least_gib
 
 
 class Estimator:
