@@ -193,6 +193,12 @@ def test_it_is_told_of_every_token_that_all_titles_have(prompts: list[list[int]]
         assert len(calls) == TOKENS - 1
 
 
+def test_tokens_are_looked_up_where_a_gpu_writes_few_titles() -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [decoding.default_lookup(cuda, rows) > 0 for rows in (1, 8, 64)] == [True, True, False]
+    assert decoding.default_lookup(cpu, 1) == 0
+
+
 class Recorder:
     """Records the operations of a pass, with every number that is no tensor as it was then, as a CUDA graph does."""
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 # Prompts are taken as long as the next multiple of this; so many shapes are kept.
 _COLUMNS, _KEPT = 64, 4
-# More titles at a time keep the device busy alone; benchmarks/gpu_lookup.py measures where that begins.
-_LOOKUP, _MOST_ROWS = 3, {"cpu": 1, "cuda": 8}
+# More titles at a time keep a GPU busy alone; benchmarks/gpu_lookup.py measures where that begins. A CPU is as soon as
+# there are several tokens: its products of four rows take nearly twice as long as those of one.
+_LOOKUP, _MOST_ROWS = 3, {"cuda": 8}
 
 
 @dataclass(frozen=True)
