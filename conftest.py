@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import TextIO
 
 import pytest
+from hypothesis import settings
 
 from titlegen.environment import prepare_threads
 from titlegen.processor import describe_processor
@@ -30,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Let the threads of torch wait as they do in a run, share the cores among the workers, and show where a run is."""
     prepare_threads()
+    # A busy machine would break hypothesis's own limit of 200 ms an example.
+    settings.register_profile("titlegen", deadline=None)
+    settings.load_profile("titlegen")
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
     config.pluginmanager.register(Heartbeat(config), "titlegen-heartbeat")

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from articles import article, seeded, write_jsonl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from titlegen.data import Example, load_split, prepare
@@ -641,7 +641,6 @@ def test_textrank_prefers_the_sentence_that_the_others_share() -> None:
 
 
 @given(st.lists(st.text(alphabet="臺南ab。", max_size=10), max_size=12))
-@settings(deadline=None)
 def test_any_sentences_can_be_ranked(sentences: list[str]) -> None:
     ranks = sentence_ranks(sentences)
     assert len(ranks) == len(sentences)

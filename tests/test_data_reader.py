@@ -991,7 +991,7 @@ def attempt(path: Path) -> None:
                 assert all(isinstance(row, Row) for row in rows)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(rows=st.lists(records, min_size=1, max_size=4), form=st.sampled_from(["lines", "array", "object", "indented"]))
 def test_no_record_is_a_traceback(tmp_path: Path, rows: list[dict[str, Any]], form: str) -> None:
     text = {
@@ -1005,7 +1005,7 @@ def test_no_record_is_a_traceback(tmp_path: Path, rows: list[dict[str, Any]], fo
     attempt(path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(
     name=st.sampled_from(["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.arrow", "a.csv.gz"]),
     data=st.binary(max_size=200)

@@ -422,7 +422,7 @@ pieces = st.sampled_from(
 
 
 @given(junk | st.lists(pieces, max_size=14).map("".join))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_no_value_breaks_the_reading_of_dates(value: Any) -> None:
     reading = read_date(value)
     assert reading.form in FORMS

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from gemma4_models import CONTROL, FIRST_SHARED, LAYERS, WIDE_HEAD, write_tiny_gemma4
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from logits import compare_logits
 from tiny_models import edit_json, edit_weights
@@ -81,7 +80,6 @@ def test_ollamas_template_renders_the_prompt_of_training() -> None:
     assert INSTRUCTION in PROMPT.template
 
 
-@hypothesis_settings(deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(BREAKING), st.text(max_size=8), st.sampled_from("<>|/_ \n")), max_size=12))
 def test_no_article_can_write_a_control_token(parts: list[str]) -> None:
     content = "".join(parts)

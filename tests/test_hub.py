@@ -713,7 +713,7 @@ def test_a_model_without_report_data_card_or_gguf(artefacts: Artefacts, settings
 
 
 @given(text=st.text(max_size=40))
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 def test_a_setting_cannot_leave_its_place_in_the_card(text: str) -> None:
     facts = CardFacts("club/x", SETTINGS, GEMMA3, {"backend": text, **TRAIN}, None, None, {}, ())
     line = next(line for line in render_card(facts).splitlines() if line.startswith("| backend |"))

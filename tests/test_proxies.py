@@ -88,7 +88,7 @@ def texts(written: list[str]) -> st.SearchStrategy[str]:
 
 
 @pytest.mark.fault
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from(["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "All_Proxy"]), texts(WRITTEN)),
     st.lists(texts(EXEMPT), max_size=4).map(",".join),

@@ -147,7 +147,7 @@ anything = st.one_of(
 
 
 @given(anything, simplified)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_conversion_keeps_the_length_and_repeating_it_changes_nothing(text: str, beside: str) -> None:
     converted = to_traditional(text, beside)
     assert len(converted.text) == len(text)
@@ -156,7 +156,6 @@ def test_conversion_keeps_the_length_and_repeating_it_changes_nothing(text: str,
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=40).map("".join))
-@settings(deadline=None)
 def test_traditional_news_is_never_touched(text: str) -> None:
     assert not has_simplified(text)
     assert to_traditional(text).text == text

@@ -755,7 +755,7 @@ def test_article_without_text_is_refused(client: serve.Client, article: str) -> 
 
 
 @given(article=st.text(alphabet=st.characters(exclude_categories=()), max_size=300))
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_prepared_or_refused(client: serve.Client, article: str) -> None:
     try:
         content, _ = client.prepare(article)

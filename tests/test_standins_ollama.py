@@ -339,7 +339,7 @@ ROUTES = [("POST", f"/api/{name}") for name in ("generate", "create", "show", "c
     body=st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES, max_size=6),
     cut=st.none() | st.integers(0, 40),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 def test_any_body_is_answered(
     server: OfflineServer, route: tuple[str, str], body: dict[str, Any], cut: int | None
 ) -> None:
@@ -453,7 +453,7 @@ def test_memory_stays_flat(tmp_path: Path, scripted: Path) -> None:
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_damaged_header_is_an_error_and_nothing_else(scripted: Path, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(scripted.read_bytes()[:60_000])
     length = data.draw(st.integers(0, len(content)))

@@ -343,7 +343,7 @@ titles = st.lists(
 
 
 @given(titles)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_headline_is_never_emptied(title: str) -> None:
     removals = Removals()
     cleaned = clean_title(title, removals)
@@ -358,7 +358,7 @@ def test_every_rule_has_a_positive_case() -> None:
 
 
 @given(tangled, cleaners)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_cleaning_is_idempotent_never_longer_and_valid_unicode(text: str, clean: Callable[..., str]) -> None:
     cleaned = clean(text)
     assert clean(cleaned) == cleaned
@@ -367,7 +367,7 @@ def test_cleaning_is_idempotent_never_longer_and_valid_unicode(text: str, clean:
 
 
 @given(tangled, cleaners)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_every_lost_han_character_is_named_by_a_rule(text: str, clean: Callable[..., str]) -> None:
     removals = Removals()
     lost = han(text) - han(clean(text, removals))
@@ -384,7 +384,7 @@ def test_plain_news_text_stays(text: str, mark: str) -> None:
 
 
 @given(st.text(st.characters(codec=None), max_size=60), cleaners)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_unicode_is_safe(text: str, clean: Callable[..., str]) -> None:
     cleaned = clean(text)
     assert clean(cleaned) == cleaned
@@ -519,7 +519,6 @@ def test_a_sentence_that_is_too_long_alone_is_cut_at_a_clause_or_at_a_character(
 
 
 @given(st.text(alphabet="臺南市。，！\n a", max_size=120), st.integers(0, 60), st.integers(1, 3))
-@settings(deadline=None)
 def test_a_trimmed_text_fits_and_is_a_beginning(text: str, budget: int, width: int) -> None:
     def count(piece: str) -> int:
         return -(-len(piece) // width)
@@ -530,7 +529,6 @@ def test_a_trimmed_text_fits_and_is_a_beginning(text: str, budget: int, width: i
 
 
 @given(st.text(alphabet="臺南市。，", min_size=1, max_size=60), st.integers(0, 20))
-@settings(deadline=None)
 def test_a_trimmed_text_fits_when_counts_are_not_monotone(text: str, budget: int) -> None:
     def count(piece: str) -> int:
         return len(piece) - 2 * piece.count("南市")

@@ -21,9 +21,7 @@ from titlegen.console import EXIT_DONE, EXIT_ERROR
 
 # An unused port of this machine: what needs a server ends there.
 NOWHERE = "http://127.0.0.1:9"
-QUIET = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+QUIET = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 TEXT = st.one_of(
     st.text(max_size=40),
