@@ -73,8 +73,9 @@ def main() -> None:
         "notes": f"{len(examples)} articles of {arguments.articles.name}, seed {arguments.seed}, at most "
         f"{arguments.max_content_tokens} tokens each; none of them was seen in training.",
         "titles": [
-            {"id": example.id, "title": title, "untuned": other[:60]}
-            for example, title, other in list(zip(examples, titles, untuned, strict=True))[:_SHOWN]
+            # Not what the untuned model writes, which repeats the article.
+            {"id": example.id, "title": title}
+            for example, title in list(zip(examples, titles, strict=True))[:_SHOWN]
         ],
     }
     arguments.out.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
