@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import Literal
 
 from titlegen.metrics.contract import MAX_CHARS, MIN_CHARS, has_title_length
-from titlegen.metrics.exchanges import find_exchanges
+from titlegen.metrics.exchanges import Exchange, find_exchanges
 from titlegen.metrics.figures import Number, Reading
 from titlegen.metrics.names import unsupported_names
-from titlegen.metrics.negation import find_contradictions
+from titlegen.metrics.negation import Contradiction, find_contradictions
 from titlegen.metrics.novelty import simplified_only
 from titlegen.metrics.numbers import article_numbers, find_numbers, is_supported
 from titlegen.metrics.repeats import find_repeat
@@ -162,31 +162,30 @@ def closest_sentence(title: str, start: int, end: int, facts: Facts) -> Evidence
 
 
 def _check_exchange(title: str, facts: Facts) -> Iterator[TitleWarning]:
+    told = "two names may be exchanged: the title", "人名或地名可能互換：標題"
     for found in find_exchanges(title, facts.article):
-        text, said = title[found.start : found.end], facts.article[found.article_start : found.article_end]
-        yield TitleWarning(
-            "exchange",
-            text,
-            found.start,
-            found.end,
-            f"two names may be exchanged: the title says {text}, the article {said}",
-            f"人名或地名可能互換：標題寫「{text}」，內文寫「{said}」",
-            facts.sentence_at(found.article_start),
-        )
+        yield _said_otherwise("exchange", title, facts, found, told)
 
 
 def _check_negation(title: str, facts: Facts) -> Iterator[TitleWarning]:
     for found in find_contradictions(title, facts.article):
-        text, said = title[found.start : found.end], facts.article[found.article_start : found.article_end]
-        yield TitleWarning(
-            "negation",
-            text,
-            found.start,
-            found.end,
-            f"the title says {text}, the article {said}",
-            f"標題寫「{text}」，內文寫「{said}」",
-            facts.sentence_at(found.article_start),
-        )
+        yield _said_otherwise("negation", title, facts, found, ("the title", "標題"))
+
+
+def _said_otherwise(
+    kind: Kind, title: str, facts: Facts, found: Exchange | Contradiction, told: tuple[str, str]
+) -> TitleWarning:
+    """Return a warning with both texts, the title's and the article's; ``told`` are its first words, English first."""
+    text, said = title[found.start : found.end], facts.article[found.article_start : found.article_end]
+    return TitleWarning(
+        kind,
+        text,
+        found.start,
+        found.end,
+        f"{told[0]} says {text}, the article {said}",
+        f"{told[1]}寫「{text}」，內文寫「{said}」",
+        facts.sentence_at(found.article_start),
+    )
 
 
 def _check_language(title: str) -> Iterator[TitleWarning]:
