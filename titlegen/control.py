@@ -135,9 +135,7 @@ def with_controls(examples: Sequence[Example], share: float, seed: int) -> list[
     keys = [source.random() ** frequency[length] for length in lengths]
     chosen = set(sorted(range(len(keys)), key=lambda row: -keys[row])[: round(share * len(examples))])
     return [
-        replace(example, content=ask(example.content, describe_reference(example, source)))
-        if row in chosen
-        else example
+        with_control(example, describe_reference(example, source)) if row in chosen else example
         for row, example in enumerate(examples)
     ]
 
