@@ -39,11 +39,11 @@ _PLACES = {
     for name in names.split()
 }
 # What names a zone beyond doubt and is in no list above, such as 當地時間, makes the day unknown.
-_NAMED = "|".join([*filter(str.isalpha, {*_OFFSETS, *_PLACES}), "當地", "美國"])
+_SPOKEN = "|".join(sorted(name for name in (*_OFFSETS, *_PLACES, "當地", "美國") if not name.isascii()))
 _ZONE = re.compile(
     r" ?[(\[]?(?:(?P<place>[A-Z][A-Za-z]+(?:/[A-Z][A-Za-z]*(?:[_+-]\w+)*){1,2})|"
     r"(?P<windows>[A-Z][A-Za-z. ]{1,40}?) (?:Standard|Daylight|Summer) Time|"
-    rf"(?P<spoken>{'|'.join(name for name in _NAMED.split('|') if not name.isascii())})(?:標準|夏令)?時間|"
+    rf"(?P<spoken>{_SPOKEN})(?:標準|夏令)?時間|"
     r"(?P<name>(?:Z|[A-Z]{2,5})(?![A-Za-z])))?"
     r"(?P<offset> ?(?P<sign>[+-])(?P<hours>\d{1,2})(?::?(?P<minutes>\d\d))?(?!\d))?",
     re.ASCII,
