@@ -120,21 +120,28 @@ def is_writing() -> bool:
 
 
 def norm(module: Norm, inputs: Tensor) -> Tensor:
-    """Apply a norm over the last dimension."""
+    """Apply a norm over the last dimension.
+
+    The families' own norms are written out. Unsloth closes some of their modules to the compiler and compiles others by
+    themselves: neither fits into a larger graph, and where the compiler gives up they are recomputed in another way.
+    """
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-    if not hasattr(module, "with_scale"):
-        # Gemma 3's own, written out: Unsloth compiles it by itself, so that it fits into no larger graph, and where the
-        # compiler gives up it is recomputed otherwise than it was computed.
-        wide = inputs.float()
-        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + module.eps)
-        return (scaled * (1.0 + module.weight.float())).type_as(inputs)
-    if not is_writing():
-        return module(inputs)
-    # One pass over memory in place of seven, which a compiler would make of it in training.
-    weight = module.weight if module.with_scale else None
-    return F.rms_norm(inputs, inputs.shape[-1:], weight, module.eps).type_as(inputs)
+    # Only Gemma 3's norm has no such attribute; its weight is what is added to 1.
+    scale = getattr(module, "with_scale", None)
+    added = scale is None
+    weight = None if scale is False else module.weight
+    if not added and is_writing():
+        # One pass over memory in place of seven, which a compiler would make of it in training.
+        return F.rms_norm(inputs, inputs.shape[-1:], weight, module.eps).type_as(inputs)
+    wide = inputs.float()
+    mean = wide.pow(2).mean(-1, keepdim=True) + module.eps
+    # Each as transformers computes it, to the bit.
+    scaled = wide * (torch.rsqrt(mean) if added else torch.pow(mean, -0.5))
+    if weight is not None:
+        scaled = scaled * (1.0 + weight.float() if added else weight.float())
+    return scaled.type_as(inputs)
 
 
 def heads(attention: Attention, projected: Tensor) -> Tensor:

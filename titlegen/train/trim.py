@@ -121,7 +121,9 @@ class CompletionTrim:
             # Unsloth puts functions into Gemma 3 that are closed to the compiler, and a machine may have no C
             # compiler. The whole pass begins anew: a layer that ran compiled and is recomputed otherwise would not
             # match what it kept.
-            _LOG.warning("training goes on without compiling: %s", str(error).partition("\n")[0])
+            # The first line says what the compiler could not do, the second to which function.
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+            _LOG.warning("training goes on without compiling: %s", reason)
             self.compiled = False
         # Not while the error is handled: its traceback holds what the broken pass had computed.
         return self.hidden(packed)
