@@ -4,8 +4,8 @@
 #     [FAMILY=gemma4] [SMALL=1] benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
 #
 # OUT is a folder for results and logs, TOKENIZER one with Gemma 3's tokenizer files, ARTICLES a JSONL file with content
-# and title. PART is speed, small, curves, generate, lookup, attention, export or latency, or one training with the
-# number of its turn, as plain_1, titlegen_1, titlegen_pts_1 or unsloth_1; all but attention when none is named. What OUT
+# and title. PART is speed, small, curves, generate, lookup, desk, attention, export or latency, or one training with
+# the number of its turn, as plain_1, titlegen_1, titlegen_pts_1 or unsloth_1; all but attention when none is named. What OUT
 # has a result of already is not measured again, so that a run that was cut off goes on. A part that fails leaves its log
 # and does not stop the others. latency needs export before it, and llama-server and llama-quantize on PATH, built for
 # the card.
@@ -17,7 +17,7 @@ set -uo pipefail
 mkdir -p "$1"
 out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
-[ $# -gt 0 ] || set -- speed small curves generate lookup export latency
+[ $# -gt 0 ] || set -- speed small curves generate lookup desk export latency
 root=$(cd "$(dirname "$0")/.." && pwd)
 family=${FAMILY:-gemma3n} small=${SMALL:+--small} small_steps=${SMALL:+1}
 work=${BENCHMARK_WORK:-$out/work}
@@ -100,6 +100,11 @@ measure_generate() {
 measure_lookup() {
   [ ! -f "$out/lookup_$suffix.json" ] || { echo "lookup: measured before"; return; }
   run lookup "$python" "$root/benchmarks/gpu_lookup.py" "$out" --family "$family" --name "lookup_$suffix" $small
+}
+
+measure_desk() {
+  [ ! -f "$out/desk_gpu.json" ] || { echo "desk: measured before"; return; }
+  run desk "$python" "$root/benchmarks/gpu_desk.py" "$out" --models 270m "$family" $small
 }
 
 measure_attention() { run attention "$python" "$root/benchmarks/gpu_attention.py" "$out" $small; }

@@ -1,4 +1,4 @@
-"""An E4B of either family with random weights, as large as the published one, or a narrow one to try a script."""
+"""An E4B of either family, or a Gemma 3 270M, with random weights: as large as published, or narrow to try a script."""
 
 import json
 import shutil
@@ -29,6 +29,18 @@ _GEMMA_4 = {
     "max_position_embeddings": 131_072,
     "hidden_size_per_layer_input": 256,
 }
+# Source: google/gemma-3-270m, config.json.
+_270M = {
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 512,
+    "vocab_size": 262_144,
+}
 # What Gemma 3's tokenizer calls the marks that stand in these places of Gemma 4's.
 _MARKS = {"<start_of_turn>": "<|turn>", "<end_of_turn>": "<turn|>"}
 
@@ -50,14 +62,25 @@ def text_config(family: str, *, small: bool = False) -> Any:
     return Gemma4TextConfig(**(_GEMMA_4 | narrow), **_IDS)
 
 
+def text_config_270m(*, small: bool = False) -> Any:
+    """Return the configuration of Gemma 3 270M."""
+    from transformers import Gemma3TextConfig
+
+    return Gemma3TextConfig(**(_270M | (_NARROW if small else {})), **_IDS)
+
+
 def random_model(config: Any) -> Any:
     """Return a text model with random weights in bfloat16, on the GPU if there is one."""
     import torch
-    from transformers import Gemma3nForCausalLM, Gemma4ForCausalLM
+    from transformers import Gemma3ForCausalLM, Gemma3nForCausalLM, Gemma4ForCausalLM
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    classes: dict[str, Any] = {"gemma3n_text": Gemma3nForCausalLM, "gemma4_text": Gemma4ForCausalLM}
+    classes: dict[str, Any] = {
+        "gemma3_text": Gemma3ForCausalLM,
+        "gemma3n_text": Gemma3nForCausalLM,
+        "gemma4_text": Gemma4ForCausalLM,
+    }
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = classes[config.model_type](config)
     for name, parameter in model.named_parameters():
@@ -65,7 +88,7 @@ def random_model(config: Any) -> Any:
             # These do not scale their dot products: undamped random ones make attention a lottery.
             parameter.data.fill_(0.3)
     # No title of the published weights has the tokens for images and sound; transformers' text model cannot read them.
-    model.model.embed_tokens.weight.data[config.vocab_size_per_layer_input :] = 0
+    model.model.embed_tokens.weight.data[getattr(config, "vocab_size_per_layer_input", config.vocab_size) :] = 0
     return model
 
 
