@@ -40,6 +40,7 @@ write_gguf(work / "final-hf", "bf16", work / "gguf" / gguf_name("bf16"))
 """
 VERIFY = """
 import json
+from dataclasses import asdict
 from titlegen.verify import verify
 rows = [json.loads(line) for line in open(articles, encoding="utf-8")][:1000]
 contents, titles = [row["content"] for row in rows], [row["title"] for row in rows]
@@ -47,7 +48,7 @@ checks = verify(
     work / "final-hf", work / "base", work / "adapter", sorted((work / "gguf").glob("*.gguf")), contents, titles,
     greedy_articles=2,
 ).checks
-(work / "checks.json").write_text(json.dumps([check._asdict() for check in checks]))
+(work / "checks.json").write_text(json.dumps([asdict(check) for check in checks]))
 """
 
 

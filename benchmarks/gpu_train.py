@@ -182,6 +182,8 @@ def unsloth(arguments: argparse.Namespace) -> dict[str, Any]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             torch.cuda.synchronize()
             seconds.append(time.perf_counter() - self.started)
+            # What a time limit cuts off has said how far it came: Gemma 4's layers compile for minutes.
+            print(f"step {len(seconds)}: {seconds[-1]:.2f} s", flush=True)
 
     trainer = SFTTrainer(
         model=model,
