@@ -104,6 +104,31 @@ def test_five_titles_with_evidence_reasons_and_rules(app: httpx.Client) -> None:
     assert len(answer["model_digest"]) == 64
 
 
+def test_a_single_title_that_is_doubtful_is_drawn_again(
+    desk_outputs: Path, desk_model_host: str, tmp_path: Path
+) -> None:
+    settings = settings_for(desk_model_host, desk_outputs)
+    articles = {title: f"{title.replace(' ', '，')}，市府表示。" for title in TITLES}
+    with new_app(settings, tmp_path / "plain") as app:
+        plain = {
+            right: app.post("/api/titles", json={"article": text, "number": 1}).json()
+            for right, text in articles.items()
+        }
+    (greedy,) = {titles_of(answer)[0] for answer in plain.values()}
+    settings = settings.model_copy(update={"serve": settings.serve.model_copy(update={"redraws": 16})})
+    with new_app(settings, tmp_path / "again") as app:
+        for right, text in articles.items():
+            with app.stream("POST", "/api/titles", json={"article": text, "number": 1}, headers=STREAM) as response:
+                events = [json.loads(line) for line in response.iter_lines()]
+            seeds = {event["seed"] for event in events if "seed" in event}
+            assert seeds == (set(range(17)) if right != greedy else {0})
+            assert titles_of(events[-1]["result"]) == [right]
+            assert events[-1]["result"]["shortfall"] is None
+        # What was asked for otherwise has its own tries.
+        answer = app.post("/api/titles", json={"article": ARTICLE, "number": 1, "must": ["公車"]}).json()
+        assert titles_of(answer) == [BACKED]
+
+
 def test_titles_come_as_they_are_written(app: httpx.Client) -> None:
     with app.stream("POST", "/api/titles", json={"article": ARTICLE}, headers=STREAM) as response:
         events = [json.loads(line) for line in response.iter_lines()]

@@ -33,6 +33,7 @@ from titlegen.evaluate.report import Mark
 from titlegen.generation import Advance, Draft, TransformersGenerator, unwatched
 from titlegen.generation.decoder import Prefill, TitleDecoder
 from titlegen.metrics import baselines
+from titlegen.metrics.ranking import Chosen
 from titlegen.metrics.records import SCORES
 from titlegen.metrics.scores import Score
 from titlegen.metrics.tokens import tokenize
@@ -56,12 +57,13 @@ class Rule:
     def describe(self) -> dict[str, Any]:
         return {"generator": self.name, "decoding": {"strategy": "rule"}}
 
-    def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+    def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:
         if len(self.batches) == self.fails_after:
             raise KeyboardInterrupt
         self.batches.append(list(contents))
         advance(len(contents))
-        return [baselines.lead(content) for content in contents]
+        leads = [baselines.lead(content) for content in contents]
+        return [Chosen(lead, lead) for lead in leads]
 
 
 LEADS = [baselines.lead(example.content) for example in EXAMPLES]
@@ -136,11 +138,42 @@ def test_titles_of_another_model_or_split_are_not_taken_over(tmp_path: Path) -> 
 @pytest.mark.fault
 def test_a_generator_that_loses_titles_is_an_error(tmp_path: Path) -> None:
     class Lossy(Rule):
-        def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
-            return super().generate(contents, advance)[1:]
+        def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:
+            return super().choose(contents, advance)[1:]
 
     with pytest.raises(TitlegenError, match="Lossy returned 7 titles for 8 articles"):
         generate_predictions(Lossy(), EXAMPLES, tmp_path / "partial.jsonl", prompt="")
+
+
+def test_what_was_drawn_again_is_kept_and_counted(tmp_path: Path) -> None:
+    class Redrawing(Rule):
+        def describe(self) -> dict[str, Any]:
+            return {"generator": self.name, "decoding": {"redraws": 4}}
+
+        def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:
+            texts = [chosen.text for chosen in super().choose(contents, advance)]
+            # Of three that are drawn again, two are replaced.
+            return [Chosen(text, "甲" if text in LEADS[:2] else text, 5 if text in LEADS[:3] else 1) for text in texts]
+
+    partial = tmp_path / "partial.jsonl"
+    for fails_after in (1000, 0):
+        rule = Redrawing(fails_after=fails_after)
+        generation = generate_predictions(rule, EXAMPLES, partial, prompt="")
+        description: dict[str, Any] = generation.description
+        assert (description["redrawn"], description["replaced"]) == (3, 2)
+        assert generation.predictions == LEADS
+        assert generation.firsts == ["甲", "甲", *LEADS[2:]]
+    report = evaluate(EXAMPLES, generation.predictions, SETTINGS, firsts=generation.firsts)
+    (first,) = report.content["variants"]
+    assert first["kind"] == "first"
+    assert first["differences"]["rougeL"]["value"] < 0
+    assert [row.get("first") for row in report.rows] == ["甲", "甲", *[None] * (len(EXAMPLES) - 2)]
+    write_report(report, tmp_path)
+    assert read_predictions(tmp_path / "predictions.jsonl", EXAMPLES, "first") == generation.firsts
+    assert "the first of each, none drawn again" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    same = evaluate(EXAMPLES, LEADS, SETTINGS, firsts=LEADS)
+    assert same.content["variants"] == []
+    assert all("first" not in row for row in same.rows)
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +298,38 @@ def test_the_best_of_several_candidates_is_taken(
     assert [titles[0] for titles in seen] == greedy
     assert read == [len(short)]
     assert len({title for titles in seen for title in titles}) > 2 * len(short)
+
+
+def test_a_doubtful_title_alone_is_drawn_again(
+    tiny_base: Path, short: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EvaluateSettings(max_new_tokens=6, batch_size=4)
+    greedy = TransformersGenerator(tiny_base, None, settings).generate(short)
+    asked: list[tuple[str, list[str], str]] = []
+
+    def last(first: str, drawn: Sequence[str], article: str) -> int:
+        asked.append((first, list(drawn), article))
+        return len(drawn)
+
+    monkeypatch.setattr("titlegen.generation.generator.find_doubtful", lambda *_: [1, 4])
+    monkeypatch.setattr("titlegen.generation.generator.choose_title", last)
+    # None of a tiny random model's titles ends.
+    monkeypatch.setattr(TransformersGenerator, "_decode", lambda self, ids: Draft(self.tokenizer.decode(ids), 6, True))  # noqa: FBT003
+    generator = TransformersGenerator(tiny_base, None, settings, redraws=3)
+    found = generator.choose(short)
+    assert [chosen.first for chosen in found] == greedy
+    assert [chosen.drafts for chosen in found] == [1, 4, 1, 1, 4, 1]
+    assert [article for *_, article in asked] == [short[1], short[4]]
+    for place, (first, drawn, _) in zip((1, 4), asked, strict=True):
+        assert first == greedy[place]
+        assert len({first, *drawn}) == 4
+        assert found[place].text == drawn[-1]
+    assert [found[place].text for place in (0, 2, 3, 5)] == [greedy[place] for place in (0, 2, 3, 5)]
+    assert generator.choose(short) == found, "drawn with a seed"
+    decoding: Any = generator.describe()["decoding"]
+    assert (decoding["redraws"], decoding["redraw_temperature"], decoding["temperature"]) == (3, 0.8, 0.0)
+    several = TransformersGenerator(tiny_base, None, settings.model_copy(update={"candidates": 2}), redraws=3)
+    assert {chosen.drafts for chosen in several.choose(short)} == {2}
 
 
 @pytest.mark.parametrize("which", ["model", "adapter"])

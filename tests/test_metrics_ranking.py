@@ -2,8 +2,9 @@ import pytest
 
 from titlegen.metrics import ranking
 from titlegen.metrics.contract import title_violations
+from titlegen.metrics.novelty import plain_words, unknown_words
 from titlegen.metrics.overlap import rouge_l
-from titlegen.metrics.ranking import agreement, rank_titles
+from titlegen.metrics.ranking import agreement, choose_title, find_doubtful, rank_titles
 from titlegen.metrics.tokens import tokenize
 
 ARTICLE = "台南市政府今日宣布，市區公車即日起增開3班次，並延長夜間服務到23時，方便市民搭乘。"
@@ -46,3 +47,30 @@ def test_one_title_and_none() -> None:
     assert agreement([USUAL]) == [0.0]
     assert rank_titles([], ARTICLE) == []
     assert agreement(["", ""]) == [0.0, 0.0]
+
+
+def test_words_that_the_article_does_not_have() -> None:
+    article = plain_words("曾任臺北市議員的Mori於20日辭世，享壽88歲。")
+    assert unknown_words("台北市議員Mori辭世 享壽88歲", article) == []
+    assert unknown_words("北市議員辭世 榮幸88歲", article) == ["榮幸"]
+    # Numbers and names have checks of their own, and a character alone says little.
+    assert unknown_words("Kenji辭世 享壽99歲 惜", article) == []
+    assert unknown_words("", article) == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "doubtful",
+    [
+        *("", "標題：" + USUAL, USUAL + "\n說明：增開班次", USUAL.replace("3", "8"), "台南公車", USUAL + "！！"),
+        *(USUAL + "延長延長延長", "臺南公车增開3班次", "台南公車 黃偉哲增開3班次", "台南公車增開3班次 方便乘客搭乘"),
+    ],
+)
+def test_a_doubtful_title_gives_way_to_a_better_one_alone(doubtful: str) -> None:
+    assert find_doubtful([USUAL, doubtful, ALIKE], [ARTICLE] * 3) == [1]
+    assert choose_title(doubtful, [doubtful, USUAL, ALIKE], ARTICLE) == 2
+    # Neither the same fault nor what most others say is a reason to take another.
+    assert choose_title(doubtful, [doubtful] * 3, ARTICLE) == 0
+    assert choose_title(USUAL, [ALIKE] * 4, ARTICLE) == 0
+    assert choose_title(USUAL, [doubtful] * 4, ARTICLE) == 0
+    assert choose_title(doubtful, [], ARTICLE) == 0

@@ -1139,6 +1139,31 @@ def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path
     assert generator.describe()["model"] == MODEL
 
 
+def test_a_doubtful_title_gives_way_to_one_that_is_drawn(
+    export: Export, settings: ServeSettings, server: OfflineServer
+) -> None:
+    export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("鐵", "市")})
+    server.create(settings.model_name, export.file, template=PROMPT.template, system=SYSTEM)
+    articles = {title: f"{title.replace(' ', '，')}，今天宣布。" for title in (TITLE, WRONG_NUMBER)}
+    for redraws in (0, 8):
+        changed = settings.model_copy(update={"redraws": redraws})
+        with contextlib.closing(serve.Client(changed, export.merged)) as client:
+            greedy = client.ask(ARTICLE).raw
+            answers = {title: client.generate(article) for title, article in articles.items()}
+            several = client.generate_candidates(ARTICLE, 2)
+        for right, answer in answers.items():
+            doubtful = redraws > 0 and right != greedy
+            assert answer.title == (right if doubtful else greedy)
+            assert (answer.redraws, answer.seed > 0) == (redraws * doubtful, doubtful)
+        # Of several the best one is known without.
+        assert {answer.redraws for answer in several} == {0}
+        generator = serve.ServedGenerator(changed, export.merged, digest="")
+        for right, chosen in zip(articles, generator.choose(list(articles.values())), strict=True):
+            assert chosen == (answers[right].raw, greedy, 1 + answers[right].redraws)
+        decoding: Any = generator.describe()["decoding"]
+        assert decoding.get("redraws", 0) == redraws
+
+
 def test_a_title_that_was_cut_off_comes_last(
     export: Export, settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,8 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
     # A file's titles are not this model's: what is pushed is report/.
     folder = _FOLDERS.get(target, Folder.FILE_REPORT)
     values = settings.evaluate.model_dump(mode="json", exclude={"devices"}) | {"target": target, "language": language}
+    if target in _FOLDERS and _redraws(run):
+        values["redraws"] = _redraws(run)
     if target == "server":
         values["serve"] = settings.serve.model_dump(mode="json")
 
@@ -93,16 +95,17 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
     def build(run: Run, directory: Path) -> Evaluated:
         examples = _examples(run)
         kept = _kept_titles(run.folder(folder), values, inputs(run), examples)
-        predictions, generation = kept or _titles(run, target, examples)
+        titles = kept or _titles(run, target, examples)
         has_base = settings.evaluate.base_model and _generates(target)
         base_titles = _base_titles(run, examples) if has_base else None
         report = scoring.evaluate(
             examples,
-            predictions,
+            titles.predictions,
             settings.evaluate,
             base_predictions=base_titles,
-            generation=generation,
+            generation=titles.description,
             dataset=settings.data.source,
+            firsts=titles.firsts,
             variants=_variants(run, target, examples),
         )
         scoring.write_report(report, directory, against=against, language=language)
@@ -123,7 +126,7 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
 
 def _kept_titles(
     directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], examples: "Sequence[Example]"
-) -> tuple[list[str], Mapping[str, object]] | None:
+) -> "scoring.Generation | None":
     """Return the titles of the existing report and how they were generated, when they would be the same again."""
     from titlegen import evaluate as scoring
 
@@ -136,7 +139,9 @@ def _kept_titles(
     if old != new or not inputs.items() - {("against", inputs.get("against"))} <= manifest.inputs.items():
         return None
     report = json.loads((directory / "report.json").read_bytes())
-    return scoring.read_predictions(directory / "predictions.jsonl", examples), report["generation"]
+    path = directory / "predictions.jsonl"
+    firsts = scoring.read_predictions(path, examples, "first")
+    return scoring.Generation(scoring.read_predictions(path, examples), report["generation"], firsts)
 
 
 def _target(run: Run) -> str:
@@ -156,7 +161,12 @@ def _examples(run: Run) -> "list[Example]":
     return data.load_split(run.folder(Folder.DATA), evaluation.split)[: evaluation.limit or None]
 
 
-def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[str], Mapping[str, object]]:
+def _redraws(run: Run) -> int:
+    """Return how many titles are drawn where one is doubtful: as for users, unless the best of several is scored."""
+    return run.settings.serve.redraws if run.settings.evaluate.candidates == 1 else 0
+
+
+def _titles(run: Run, target: str, examples: "Sequence[Example]") -> "scoring.Generation":
     """Return the titles that a target writes for the examples, and how it wrote them."""
     from titlegen import evaluate as scoring
     from titlegen import serve as serving
@@ -175,18 +185,21 @@ def _titles(run: Run, target: str, examples: "Sequence[Example]") -> tuple[list[
                 temperature=settings.evaluate.temperature,
             )
         elif target == "merged":
-            generator = stack.enter_context(open_generator(run.folder(Folder.EXPORT), None, settings.evaluate))
+            generator = stack.enter_context(
+                open_generator(run.folder(Folder.EXPORT), None, settings.evaluate, _redraws(run))
+            )
         elif target == "adapter":
             generator = stack.enter_context(
-                open_generator(run.base, run.folder(adapter_stage(run).folder), settings.evaluate)
+                open_generator(run.base, run.folder(adapter_stage(run).folder), settings.evaluate, _redraws(run))
             )
         else:
-            return scoring.read_predictions(Path(target), examples), {"generator": "file", "name": Path(target).name}
+            titles = scoring.read_predictions(Path(target), examples)
+            return scoring.Generation(titles, {"generator": "file", "name": Path(target).name}, titles)
         generated = scoring.generate_predictions(
             generator, examples, partial, settings.evaluate.batch_size, prompt=run.prompt_digest
         )
     partial.unlink()
-    return generated.predictions, generated.description
+    return generated
 
 
 def _variants(run: Run, target: str, examples: "Sequence[Example]") -> "list[scoring.Variant]":
@@ -206,7 +219,9 @@ def _variants(run: Run, target: str, examples: "Sequence[Example]") -> "list[sco
         return []
 
     def write(name: str, model: tuple[Path, Path | None], given: "Sequence[Example]", candidates: int) -> list[str]:
-        generator = TransformersGenerator(*model, settings.model_copy(update={"candidates": candidates}))
+        # Titles that were asked for are not drawn again.
+        redraws = 0 if name == "controlled" else _redraws(run)
+        generator = TransformersGenerator(*model, settings.model_copy(update={"candidates": candidates}), redraws)
         partial = run.folder(Folder.PREDICTIONS) / f"{name}.jsonl"
         size = settings.batch_size
         return scoring.generate_predictions(generator, given, partial, size, prompt=run.prompt_digest).predictions

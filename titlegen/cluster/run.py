@@ -136,6 +136,8 @@ def _output_settings(job: Job) -> dict[str, object]:
     """Return the settings that the titles, and the files that they stand in, depend on."""
     values: dict[str, object] = {name: getattr(job.data, name) for name in _READING}
     values |= {"num_ctx": job.serve.num_ctx, "num_predict": job.serve.num_predict, "n": job.number}
+    # Where nothing is drawn again, as of older titles.
+    values |= {"redraws": job.serve.redraws} if job.serve.redraws and job.number == 1 else {}
     values |= {"block_rows": job.ray.block_rows, "format": job.ray.format, "backend": job.ray.backend}
     if job.ray.backend == "local":
         # The articles of a batch change each other's rounding.

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from titlegen.cluster.job import Job, Titler
 from titlegen.errors import DataError, TitlegenError
 from titlegen.models import family_at
-from titlegen.serve.answer import Answer, content_budget, make_answer, only_titles, rank_answers, trained_content_tokens
+from titlegen.serve.answer import (
+    Answer,
+    choose_answer,
+    content_budget,
+    make_answer,
+    only_titles,
+    rank_answers,
+    trained_content_tokens,
+)
 from titlegen.serve.article import Article, read_article, token_counter
 from titlegen.serve.client import Client, in_order
 from titlegen.serve.endpoint import UnavailableError
@@ -120,7 +128,7 @@ class LocalModel:
         decoding = EvaluateSettings(
             batch_size=job.ray.batch_size, max_new_tokens=job.serve.num_predict, candidates=job.number, seed=0
         )
-        self._generator = TransformersGenerator(job.export, None, decoding)
+        self._generator = TransformersGenerator(job.export, None, decoding, job.serve.redraws)
         self._lock = threading.Lock()
         self._job, self._count = job, token_counter(job.export)
         self._budget = content_budget(
@@ -137,7 +145,7 @@ class LocalModel:
         sent = [article.sent for article in read if isinstance(article, Article)]
         # Other blocks are cleaned and checked meanwhile.
         with self._lock:
-            drafts = iter(self._generator.draft(sent))
+            drafts = iter(self._generator.draft_again(sent))
         return [
             article if isinstance(article, TitlegenError) else self._answers(article, next(drafts)) for article in read
         ]
@@ -161,6 +169,7 @@ class LocalModel:
             for draft in drafts
         ]
         try:
-            return only_titles(rank_answers(answers, article, convert=convert), self._job.export.name)
+            order = choose_answer if self._job.number == 1 else rank_answers
+            return only_titles(order(answers, article, convert=convert), self._job.export.name)[: self._job.number]
         except TitlegenError as error:
             return error

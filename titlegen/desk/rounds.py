@@ -12,7 +12,7 @@ from titlegen.desk.wanted import Wanted
 from titlegen.errors import TitlegenError
 from titlegen.metrics.evidence import Claim, find_evidence
 from titlegen.metrics.overlap import rouge_l
-from titlegen.metrics.ranking import Standing, judge_titles
+from titlegen.metrics.ranking import Standing, choose_title, find_doubtful, judge_titles
 from titlegen.metrics.title_warnings import Facts
 from titlegen.metrics.tokens import tokenize
 from titlegen.serve import Answer
@@ -41,6 +41,8 @@ class Round:
 
     request: TitleRequest
     wanted: Wanted
+    redraws: int = 0
+    """``serve.redraws``: titles that are drawn where a single one is doubtful."""
     name: str = field(default_factory=new_name)
     events: "queue.SimpleQueue[TextEvent | tuple[int, Answer | TitlegenError] | None]" = field(
         default_factory=queue.SimpleQueue
@@ -55,6 +57,8 @@ class Round:
     failure: TitlegenError | None = None
     """What ended it before there were enough."""
     tries: int = 0
+    redraws_until: int = 0
+    """Where the title is doubtful, how many tries there are in all."""
     refused: int = 0
     """Titles with words that they must not have."""
 
@@ -63,8 +67,15 @@ class Round:
         """How often the model is asked, at most."""
         return self.request.number * (_TRIES_WHEN_ASKED if self.wanted else _TRIES)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether one title is asked for and nothing else, so that a better one may take its place."""
+        return self.request.number == 1 and not self.wanted and not self.request.like
+
     def wants_another(self, running: int) -> bool:
         """Return whether one more try is to be made beside those that are running."""
+        if self.redraws_until:
+            return self.tries < self.redraws_until
         return self.tries < self.most_tries and len(self.kept) + running < self.request.number
 
     def describe_shortfall(self, given: int) -> Notice | None:
@@ -98,11 +109,18 @@ class Round:
         if self.wanted.unmet(title):
             self.others.append(written)
             return None
+        if not self.kept and self.is_single and find_doubtful([answer.raw], [facts.article]):
+            self.redraws_until = self.tries + self.redraws
         self.kept.append(written)
         return written
 
     def rank(self, facts: Facts) -> list[tuple[Written, Standing]]:
         """Return the titles that are shown, the best first; where some are missing, the nearest others follow."""
+        if self.redraws_until:
+            whole = [written for written in self.kept[1:] if written.answer.done_reason == "stop"]
+            found = [self.kept[0], *whole]
+            best = found[choose_title(found[0].answer.raw, [written.answer.raw for written in whole], facts.article)]
+            return [(best, judge_titles([best.answer.raw], facts)[0])]
         fitting, room = len(self.kept), max(self.request.number - len(self.kept), 0)
         nearest = sorted(self.others, key=lambda written: self.wanted.distance(written.title))
         found = [*self.kept, *nearest[:room]]

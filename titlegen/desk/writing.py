@@ -75,7 +75,7 @@ class Writer:
             yield ErrorEvent(passing=False, notice=describe_error(error))
             return
         facts = self._facts(read.text)
-        work = Round(request, wanted)
+        work = Round(request, wanted, self.settings.serve.redraws)
         # The first titles stay what `titlegen generate` prints; further ones are drawn with new seeds.
         seeds = itertools.count(0 if not request.seen else 1 + _first_seed(request.seen))
         with ThreadPoolExecutor(self.settings.desk.parallel + 1) as threads:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,12 +15,13 @@ from titlegen.data import Example
 from titlegen.errors import TitlegenError
 from titlegen.generation import Advance, unwatched
 from titlegen.manifest import digest_json, writable, write_atomically
+from titlegen.metrics.ranking import Chosen
 
 
 class Generator(Protocol):
     """Anything that writes titles: a model in this process, a server, a rule."""
 
-    def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+    def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:
         """Return the raw output for each article, in order, with whatever the model wrote around the title.
 
         ``advance`` is called with what has been done since the last call, in articles, so that a person sees a long
@@ -38,7 +39,12 @@ class Generation(NamedTuple):
 
     predictions: list[str]
     description: dict[str, object]
-    """The generator's own, and ``timing``: seconds for this many titles, and of one call of ``titles_per_call``."""
+    """The generator's own, and ``timing``: seconds for this many titles, and of one call of ``titles_per_call``.
+
+    Where some were drawn again also ``redrawn`` and ``replaced``: for how many, and how many titles are other ones.
+    """
+    firsts: list[str]
+    """What came first for each article; where nothing was chosen from several, the prediction."""
 
 
 def generate_predictions(
@@ -78,15 +84,20 @@ def generate_predictions(
                 os.fsync(file.fileno())
                 done |= {record["id"]: record for record in records}
                 progress.update(task, completed=len(done))
-    timing = _timing([done[example.id] for example in examples], batch_size)
-    return Generation(
-        [str(done[example.id]["prediction"]) for example in examples], generator.describe() | {"timing": timing}
-    )
+    records = [done[example.id] for example in examples]
+    description = generator.describe() | {"timing": _timing(records, batch_size)}
+    decoding = description.get("decoding")
+    if isinstance(decoding, Mapping) and decoding.get("redraws"):
+        redrawn = sum(record["drafts"] > 1 for record in records)
+        replaced = sum(record["first"] != record["prediction"] for record in records)
+        description |= {"redrawn": redrawn, "replaced": replaced}
+    predictions, firsts = ([str(record[name]) for record in records] for name in ("prediction", "first"))
+    return Generation(predictions, description, firsts)
 
 
 def _generate_batch(generator: Generator, batch: Sequence[Example], advance: Advance) -> list[dict[str, Any]]:
     started = time.perf_counter()
-    outputs = generator.generate([example.content for example in batch], advance)
+    outputs = generator.choose([example.content for example in batch], advance)
     elapsed = time.perf_counter() - started
     if len(outputs) != len(batch):
         raise TitlegenError(
@@ -94,8 +105,16 @@ def _generate_batch(generator: Generator, batch: Sequence[Example], advance: Adv
             "for each"
         )
     return [
-        {"id": example.id, "prediction": output, "call_s": round(elapsed, 4), "call": batch[0].id, "titles": len(batch)}
-        for example, output in zip(batch, outputs, strict=True)
+        {
+            "id": example.id,
+            "prediction": chosen.text,
+            "first": chosen.first,
+            "drafts": chosen.drafts,
+            "call_s": round(elapsed, 4),
+            "call": batch[0].id,
+            "titles": len(batch),
+        }
+        for example, chosen in zip(batch, outputs, strict=True)
     ]
 
 

@@ -12,11 +12,16 @@ _NAMED = 5
 _ID_CHARS = 40
 
 
-def read_predictions(path: Path, examples: Sequence[Example]) -> list[str]:
+def read_predictions(path: Path, examples: Sequence[Example], preferred: str = "prediction") -> list[str]:
     """Return the raw outputs of a predictions file in the order of the examples.
 
     Each line is an object with the keys ``id`` and ``prediction``; others are left alone, so that the
     predictions.jsonl of a report can be read again.
+
+    Args:
+        path: the file.
+        examples: of the split.
+        preferred: a key to read in place of ``prediction`` where a line has it.
 
     Raises:
         DataError: the file is missing or not UTF-8, a line is not such an object, or ids are missing, unknown or
@@ -39,7 +44,7 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[str]:
                 raise DataError(f"{path}, line {number}: {key!r} holds half of a surrogate pair; write it as UTF-8")
         if record["id"] in found:
             twice.append(f"{_shown(record['id'])} (lines {lines[record['id']]} and {number})")
-        found.setdefault(record["id"], record["prediction"])
+        found.setdefault(record["id"], str(record.get(preferred, record["prediction"])))
         lines.setdefault(record["id"], number)
     known = {example.id for example in examples}
     missing = [_shown(example.id) for example in examples if example.id not in found]

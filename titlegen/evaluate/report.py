@@ -57,6 +57,7 @@ def evaluate(
     base_predictions: Sequence[str] | None = None,
     generation: Mapping[str, object] | None = None,
     dataset: str | None = None,
+    firsts: Sequence[str] | None = None,
     variants: Sequence[Variant] = (),
 ) -> Report:
     """Score raw outputs against the titles of the examples, beside baselines on the same articles.
@@ -68,6 +69,7 @@ def evaluate(
         base_predictions: raw outputs of the untuned base model, likewise.
         generation: how the predictions came to be, for the report.
         dataset: ``data.source`` of the examples, for the report.
+        firsts: what came first for each example; where it is not the prediction, that was drawn in its place.
         variants: other titles for the same articles, to stand beside.
 
     Raises:
@@ -76,6 +78,8 @@ def evaluate(
     _check(examples, predictions, base_predictions)
     texts = [Text(example.title, example.content, example.date) for example in examples]
     statistics = measure_titles(predictions, texts)
+    if firsts is not None and list(firsts) != list(predictions):
+        variants = [Variant("first", firsts), *variants]
     scores = estimate_scores(statistics, settings.resamples, settings.seed)
     gates = check_gates(scores, settings.gates.model_dump())
     references = score_titles(measure_titles([example.title for example in examples], texts))
@@ -107,7 +111,9 @@ def evaluate(
         "versions": package_versions(),
     }
     marks = [_find_unsupported(prediction, text) for prediction, text in zip(predictions, texts, strict=True)]
-    rows = [_row(*row) for row in zip(examples, predictions, statistics.values, marks, strict=True)]
+    rows = [
+        _row(*row) for row in zip(examples, predictions, firsts or predictions, statistics.values, marks, strict=True)
+    ]
     return Report(examples, rows, marks, statistics, settings, content)
 
 
@@ -159,11 +165,12 @@ def _find_unsupported(prediction: str, text: Text) -> list[Mark]:
     ]
 
 
-def _row(example: Example, prediction: str, values: Floats, marks: Sequence[Mark]) -> dict[str, Any]:
+def _row(example: Example, prediction: str, first: str, values: Floats, marks: Sequence[Mark]) -> dict[str, Any]:
     columns = dict(zip(COLUMNS, values.tolist(), strict=True))
     return {
         "id": example.id,
         "prediction": prediction,
+        **({} if first == prediction else {"first": first}),
         "reference": example.title,
         **{name: round(columns[name], 6) for name in ("rouge1", "rouge2", "rougeL")},
         "title_violations": list(title_violations(prediction)),

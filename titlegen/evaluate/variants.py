@@ -15,7 +15,7 @@ _SHOWN = ("rougeL", "bleu1", "title_only_rate", "length_rate", "number_support")
 class Variant:
     """Raw titles that were made otherwise, one for each article."""
 
-    kind: Literal["sft", "best_of", "controlled"]
+    kind: Literal["first", "sft", "best_of", "controlled"]
     titles: Sequence[str]
     candidates: int = 1
     controls: Sequence[Control] = field(default=())

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from titlegen.errors import ConfigError, ExportError
 from titlegen.generation.decoder import TitleDecoder
 from titlegen.generation.transformers import load_model, load_tokenizer, write_tokens
-from titlegen.metrics.ranking import candidate_temperature, describe_candidates, rank_titles
+from titlegen.metrics.ranking import (
+    Chosen,
+    candidate_temperature,
+    choose_title,
+    describe_candidates,
+    find_doubtful,
+    rank_titles,
+)
 from titlegen.models import family_at, fingerprint
 from titlegen.plural import count
 from titlegen.prompt import PromptFormat
@@ -44,8 +51,16 @@ class Draft(NamedTuple):
 class TransformersGenerator:
     """A ``Generator`` on torch: bfloat16 on CUDA, float32 on the CPU."""
 
-    def __init__(self, model_directory: Path, adapter: Path | None, settings: EvaluateSettings) -> None:
+    def __init__(
+        self, model_directory: Path, adapter: Path | None, settings: EvaluateSettings, redraws: int = 0
+    ) -> None:
         """Look for the model, and the adapter over it when there is one; they are loaded once a title is asked for.
+
+        Args:
+            model_directory: the model.
+            adapter: over it, or None.
+            settings: decoding.
+            redraws: ``serve.redraws``; where there are several candidates, nothing is drawn again.
 
         Raises:
             ExportError: a directory holds no model, or no adapter.
@@ -58,6 +73,7 @@ class TransformersGenerator:
         self.model_directory = model_directory
         self.adapter = adapter
         self.settings = settings
+        self.redraws = redraws if settings.candidates == 1 else 0
         # A model that was trained again has the same folder, and half a split of the old one must not be kept.
         self.weights = [fingerprint(folder) for folder in (model_directory, adapter) if folder is not None]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -97,20 +113,55 @@ class TransformersGenerator:
             "weights": self.weights,
             "device": self.device,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "decoding": _decoding(self.settings),
+            "decoding": _decoding(self.settings, self.redraws),
         }
 
     def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+        """Return the raw output for each article, in order, as :meth:`choose` chooses it."""
+        return [chosen.text for chosen in self.choose(contents, advance)]
+
+    def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:
         """Return the raw output for each article, in order: the best of its candidates, where there are several.
+
+        Where there is one, and it is doubtful, it is the better one of it and some that are drawn then.
 
         Raises:
             ConfigError: the GPU has too little memory for the batch.
         """
-        drafts = [[draft.text for draft in drafts] for drafts in self.draft(contents, advance)]
-        return [
-            candidates[rank_titles(candidates, content)[0]]
-            for candidates, content in zip(drafts, contents, strict=True)
-        ]
+        found = []
+        for drafts, content in zip(self.draft_again(contents, advance), contents, strict=True):
+            texts = [draft.text for draft in drafts]
+            if self.settings.candidates > 1:
+                best = rank_titles(texts, content)[0]
+            else:
+                # One that was cut off takes no title's place.
+                texts = [texts[0], *(draft.text for draft in drafts[1:] if draft.ended)]
+                best = choose_title(texts[0], texts[1:], content) if len(texts) > 1 else 0
+            found.append(Chosen(texts[best], texts[0], len(drafts)))
+        return found
+
+    def draft_again(self, contents: Sequence[str], advance: Advance = unwatched) -> list[tuple[Draft, ...]]:
+        """Return all candidates for each article as :meth:`draft` does, and what is drawn for doubtful ones.
+
+        Raises:
+            ConfigError: the GPU has too little memory for the batch.
+        """
+        drafts = self.draft(contents, advance)
+        if self.redraws:
+            doubtful = find_doubtful([first.text for first, *_ in drafts], contents)
+            for index, others in zip(doubtful, self.redraw([contents[index] for index in doubtful]), strict=True):
+                drafts[index] += others
+        return drafts
+
+    def redraw(self, contents: Sequence[str]) -> list[tuple[Draft, ...]]:
+        """Return the titles that are drawn for doubtful ones, for each article, in order.
+
+        Raises:
+            ConfigError: the GPU has too little memory for the batch.
+        """
+        # As many titles at a time as at first.
+        size = max(1, self.settings.batch_size // max(1, self.redraws))
+        return self._in_batches(contents, size, self._redraw)
 
     def draft(self, contents: Sequence[str], advance: Advance = unwatched) -> list[tuple[Draft, ...]]:
         """Return all candidates for each article, in order, the greedy or likeliest first.
@@ -118,13 +169,19 @@ class TransformersGenerator:
         Raises:
             ConfigError: the GPU has too little memory for the batch.
         """
+        return self._in_batches(contents, self.settings.batch_size, lambda prompts: self._draft(prompts, advance))
+
+    def _in_batches(
+        self, contents: Sequence[str], size: int, draft: Callable[[Sequence[str]], list[tuple[Draft, ...]]]
+    ) -> list[tuple[Draft, ...]]:
+        """Return what ``draft`` makes of the prompts of articles, ``size`` of like length at a time."""
         import torch
 
         prompts = [self.prompt.render(content) for content in contents]
         drafts: dict[int, tuple[Draft, ...]] = {}
-        for batch in self.batches(contents):
+        for batch in self.batches(contents, size):
             try:
-                drafts |= zip(batch, self._draft([prompts[index] for index in batch], advance), strict=True)
+                drafts |= zip(batch, draft([prompts[index] for index in batch]), strict=True)
             except torch.OutOfMemoryError as error:
                 raise ConfigError(
                     f"the GPU has too little memory for {count(len(batch), 'article')} at a time; "
@@ -132,11 +189,11 @@ class TransformersGenerator:
                 ) from error
         return [drafts[index] for index in range(len(contents))]
 
-    def batches(self, contents: Sequence[str]) -> list[list[int]]:
+    def batches(self, contents: Sequence[str], size: int | None = None) -> list[list[int]]:
         """Return which articles are written together: those of like length, the longest first."""
         # Every prompt has the same text around its article, which is stripped.
         order = sorted(range(len(contents)), key=lambda index: -len(contents[index].strip()))
-        size = self.settings.batch_size
+        size = size or self.settings.batch_size
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _draft(self, prompts: Sequence[str], advance: Advance) -> list[tuple[Draft, ...]]:
@@ -151,6 +208,16 @@ class TransformersGenerator:
             temperature = settings.temperature if candidate == 0 else candidate_temperature(settings.temperature)
             candidates.append([self._decode(title) for title in write(temperature)])
         return list(zip(*candidates, strict=True))
+
+    def _redraw(self, prompts: Sequence[str]) -> list[tuple[Draft, ...]]:
+        """Return what is drawn again for each prompt."""
+        import torch
+
+        draw = self._writer(prompts, unwatched, copies=self.redraws)
+        # Behind the model's loading, which draws numbers, too.
+        torch.manual_seed(self.settings.seed + 1)
+        rows = list(map(self._decode, draw(candidate_temperature(self.settings.temperature))))
+        return [tuple(rows[start : start + self.redraws]) for start in range(0, len(rows), self.redraws)]
 
     def _writer(
         self, prompts: Sequence[str], advance: Advance, copies: int = 1
@@ -186,13 +253,13 @@ class TransformersGenerator:
         return Draft(text, tokens=end, ended=end < self.settings.max_new_tokens)
 
 
-def _decoding(settings: EvaluateSettings) -> dict[str, object]:
-    if settings.temperature == 0 and settings.candidates == 1:
+def _decoding(settings: EvaluateSettings, redraws: int) -> dict[str, object]:
+    if settings.temperature == 0 and settings.candidates == 1 and not redraws:
         return {"strategy": "greedy", "max_new_tokens": settings.max_new_tokens}
     return {
         "strategy": "sampling",
         "temperature": settings.temperature,
-        **describe_candidates(settings.candidates, settings.temperature),
+        **describe_candidates(settings.candidates, settings.temperature, redraws),
         "seed": settings.seed,
         "max_new_tokens": settings.max_new_tokens,
         # Rows of a batch share one stream of random numbers.

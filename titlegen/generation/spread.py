@@ -10,6 +10,7 @@ from pathlib import Path
 from titlegen import cards, environment
 from titlegen.errors import ConfigError, TitlegenError
 from titlegen.generation.generator import Advance, TransformersGenerator, unwatched
+from titlegen.metrics.ranking import Chosen
 from titlegen.plural import count
 from titlegen.settings import EvaluateSettings
 from titlegen.train.devices import find_cards
@@ -32,6 +33,10 @@ class SpreadGenerator:
         return self._single.describe()
 
     def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+        """Return the raw output for each article, in order."""
+        return [chosen.text for chosen in self.choose(contents, advance)]
+
+    def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:
         """Return the raw output for each article, in order; articles of like length are written together.
 
         Raises:
@@ -40,11 +45,11 @@ class SpreadGenerator:
         """
         batches = self._single.batches(contents)
         self._start(min(len(batches), self.batches_at_once))
-        futures: dict[Future[list[str]], tuple[int, list[int]]] = {}
+        futures: dict[Future[list[Chosen]], tuple[int, list[int]]] = {}
         for number, batch in enumerate(batches):
             card = number % len(self._pools)
-            futures[self._pools[card].submit(_generate, [contents[index] for index in batch])] = card, batch
-        titles: dict[int, str] = {}
+            futures[self._pools[card].submit(_choose, [contents[index] for index in batch])] = card, batch
+        titles: dict[int, Chosen] = {}
         for done in as_completed(futures):
             card, batch = futures[done]
             try:
@@ -74,14 +79,14 @@ class SpreadGenerator:
                 # A copy of this process could not use its card: CUDA's state does not survive it.
                 mp_context=get_context("spawn"),
                 initializer=_prepare,
-                initargs=(card, number, single.model_directory, single.adapter, single.settings),
+                initargs=(card, number, single.model_directory, single.adapter, single.settings, single.redraws),
             )
             self._pools.append(pool)
 
 
 @contextmanager
 def open_generator(
-    model_directory: Path, adapter: Path | None, settings: EvaluateSettings
+    model_directory: Path, adapter: Path | None, settings: EvaluateSettings, redraws: int = 0
 ) -> Iterator[TransformersGenerator | SpreadGenerator]:
     """Open the generator of a model, on as many cards as the settings ask for.
 
@@ -89,7 +94,7 @@ def open_generator(
         ConfigError: there are fewer cards than that.
         ExportError: a directory holds no model, or no adapter.
     """
-    single = TransformersGenerator(model_directory, adapter, settings)
+    single = TransformersGenerator(model_directory, adapter, settings, redraws)
     number = count_cards(settings)
     if number == 1:
         yield single
@@ -118,15 +123,17 @@ def count_cards(settings: EvaluateSettings) -> int:
     return settings.devices
 
 
-def _prepare(card: int, number: int, model_directory: Path, adapter: Path | None, settings: EvaluateSettings) -> None:
+def _prepare(
+    card: int, number: int, model_directory: Path, adapter: Path | None, settings: EvaluateSettings, redraws: int
+) -> None:
     """Prepare this process for its card."""
     end_with_parent()
     environment.prepare()
     environment.prepare_threads()
     cards.prepare_ranks(number, one_host=True)
     cards.show_card(card)
-    _own.append(TransformersGenerator(model_directory, adapter, settings))
+    _own.append(TransformersGenerator(model_directory, adapter, settings, redraws))
 
 
-def _generate(contents: Sequence[str]) -> list[str]:
-    return _own[0].generate(contents)
+def _choose(contents: Sequence[str]) -> list[Chosen]:
+    return _own[0].choose(contents)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import regex
 
-from titlegen.metrics.tokens import normalise
+from titlegen.metrics.tokens import normalise, segment
 
 _HAN = regex.compile(r"\p{Han}")
+_HAN_WORD = regex.compile(r"\p{Han}{2,}")
 # Between tokens in the searchable form of an article; no token contains it.
 _GAP = "\x1f"
 
@@ -39,6 +40,24 @@ def measure_copying(title: Sequence[str], article: str) -> Copying:
         return Copying(0.0, 0.0)
     covered = sum(before or after for before, after in zip([False, *copied], [*copied, False], strict=True))
     return Copying(covered / len(title), copied.count(False) / len(copied))
+
+
+def unknown_words(title: str, article: str) -> list[str]:
+    """Return the Han words of a title, of two characters or more, that its article does not have.
+
+    People put things in words of their own, so that such a word is no fault. A small model that does so is often wrong.
+
+    Args:
+        title: one line.
+        article: what :func:`plain_words` made of it.
+    """
+    words = [word for word in segment(plain_words(title)) if _HAN_WORD.fullmatch(word)]
+    return [word for word in words if word not in article]
+
+
+def plain_words(text: str) -> str:
+    """Return a text in which :func:`unknown_words` finds a word, however its place is written: 台中, 臺中."""
+    return normalise(text).replace("台", "臺")
 
 
 def repetition(title: Sequence[str]) -> float:

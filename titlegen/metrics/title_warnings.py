@@ -16,7 +16,7 @@ from titlegen.metrics.exchanges import Exchange, find_exchanges
 from titlegen.metrics.figures import Number, Reading
 from titlegen.metrics.names import unsupported_names
 from titlegen.metrics.negation import Contradiction, find_contradictions
-from titlegen.metrics.novelty import simplified_only
+from titlegen.metrics.novelty import plain_words, simplified_only
 from titlegen.metrics.numbers import article_numbers, find_numbers, is_supported
 from titlegen.metrics.repeats import find_repeat
 from titlegen.metrics.tokens import tokenize
@@ -73,6 +73,11 @@ class Facts:
     def readings(self) -> frozenset[Reading]:
         """Everything that the article's numbers may mean."""
         return frozenset(reading for number in self.numbers for reading in number.readings)
+
+    @cached_property
+    def plain(self) -> str:
+        """The article as :func:`titlegen.metrics.novelty.unknown_words` reads it."""
+        return plain_words(self.article)
 
     @cached_property
     def sentences(self) -> list[Evidence]:

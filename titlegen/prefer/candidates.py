@@ -7,6 +7,7 @@ from pathlib import Path
 from titlegen.data import Example
 from titlegen.evaluate.generate import generate_predictions
 from titlegen.generation import Advance, Draft, TransformersGenerator, unwatched
+from titlegen.metrics.ranking import Chosen
 from titlegen.models import family_at
 from titlegen.settings import EvaluateSettings
 
@@ -18,10 +19,11 @@ class CandidateGenerator(TransformersGenerator):
         """Return what decides the outputs."""
         return super().describe() | {"generator": "candidates"}
 
-    def generate(self, contents: Sequence[str], advance: Advance = unwatched) -> list[str]:
+    def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:
         """Return a JSON list of raw titles for each article."""
         return [
-            json.dumps([draft.text for draft in drafts], ensure_ascii=False) for drafts in self.draft(contents, advance)
+            Chosen(json.dumps([draft.text for draft in drafts], ensure_ascii=False), drafts[0].text, len(drafts))
+            for drafts in self.draft(contents, advance)
         ]
 
     def _draft(self, prompts: Sequence[str], advance: Advance) -> list[tuple[Draft, ...]]:

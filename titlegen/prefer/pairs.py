@@ -84,7 +84,7 @@ def rank_candidates(candidates: Sequence[str], task: Task, weight: float) -> lis
         title, value = first_line(raw), standing.agreement
         if words:
             value = weight * rouge_l(tokenize(title[:_READ_CHARS]), words).f1 + (1 - weight) * value
-        found[raw.strip()] = Ranked(raw, (len(control.unmet(title)), *standing.key[:-1]), value)
+        found[raw.strip()] = Ranked(raw, (len(control.unmet(title)), *standing.faults), value)
     return sorted(found.values(), key=lambda one: (one.faults, -one.value))
 
 

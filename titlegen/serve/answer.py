@@ -38,6 +38,10 @@ class Answer:
     """What was requested and is missing: ``chars`` for the length, else the word."""
     warnings: tuple[TitleWarning, ...] = ()
     """What an editor should look at, the most serious first; checked against the cleaned article."""
+    seed: int = 0
+    """Of the draw; 0 is the greedy title."""
+    redraws: int = 0
+    """Titles that were drawn because the first one was doubtful; this is the better of them all."""
 
 
 def trained_content_tokens(model_directory: Path | None) -> int | None:
@@ -117,6 +121,27 @@ def rank_answers(answers: Sequence[Answer], article: Article, *, convert: bool) 
     # A title that was cut off comes after every whole one, and one that misses a request after those that meet it.
     ranked = [answers[index] for index in order]
     return sorted(ranked, key=lambda answer: (answer.done_reason != "stop", len(answer.unmet)))
+
+
+def is_doubtful(answer: Answer, article: Article, *, convert: bool) -> bool:
+    """Return whether it pays to draw again (:func:`titlegen.metrics.ranking.find_doubtful`)."""
+    from titlegen.metrics.ranking import find_doubtful
+
+    return bool(find_doubtful([_in_script(answer.raw, convert=convert)], [facts_of(article).article]))
+
+
+def choose_answer(answers: Sequence[Answer], article: Article, *, convert: bool) -> list[Answer]:
+    """Return the first answer, and those that were drawn because it is doubtful, the one to take in front.
+
+    Which one that is decides :func:`titlegen.metrics.ranking.choose_title`; a title that was cut off is not taken.
+    """
+    from titlegen.metrics.ranking import choose_title
+
+    first, *drawn = (dataclasses.replace(answer, redraws=len(answers) - 1) for answer in answers)
+    whole = [answer for answer in drawn if answer.done_reason == "stop"]
+    texts = [_in_script(answer.raw, convert=convert) for answer in (first, *whole)]
+    best = [first, *whole][choose_title(texts[0], texts[1:], facts_of(article).article)]
+    return [best, *(answer for answer in (first, *drawn) if answer is not best)]
 
 
 def only_titles(answers: Sequence[Answer], model_name: str) -> list[Answer]:

@@ -17,8 +17,10 @@ from titlegen.prompt import PromptFormat
 from titlegen.serve.answer import (
     ABORTED,
     Answer,
+    choose_answer,
     content_budget,
     facts_of,
+    is_doubtful,
     make_answer,
     only_titles,
     rank_answers,
@@ -39,7 +41,10 @@ R = TypeVar("R")
 
 
 class Client:
-    """Asks a deployed model for titles, greedily: the same article gets the same title. Safe to use from threads."""
+    """Asks a deployed model for titles, greedily: the same article gets the same title. Safe to use from threads.
+
+    Where a single title is doubtful, ``settings.redraws`` others are drawn, and a better one takes its place.
+    """
 
     def __init__(
         self,
@@ -90,13 +95,13 @@ class Client:
         self._finalizer()
 
     def generate(self, article: str) -> Answer:
-        """Return a title for an article.
+        """Return a title for an article: the greedy one, or a better one where it is doubtful.
 
         Raises:
             DataError: nothing of the article is left after cleaning.
             ServeError: the server, the model or its answer cannot be used.
         """
-        return only_titles([self.ask(article)], self.model_name)[0]
+        return self.generate_candidates(article, 1)[0]
 
     def generate_candidates(self, article: str, number: int, control: Control = NO_CONTROL) -> list[Answer]:
         """Return up to ``number`` different titles, the best first (:func:`titlegen.metrics.ranking.rank_titles`).
@@ -112,6 +117,7 @@ class Client:
     def ask_candidates(self, article: str, number: int, control: Control = NO_CONTROL) -> list[Answer]:
         """Return the model's raw answers for an article in ``number`` tries, the best first, titles or not.
 
+        Where a single one is asked for and it is doubtful, those that are drawn then follow the one to take.
         With a control it is asked up to eight times more, until ``number`` answers are what was asked for.
 
         Raises:
@@ -119,6 +125,8 @@ class Client:
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
         read = self.read(article, control)
+        if number == 1 and not control:
+            return self._ask_single(read)
         answers: list[Answer] = []
         for seed in range(number + (_FURTHER_TRIES if control else 0)):
             if seed >= number and sum(not answer.unmet for answer in answers) >= number:
@@ -127,12 +135,18 @@ class Client:
             answers.append(dataclasses.replace(answer, unmet=tuple(control.unmet(answer.title))))
         return rank_answers(answers, read, convert=self.convert)
 
+    def _ask_single(self, read: Article) -> list[Answer]:
+        answers = [self.write_candidate(read, 0)]
+        if self.settings.redraws and is_doubtful(answers[0], read, convert=self.convert):
+            answers += [self.write_candidate(read, seed) for seed in range(1, self.settings.redraws + 1)]
+        return choose_answer(answers, read, convert=self.convert)
+
     def write_candidate(self, read: Article, seed: int, on_text: Callable[[str], None] | None = None) -> Answer:
         """Return the model's raw answer in one try for an article that :meth:`read` returned, a title or not.
 
         Args:
             read: the article.
-            seed: of the draw; 0 is the title that :meth:`generate` returns.
+            seed: of the draw; 0 is the greedy title.
             on_text: is told what is written so far, as it is written.
 
         Raises:
@@ -143,7 +157,7 @@ class Client:
         options: dict[str, object] = {"seed": seed}
         if seed:
             options["temperature"] = candidate_temperature(self.temperature)
-        return self._ask(read, options, on_text)
+        return dataclasses.replace(self._ask(read, options, on_text), seed=seed)
 
     def generate_many(
         self, articles: Iterable[str], concurrency: int = CONCURRENCY, *, number: int = 1

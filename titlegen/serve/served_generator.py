@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from titlegen.errors import ServeError
 from titlegen.serve.client import Client
 from titlegen.serve.connection import connect
 from titlegen.serve.server import find_server, server_url
 from titlegen.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from titlegen.metrics.ranking import Chosen
 
 
 class ServedGenerator:
@@ -68,18 +72,26 @@ class ServedGenerator:
                 "temperature": self._temperature,
                 "num_predict": self._client.settings.num_predict,
                 "seed": 0,
-                **describe_candidates(self._candidates, self._temperature),
+                **describe_candidates(self._candidates, self._temperature, self._client.settings.redraws),
             },
         }
 
     def generate(self, contents: Sequence[str], advance: Callable[[float], object] = lambda _: None) -> list[str]:
+        """Return the raw output for each article, in order."""
+        return [chosen.text for chosen in self.choose(contents, advance)]
+
+    def choose(self, contents: Sequence[str], advance: Callable[[float], object] = lambda _: None) -> "list[Chosen]":
         """Return the raw output for each article, in order; ``advance`` is called with 1 for each that is there.
 
         Raises:
             ServeError: the server or the model cannot be used; an answer that is no title is no error.
         """
-        outputs = []
+        from titlegen.metrics.ranking import Chosen
+
+        found = []
         for content in contents:
-            outputs.append(self._client.ask_candidates(content, self._candidates)[0].raw)
+            answers = self._client.ask_candidates(content, self._candidates)
+            first = next(answer for answer in answers if answer.seed == 0)
+            found.append(Chosen(answers[0].raw, first.raw, len(answers)))
             advance(1)
-        return outputs
+        return found

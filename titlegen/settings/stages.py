@@ -184,6 +184,8 @@ class ServeSettings(StageSettings):
     """Longest answer, tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.3
     """Sampling temperature in the Modelfile, for clients that send none; titlegen itself asks greedily."""
+    redraws: Annotated[int, Field(ge=0, le=16)] = 0
+    """Titles drawn where a single one is doubtful, to take its place if better, also in evaluations; 0 for none."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Timeout of one answer, seconds; longer on a server whose answers take long."""
     retries: Annotated[int, Field(ge=0)] = 3

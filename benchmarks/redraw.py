@@ -1,0 +1,124 @@
+"""What drawing again for doubtful titles gains, and what it costs.
+
+    python benchmarks/redraw.py OUT --model outputs/quickstart/final-hf --articles corpus=FILE releases=FILE
+
+Each FILE is a split (JSONL) as ``titlegen prepare`` writes it; ``--rows`` of its articles are drawn with ``--seed``.
+For every article the greedy title is written, and for a doubtful one the most of ``--numbers`` others; what fewer would
+have given is read off the first of these. OUT/redraw.json becomes the scores for each number, OUT/NAME-N.jsonl the
+titles (id and prediction), for ``benchmarks/reading.py``. An interrupted run goes on from OUT/NAME.partial.json.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import describe_run
+
+from titlegen import environment
+from titlegen.data import Example, load_split
+from titlegen.manifest import write_atomically
+from titlegen.metrics.ranking import choose_title, find_doubtful
+from titlegen.metrics.records import Text
+from titlegen.metrics.scores import measure_titles, score_titles
+from titlegen.settings import EvaluateSettings
+
+_SCORES = ("rougeL", "bleu1", "length_rate", "title_only_rate", "number_support")
+_AT_A_TIME = 16
+
+
+def main() -> None:
+    """Write titles for each split, and score them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", type=Path, required=True, help="directory of the merged model")
+    parser.add_argument("--articles", nargs="+", required=True, help="NAME=SPLIT.jsonl")
+    parser.add_argument("--numbers", type=int, nargs="+", default=[0, 1, 2, 4])
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    # Before torch is loaded.
+    environment.prepare()
+    environment.prepare_threads()
+    metrics: dict[str, float] = {}
+    for item in arguments.articles:
+        name, _, path = item.partition("=")
+        examples = sorted(load_split(Path(path).parent, Path(path).stem), key=lambda example: example.id)
+        examples = random.Random(arguments.seed).sample(examples, min(arguments.rows, len(examples)))
+        written = _write(arguments, name, examples)
+        metrics |= {f"{name}_{key}": value for key, value in _score(arguments, name, examples, written).items()}
+    found = describe_run("redraw", "titlegen", "torch", "transformers") | {
+        "metrics": {key: round(value, 4) for key, value in metrics.items()},
+        "notes": "The scores behind _N are those with N titles drawn where the first is doubtful. first_s and again_s: "
+        f"seconds of CPU for an article's first title, and for the {max(arguments.numbers)} others of a doubtful one.",
+    }
+    write_atomically(arguments.out / "redraw.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    sys.stdout.write(json.dumps(found["metrics"], indent=1) + "\n")
+
+
+def _write(arguments: argparse.Namespace, name: str, examples: list[Example]) -> dict[str, dict[str, Any]]:
+    """Return the titles of each article by its id, and the seconds that they took."""
+    from titlegen.generation import TransformersGenerator
+
+    partial = arguments.out / f"{name}.partial.json"
+    done: dict[str, dict[str, Any]] = json.loads(partial.read_bytes()) if partial.is_file() else {}
+    most = max(arguments.numbers)
+    generator = TransformersGenerator(arguments.model, None, EvaluateSettings(batch_size=_AT_A_TIME), redraws=most)
+    # Long ones beside long ones: little is read for nothing.
+    pending = sorted((example for example in examples if example.id not in done), key=lambda e: (-len(e.content), e.id))
+    for start in range(0, len(pending), _AT_A_TIME):
+        batch = pending[start : start + _AT_A_TIME]
+        started = time.process_time()
+        firsts = [first.text for first, *_ in generator.draft([example.content for example in batch])]
+        first_s, started = (time.process_time() - started) / len(batch), time.process_time()
+        again = [batch[index] for index in find_doubtful(firsts, [example.content for example in batch])]
+        drawn = dict(
+            zip(
+                (example.id for example in again),
+                generator.redraw([example.content for example in again]),
+                strict=True,
+            )
+        )
+        again_s = (time.process_time() - started) / max(len(again), 1)
+        for example, first in zip(batch, firsts, strict=True):
+            others = [draft.text for draft in drawn.get(example.id, ()) if draft.ended]
+            done[example.id] = {"titles": [first, *others], "doubtful": example.id in drawn, "s": [first_s, again_s]}
+        write_atomically(partial, json.dumps(done, ensure_ascii=False))
+        sys.stderr.write(f"{name}: {len(done)} of {len(examples)}\n")
+    return done
+
+
+def _score(
+    arguments: argparse.Namespace, name: str, examples: list[Example], written: dict[str, dict[str, Any]]
+) -> dict[str, float]:
+    texts = [Text(example.title, example.content, example.date) for example in examples]
+    rows = [written[example.id] for example in examples]
+    doubtful = [row for row in rows if row["doubtful"]]
+    found = {
+        "rows": len(rows),
+        "doubtful": len(doubtful),
+        "first_s": sum(row["s"][0] for row in rows) / len(rows),
+        "again_s": sum(row["s"][1] for row in doubtful) / max(len(doubtful), 1),
+    }
+    for number in arguments.numbers:
+        chosen = []
+        for example, row in zip(examples, rows, strict=True):
+            first, *others = row["titles"][: number + 1]
+            chosen.append([first, *others][choose_title(first, others, example.content)] if others else first)
+        lines = [
+            json.dumps({"id": example.id, "prediction": title}, ensure_ascii=False) + "\n"
+            for example, title in zip(examples, chosen, strict=True)
+        ]
+        write_atomically(arguments.out / f"{name}-{number}.jsonl", "".join(lines))
+        scores = score_titles(measure_titles(chosen, texts))
+        found |= {f"{score}_{number}": scores[score] for score in _SCORES}
+        found[f"replaced_{number}"] = sum(title != row["titles"][0] for title, row in zip(chosen, rows, strict=True))
+    return found
+
+
+if __name__ == "__main__":
+    main()
