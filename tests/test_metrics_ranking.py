@@ -74,3 +74,11 @@ def test_a_doubtful_title_gives_way_to_a_better_one_alone(doubtful: str) -> None
     assert choose_title(USUAL, [ALIKE] * 4, ARTICLE) == 0
     assert choose_title(USUAL, [doubtful] * 4, ARTICLE) == 0
     assert choose_title(doubtful, [], ARTICLE) == 0
+
+
+def test_facts_come_before_form() -> None:
+    long, invented = "台南市政府宣布市區公車即日起增開3班次 並延長夜間服務到23時", "台南公車增開3班次 方便乘客搭乘"
+    assert len(long) > 30
+    assert choose_title(invented, [long], ARTICLE) == 1
+    assert choose_title(long, [invented], ARTICLE) == 0
+    assert choose_title(long, [invented, USUAL], ARTICLE) == 2
