@@ -327,7 +327,7 @@ def test_a_doubtful_title_alone_is_drawn_again(
     assert [found[place].text for place in (0, 2, 3, 5)] == [greedy[place] for place in (0, 2, 3, 5)]
     assert generator.choose(short) == found, "drawn with a seed"
     decoding: Any = generator.describe()["decoding"]
-    assert (decoding["redraws"], decoding["redraw_temperature"], decoding["temperature"]) == (3, 0.8, 0.0)
+    assert (decoding["redraws"], decoding["redraw_temperature"], decoding["temperature"]) == (3, 0.3, 0.0)
     several = TransformersGenerator(tiny_base, None, settings.model_copy(update={"candidates": 2}), redraws=3)
     assert {chosen.drafts for chosen in several.choose(short)} == {2}
 

@@ -88,7 +88,8 @@ class Writer:
                     work.events.put(TextEvent(seed=seed, text=text[:MAX_TITLE_CHARS]))
 
                 try:
-                    work.events.put((seed, self.client.write_candidate(read, seed, on_text)))
+                    answer = self.client.write_candidate(read, seed, on_text, again=work.redraws_until > 0)
+                    work.events.put((seed, answer))
                 except TitlegenError as error:
                     work.events.put((seed, error))
                 except _StoppedError:

@@ -17,6 +17,7 @@ from titlegen.metrics.ranking import (
     describe_candidates,
     find_doubtful,
     rank_titles,
+    redraw_temperature,
 )
 from titlegen.models import family_at, fingerprint
 from titlegen.plural import count
@@ -216,7 +217,7 @@ class TransformersGenerator:
         draw = self._writer(prompts, unwatched, copies=self.redraws)
         # Behind the model's loading, which draws numbers, too.
         torch.manual_seed(self.settings.seed + 1)
-        rows = list(map(self._decode, draw(candidate_temperature(self.settings.temperature))))
+        rows = list(map(self._decode, draw(redraw_temperature(self.settings.temperature))))
         return [tuple(rows[start : start + self.redraws]) for start in range(0, len(rows), self.redraws)]
 
     def _writer(

@@ -15,11 +15,18 @@ from titlegen.text import first_line
 # Outputs are untrusted: numbers and agreement take time in the square of their length.
 _MAX_READ_CHARS = 200
 _LEAST_TEMPERATURE = 0.8
+# Drawn hotter, titles of a small model have more invented words than the doubtful one.
+_LEAST_REDRAW_TEMPERATURE = 0.3
 
 
 def candidate_temperature(temperature: float) -> float:
     """Return the temperature of candidates after the first: at least 0.8, or they would all be the same."""
     return max(temperature, _LEAST_TEMPERATURE)
+
+
+def redraw_temperature(temperature: float) -> float:
+    """Return the temperature of titles that are drawn for a doubtful one: at least 0.3."""
+    return max(temperature, _LEAST_REDRAW_TEMPERATURE)
 
 
 class Chosen(NamedTuple):
@@ -41,7 +48,7 @@ def describe_candidates(number: int, temperature: float, redraws: int = 0) -> di
             "strategy": f"best of {redraws + 1} where the first is doubtful",
             "candidates": 1,
             "redraws": redraws,
-            "redraw_temperature": candidate_temperature(temperature),
+            "redraw_temperature": redraw_temperature(temperature),
         }
     return {
         "strategy": f"best of {number}",

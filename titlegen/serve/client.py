@@ -138,25 +138,29 @@ class Client:
     def _ask_single(self, read: Article) -> list[Answer]:
         answers = [self.write_candidate(read, 0)]
         if self.settings.redraws and is_doubtful(answers[0], read, convert=self.convert):
-            answers += [self.write_candidate(read, seed) for seed in range(1, self.settings.redraws + 1)]
+            answers += [self.write_candidate(read, seed, again=True) for seed in range(1, self.settings.redraws + 1)]
         return choose_answer(answers, read, convert=self.convert)
 
-    def write_candidate(self, read: Article, seed: int, on_text: Callable[[str], None] | None = None) -> Answer:
+    def write_candidate(
+        self, read: Article, seed: int, on_text: Callable[[str], None] | None = None, *, again: bool = False
+    ) -> Answer:
         """Return the model's raw answer in one try for an article that :meth:`read` returned, a title or not.
 
         Args:
             read: the article.
             seed: of the draw; 0 is the greedy title.
             on_text: is told what is written so far, as it is written.
+            again: drawn for a title that is doubtful, nearer to the likeliest.
 
         Raises:
             ServeError: the server or the model cannot be used, or the server cut the prompt.
         """
-        from titlegen.metrics.ranking import candidate_temperature
+        from titlegen.metrics.ranking import candidate_temperature, redraw_temperature
 
         options: dict[str, object] = {"seed": seed}
         if seed:
-            options["temperature"] = candidate_temperature(self.temperature)
+            heat = redraw_temperature if again else candidate_temperature
+            options["temperature"] = heat(self.temperature)
         return dataclasses.replace(self._ask(read, options, on_text), seed=seed)
 
     def generate_many(
