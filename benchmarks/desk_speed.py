@@ -47,10 +47,12 @@ class Timed(Client):
 
     waited_s = 0.0
 
-    def write_candidate(self, read: Article, seed: int, on_text: Callable[[str], None] | None = None) -> Answer:
+    def write_candidate(
+        self, read: Article, seed: int, on_text: Callable[[str], None] | None = None, *, again: bool = False
+    ) -> Answer:
         started = time.perf_counter()
         try:
-            return super().write_candidate(read, seed, on_text)
+            return super().write_candidate(read, seed, on_text, again=again)
         finally:
             self.waited_s += time.perf_counter() - started
 
