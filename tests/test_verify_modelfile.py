@@ -83,7 +83,7 @@ SHAPES = {
     ("Gemma 4", "titlegen"): render_modelfile("./model.gguf", ServeSettings(), GEMMA_4),
 }
 # How many of two articles, with a system text and without, are read otherwise, and where the first one parts.
-# docs/gates.md has this as a table.
+# docs/modelfiles.md has this as a table.
 PARTS = {
     ("Gemma 3n", "Unsloth"): (2, r"'<end_of_turn>', the chat template's '\\n\\n'"),
     ("Gemma 3n", "LLaMA-Factory"): (2, "token 1 is '.*', the chat template's '<start_of_turn>'"),
@@ -212,7 +212,7 @@ def test_the_command_names_the_difference(
 
 
 def test_the_table_in_the_documents_says_what_passes() -> None:
-    text = (Path(__file__).resolve().parents[1] / "docs" / "gates.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[1] / "docs" / "modelfiles.md").read_text(encoding="utf-8")
     for (family, tool), (wrong, _) in PARTS.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| {family} | {tool} |"))
         with_system, without = (cell.strip() for cell in row.split("|")[3:5])

@@ -1,7 +1,7 @@
 """The claims of a title and the sentences of its article that back them: numbers, dates, names, places, quotations.
 
 A mark is for a reader. What is said in other words, by whom to whom, and what is left out cannot be seen here:
-docs/gates.md says how much of it is.
+docs/titles.md says how much of it is.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Warnings about a title for an editor, each with its place and, where there is one, its evidence.
 
 Warnings are for a reader, and a title with one may be right: on 1,030 press releases that people wrote, the titles of
-one in thirty get any (docs/gates.md says which).
+one in thirty get any (docs/titles.md says which).
 """
 
 import re
