@@ -26,6 +26,7 @@ TOKEN = "a-token-that-nobody-can-guess"  # noqa: S105 - of this test
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 # A suite of many shares the machine.
 _WAIT_MS = 60_000
+GROUNDS = {"light": "rgb(246, 247, 249)", "dark": "rgb(16, 22, 28)"}
 ALL_BUT_BACKED = "黃偉哲 站牌 候乘亭 視頻"
 """Words of all of the model's titles but one."""
 
@@ -125,6 +126,11 @@ def test_from_paste_to_kept_choice_by_mouse(
 ) -> None:
     watched = open_page(viewport=viewport, scheme=scheme, locale=locale)
     page = watched.page
+    other = "dark" if scheme == "light" else "light"
+    # As the system prefers it, then as the button says.
+    for theme in (scheme, other, scheme, other):
+        expect(page.locator("body")).to_have_css("background-color", GROUNDS[theme])
+        page.get_by_role("button", name="深淺色" if locale == "zh-TW" else "Light or dark").click()
     write_titles(page)
     assert {page.locator(".marked").nth(place).inner_text() for place in range(5)} == set(TITLES)
     # Evidence: what is wrong is marked, what is right shows its sentence.
