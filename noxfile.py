@@ -30,8 +30,9 @@ BIN = ENVIRONMENT / "bin"
 SLOWER = "25%"
 # Options of one verb that are not settings, and that other verbs do not know.
 ONE_VERB = {"--remake", "--rollback", "--dry-run"}
-# A module's tests stay together: they share what is made for it.
-WORKERS = ["-n", "logical", "--dist", "loadfile"]
+# A module's tests stay together: they share what is made for it. conftest.py says which begin first.
+WORKERS = ["-n", "logical", "--dist", "loadfile", "--no-loadscope-reorder"]
+NO_HEAVY = "not heavy and not acceptance"
 # Tests patch what a module imports, and write a function with a side effect as one expression.
 MYPY_TESTS = [
     *("--config-file", str(ROOT / "pyproject.toml"), "--allow-untyped-calls", "--no-warn-return-any"),
@@ -179,11 +180,18 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take long by nature, on all cores."""
+    install(session)
+    run(session, "pytest", "-m", "slow", *WORKERS, *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests and show which lines and branches of titlegen none of them reaches."""
+    """Run the tests, long ones too, and show which lines and branches of titlegen none of them reaches."""
     install(session)
     run(session, "coverage", "erase")
-    run(session, "coverage", "run", "-m", "pytest", *(session.posargs or WORKERS))
+    run(session, "coverage", "run", "-m", "pytest", *(session.posargs or [*WORKERS, "-m", NO_HEAVY]))
     run(session, "coverage", "combine", "--quiet")
     run(session, "coverage", "report", "--skip-covered", "--show-missing")
 

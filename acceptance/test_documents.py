@@ -90,9 +90,15 @@ def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding
     exported = PREFER.folder if settings.prefer.enabled else TRAIN.folder
     # Each stage names the digest of what it was made from.
     chain = [
-        *(("lora", "data", "data"), ("final-hf", "adapter", exported), ("gguf", "merged", "final-hf")),
-        *(("verify", "merged", "final-hf"), ("verify", "gguf", "gguf"), ("report", "model", "final-hf")),
-        *(("report", "data", "data"), ("report-served", "model", "final-hf"), ("report-served", "gguf", "gguf")),
+        (Folder.ADAPTER, "data", Folder.DATA),
+        (Folder.EXPORT, "adapter", exported),
+        (Folder.GGUF, "merged", Folder.EXPORT),
+        (Folder.VERIFICATION, "merged", Folder.EXPORT),
+        (Folder.VERIFICATION, "gguf", Folder.GGUF),
+        (Folder.REPORT, "model", Folder.EXPORT),
+        (Folder.REPORT, "data", Folder.DATA),
+        (Folder.SERVED_REPORT, "model", Folder.EXPORT),
+        (Folder.SERVED_REPORT, "gguf", Folder.GGUF),
     ]
     broken = [
         f"{stage} 不是用現在的 {source} 做的"
@@ -100,10 +106,10 @@ def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding
         if manifests[stage].inputs[name] != manifests[source].digest
     ]
     assert not broken, broken[0]
-    deployed = gguf_name(read_result(Converted, manifests["gguf"]).types[0])
-    assert digest_file(outputs / Folder.GGUF / deployed) == manifests["gguf"].files[deployed].sha256
+    deployed = gguf_name(read_result(Converted, manifests[Folder.GGUF]).types[0])
+    assert digest_file(outputs / Folder.GGUF / deployed) == manifests[Folder.GGUF].files[deployed].sha256
     tokenizer = resolve_base(settings.model) / "tokenizer.json"
-    assert manifests["data"].inputs["tokenizer"] == digest_file(tokenizer)
+    assert manifests[Folder.DATA].inputs["tokenizer"] == digest_file(tokenizer)
     data.prepare(settings.data, tokenizer, tmp_path)
     for split in ("train", "val", "test"):
         name = f"{split}.jsonl"

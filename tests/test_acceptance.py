@@ -23,6 +23,7 @@ import nbformat
 import numpy as np
 import ollama
 import pytest
+from forked_pytest import ForkedPytest, forked_pytest
 from nbclient import NotebookClient
 from ollama_server import OfflineServer, offline_server
 from safetensors.numpy import load_file, save_file
@@ -98,22 +99,32 @@ class Released:
     profile: Path
     settings: Settings
     server: OfflineServer
+    pytest: ForkedPytest
 
     def check(self, *ids: str, root: Path = ROOT, options: tuple[str, ...] = (), **variables: Any) -> "Outcome":
         """Run the acceptance suite, or these lines of it."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TITLEGEN_"))}
-        environment |= {"TITLEGEN_OUTPUT": str(self.settings.output), "OMP_NUM_THREADS": "1", **variables}
-        command = [sys.executable, "-m", "pytest", "acceptance", "-m", "acceptance", "-p", "no:cacheprovider"]
-        # Loading all plugins takes longer than most lines do.
-        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        command += ["-p", "pytest_timeout"]
-        command += ["--profile", str(self.profile), *options, *(part for name in ids for part in ("--spec", name))]
-        done = subprocess.run(  # noqa: S603 - our own command line
-            command, cwd=root, env=environment, capture_output=True, text=True, check=False
-        )
+        environment = plain_environment() | {"TITLEGEN_OUTPUT": str(self.settings.output), **variables}
+        arguments = ["acceptance", "-m", "acceptance", "-p", "no:cacheprovider", "-p", "pytest_timeout"]
+        arguments += ["--profile", str(self.profile), *options, *(part for name in ids for part in ("--spec", name))]
+        if root == ROOT:
+            code, text = self.pytest.run(arguments, root, environment)
+        else:
+            # The copy's own code is imported anew.
+            command = [sys.executable, "-m", "pytest", *arguments]
+            done = subprocess.run(  # noqa: S603 - our own command line
+                command, cwd=root, env=environment, capture_output=True, text=True, check=False
+            )
+            code, text = done.returncode, done.stdout + done.stderr
         path = self.settings.directory / "acceptance" / "acceptance.json"
         lines = {line["id"]: line for line in json.loads(path.read_bytes())["lines"]} if path.is_file() else {}
-        return Outcome(done.returncode, done.stdout + done.stderr, lines)
+        return Outcome(code, text, lines)
+
+
+def plain_environment() -> dict[str, str]:
+    """Return the environment of a user's run of the checklist."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TITLEGEN_"))}
+    # Loading all plugins takes longer than most lines do.
+    return kept | {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def junit_cases(folder: Path) -> dict[str, dict[str, str]]:
@@ -166,7 +177,8 @@ def release_of(base: Path, source: Path, folder: Path) -> Iterator[Released]:
         served = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"target": "server"})})
         scoring.evaluate(Run(served))
         try:
-            yield Released(profile, settings, server)
+            with forked_pytest(folder, plain_environment()) as pytest_runs:
+                yield Released(profile, settings, server, pytest_runs)
         finally:
             service.serve(settings, stop=True)
 
@@ -216,6 +228,7 @@ def project_copy(tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_cell_by_cell(released: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TITLEGEN_PROFILE", str(released.profile))
     monkeypatch.setenv("TITLEGEN_OUTPUT", str(released.settings.output))
@@ -629,10 +642,15 @@ def test_serve_4(released: Released) -> None:
     limit = report["percentiles"]["wall_ms"]["p95"]["value_ms"]
     limits: dict[str, Any] = {"TITLEGEN_LATENCY__P50_MS": str(4 * limit), "TITLEGEN_LATENCY__P95_MS": str(8 * limit)}
     with slow_proxy(released.server.host) as proxy:
-        # 20% over the limit of the median.
+        # 20% over the limit of the median, which five requests show.
         proxy.delay_s = 4.8 * limit / 1000
-        outcome = released.check("SERVE-4", options=("--host", proxy.url), **limits)
-        assert outcome.of("SERVE-4") == "failed", outcome.text[-3000:]
+        outcome = released.check("SERVE-4", options=("--host", proxy.url), TITLEGEN_LATENCY__ARTICLES="6", **limits)
+    assert outcome.of("SERVE-4") == "failed", outcome.text[-3000:]
+
+
+@pytest.mark.slow
+def test_serve_4_under_a_relaxed_limit(released: Released) -> None:
+    with slow_proxy(released.server.host) as proxy:
         # Over the specification's limit, and far below the profile's.
         proxy.delay_s = 0.6
         outcome = released.check("SERVE-4", options=("--host", proxy.url))

@@ -28,7 +28,7 @@ from titlegen.serve.answer import Answer
 from titlegen.settings import RaySettings, load_settings
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.heavy,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     # Ray Data sets its own deprecated fields.
     pytest.mark.filterwarnings("ignore:`.*` is deprecated:DeprecationWarning"),

@@ -239,6 +239,7 @@ print(peak_bytes() - before)
 """
 
 
+@pytest.mark.slow
 def test_merging_needs_the_memory_of_a_shard_and_not_of_the_model(
     tiny_base: Path, tiny_adapter: Path, tmp_path: Path
 ) -> None:

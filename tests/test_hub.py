@@ -1060,6 +1060,7 @@ def test_a_server_killed_in_the_commit_keeps_the_old_revision(
         server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_the_token_is_nowhere(tmp_path: Path, artefacts: Artefacts) -> None:
     """The way to the real Hub, up to its address: a token in HF_TOKEN, the endpoint in HF_ENDPOINT."""

@@ -349,6 +349,7 @@ def run_benchmark(settings: Settings, *options: str, **latency: float) -> subpro
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
 
 
+@pytest.mark.slow
 def test_the_benchmark_gates_keeps_a_history_and_notices_a_regression(
     profile: Settings, proxy: SlowProxy, noxfile: ModuleType, tmp_path: Path
 ) -> None:
@@ -395,6 +396,6 @@ def test_the_benchmark_skips_where_nothing_is_deployed_and_a_release_fails(noxfi
 
 def test_acceptance_and_benchmarks_share_their_options() -> None:
     command = [sys.executable, "-m", "pytest", "acceptance", "benchmarks", "--profile", "quickstart", "--release"]
-    command += ["--collect-only", "-q", "-m", "not acceptance and not slow", "-p", "no:cacheprovider"]
+    command += ["--collect-only", "-q", "-m", "not acceptance and not slow and not heavy", "-p", "no:cacheprovider"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     assert "test_latency[quickstart]" in found.stdout, found.stdout + found.stderr

@@ -146,6 +146,7 @@ def killed(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPat
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("part", ["candidates", "training", "gate"])
 def test_a_kill_in_each_part_loses_nothing(

@@ -75,6 +75,7 @@ def ran(done: "subprocess.CompletedProcess[str]") -> list[str]:
     return [line.partition(":")[0] for line in done.stderr.splitlines() if line.endswith(": running")]
 
 
+@pytest.mark.slow
 def test_the_containers_commands_run_as_they_stand(project: Path, execute: Execute) -> None:
     for command in commands("trainer", "Dockerfile.train.unsloth", project):
         done = execute(*command)

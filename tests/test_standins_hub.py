@@ -477,7 +477,7 @@ print(start, peak_bytes())
 """
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_five_gib_go_through_without_being_loaded_into_memory(tmp_path: Path) -> None:
     import psutil
 

@@ -431,7 +431,7 @@ def run_server(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_memory_stays_flat(tmp_path: Path, scripted: Path) -> None:
     with offline_server(tmp_path) as server:
         server.create(MODEL, scripted)

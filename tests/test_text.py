@@ -456,7 +456,7 @@ def test_a_million_of_one_character_are_cleaned(mark: str) -> None:
     assert len(clean_content(mark * 1_000_000)) <= 1_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_cleaning_takes_linear_time_on_hostile_input() -> None:
     """A million characters of any kind may take a hundred times what plain Han of that length takes."""
     start = time.process_time()

@@ -62,7 +62,8 @@ def start_ranks(count: int, script: str, *arguments: str) -> None:
     assert [process.wait(240) for process in processes] == [0] * count
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
 def test_several_ranks_do_what_one_does(
     count: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

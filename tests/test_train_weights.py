@@ -147,6 +147,7 @@ def test_a_weight_in_4_bits_takes_half_a_byte_and_its_scale(base: Path) -> None:
     assert not list(layer.parameters())
 
 
+@pytest.mark.slow
 # Tracing looks at the gradients of what has none, and makes an instance of a function's class.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
