@@ -161,7 +161,7 @@ def lint(session: nox.Session) -> None:
     for folder in ("tests", "acceptance", "benchmarks"):
         # Each has modules of the same names, such as conftest, and finds its own as pytest does.
         with session.chdir(ROOT / folder):
-            places = os.pathsep.join(str(ROOT / place) for place in (".", folder, "tests"))
+            places = os.pathsep.join(str(ROOT / place) for place in (".", folder, "tests", "benchmarks"))
             session.run(str(BIN / "mypy"), *MYPY_TESTS, ".", external=True, env={"MYPYPATH": places})
     run(session, "lint-imports")
     run(session, "hadolint", *map(str, sorted(ROOT.glob("docker/Dockerfile.*"))))

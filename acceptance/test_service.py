@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from findings import Finding, latency_gate
+from latency_probe import measure_latency
+from latency_report import render_latency
 
 from titlegen.data import Example
 from titlegen.metrics.contract import title_violations
@@ -12,8 +14,6 @@ from titlegen.models import family_at
 from titlegen.prompt import SYSTEM
 from titlegen.runs import Folder
 from titlegen.serve import is_deployed, render_template
-from titlegen.serve.latency import measure_latency
-from titlegen.serve.latency_report import render_latency
 from titlegen.settings import Settings
 
 pytestmark = pytest.mark.acceptance

@@ -20,13 +20,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from latency_probe import LatencyProbe
 from machine import describe_run
+from percentiles import PERCENTILES, check_latency, estimate_percentile
 
 from titlegen.data import Example
-from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
 from titlegen.models import family_at
 from titlegen.prompt import SYSTEM
-from titlegen.serve.latency import LatencyProbe
 from titlegen.serve.server import find_version
 from titlegen.settings import ServeSettings
 

@@ -5,12 +5,12 @@ from contextlib import closing
 from typing import NoReturn
 
 import pytest
+from latency_probe import LatencyProbe, choose_articles, find_deployment, summarise_latency
+from latency_report import failed_latency_gates, render_latency, write_latency_report
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from titlegen.errors import DataError, ServeError
 from titlegen.runs import Folder
-from titlegen.serve.latency import LatencyProbe, choose_articles, find_deployment, summarise_latency
-from titlegen.serve.latency_report import failed_latency_gates, render_latency, write_latency_report
 from titlegen.settings import Settings
 
 

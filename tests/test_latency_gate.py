@@ -18,15 +18,15 @@ from corpus import corpus_rows
 from exported_models import new_export
 from hypothesis import given
 from hypothesis import strategies as st
+from latency_probe import LatencyProbe, choose_articles, find_deployment, measure_latency
+from latency_report import failed_latency_gates, render_latency
 from ollama_server import OfflineServer, offline_server
+from percentiles import check_latency, estimate_percentile, judge_percentile, requests_to_decide
 from scipy.stats import binom, norm
 from slow_proxy import SlowProxy, slow_proxy
 
 from titlegen.daemon import free_port
 from titlegen.errors import ConfigError, DataError, ServeError
-from titlegen.metrics.latency import check_latency, estimate_percentile, judge_percentile, requests_to_decide
-from titlegen.serve.latency import LatencyProbe, choose_articles, find_deployment, measure_latency
-from titlegen.serve.latency_report import failed_latency_gates, render_latency
 from titlegen.settings import Settings, load_settings
 from titlegen.text import clean_content
 

@@ -10,10 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from percentiles import PERCENTILES, check_latency, estimate_percentile
+
 from titlegen import specification
 from titlegen.data import Example, load_split
 from titlegen.errors import DataError, ServeError
-from titlegen.metrics.latency import PERCENTILES, check_latency, estimate_percentile
 from titlegen.runs import Folder
 from titlegen.serve.client import Client
 from titlegen.serve.deployment import RECORD, is_deployed
@@ -219,7 +220,7 @@ def measure_latency(settings: Settings, host: str | None = None) -> dict[str, An
         DataError: the profile has no articles.
         ServeError: nothing is deployed, or the model does not answer.
     """
-    from titlegen.serve.latency_report import write_latency_report
+    from latency_report import write_latency_report
 
     serve = find_deployment(settings, host)
     with closing(LatencyProbe(serve, settings.directory / Folder.EXPORT, choose_articles(settings))) as probe:
