@@ -14,6 +14,12 @@ from hypothesis import settings
 from titlegen.environment import prepare_threads
 from titlegen.processor import describe_processor
 
+# Modules whose tests take longest, the longest first: begun last, one would keep a worker while the others have ended.
+LONGEST = (
+    *("test_acceptance", "test_hub", "test_desk_page", "test_verify", "test_export", "test_train", "test_serve"),
+    *("test_cluster", "test_stages", "test_train_ranks", "test_train_trim", "test_gemma3n", "test_prefer_stage"),
+    *("test_record", "test_gemma4", "test_latency_gate", "test_train_weights", "test_standins_ollama", "test_verbs"),
+)
 # Seconds between two signs of life of a long test, on a terminal and in a log.
 TICK_S, LOG_TICK_S = 1.0, 30.0
 _SAVE, _RESTORE, _CLEAR = "\x1b7", "\x1b8", "\x1b[K"
@@ -37,6 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
     config.pluginmanager.register(Heartbeat(config), "titlegen-heartbeat")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first; no test depends on what ran before it."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_report_header() -> str:

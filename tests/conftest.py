@@ -123,6 +123,17 @@ def tiny_merged(tiny_base: Path, tiny_adapter: Path, made_once: MadeOnce) -> Pat
     return made_once("merged", merge)
 
 
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_merged: Path, made_once: MadeOnce) -> Callable[[str], Path]:
+    """Returns the tiny merged model as a GGUF file of a kind; nobody may change the file."""
+
+    def convert(kind: str) -> Path:
+        name = gguf_name(kind)
+        return made_once(f"gguf-{kind}", lambda directory: write_gguf(tiny_merged, kind, directory / name)) / name
+
+    return convert
+
+
 @pytest.fixture(scope="module")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random adapter of a module's own ``base``."""

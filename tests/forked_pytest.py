@@ -1,6 +1,7 @@
 """Runs of pytest, each a process of its own: a copy of one that has imported already what takes long."""
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 # What the lines of the checklist import.
 _USED = (
-    *("transformers.models.gemma3.modeling_gemma3", "peft", "scipy.stats", "datasets", "gguf", "ollama"),
+    *("transformers.models.gemma3.modeling_gemma3", "peft", "scipy.stats", "datasets", "gguf", "ollama", "hypothesis"),
     *("titlegen.data", "titlegen.evaluate", "titlegen.export", "titlegen.generation"),
     *("titlegen.hub", "titlegen.serve", "titlegen.verify"),
 )
@@ -52,7 +53,10 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             _become(asked["cwd"], asked["environment"], asked["output"])
-            sys.exit(pytest.main(asked["arguments"]))
+            code = pytest.main(asked["arguments"])
+            sys.stdout.flush()
+            # Taking down what was imported would copy all of its memory first.
+            os._exit(code)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
@@ -71,4 +75,6 @@ def _become(cwd: str, environment: dict[str, str], output: str) -> None:
 if __name__ == "__main__":
     for name in _USED:
         import_module(name)
+    # No copy looks for garbage among what all share.
+    gc.freeze()
     _serve()

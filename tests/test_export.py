@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,16 @@ def test_dtype_can_be_chosen(tiny_base: Path, tiny_adapter: Path, tmp_path: Path
     assert json.loads((tmp_path / "config.json").read_bytes())["dtype"] == "bfloat16"
 
 
-def test_gguf_holds_the_sentencepiece_vocabulary_and_the_chat_template(tiny_merged: Path, tmp_path: Path) -> None:
-    path = tmp_path / gguf_name("f16")
-    write_gguf(tiny_merged, "f16", path)
+def test_gguf_holds_the_sentencepiece_vocabulary_and_the_chat_template(
+    tiny_merged: Path, tiny_gguf: Callable[[str], Path]
+) -> None:
+    path = tiny_gguf("f16")
     fields = read_header(path).fields
     assert fields["tokenizer.ggml.model"] == "llama"
     assert fields["tokenizer.chat_template"] == (tiny_merged / "chat_template.jinja").read_text(encoding="utf-8")
     assert fields["tokenizer.ggml.add_bos_token"] is True
     assert fields["gemma3.rope.freq_base"] == 1_000_000.0
-    assert [entry.name for entry in tmp_path.iterdir()] == ["titlegen-F16.gguf"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["titlegen-F16.gguf"]
 
 
 @pytest.mark.parametrize(

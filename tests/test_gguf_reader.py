@@ -1,20 +1,18 @@
 """The GGUF reader against the ``gguf`` package's own, which is a hundred times slower on a real vocabulary."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
-from titlegen.export import gguf_name, write_gguf
 from titlegen.gguf_reader import GgufError, read_header
 
 
 @pytest.fixture(scope="module", params=["f32", "bf16", "q8_0"])
-def path(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    path = tmp_path_factory.mktemp("gguf") / gguf_name(request.param)
-    write_gguf(tiny_merged, request.param, path)
-    return path
+def path(tiny_gguf: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
+    return tiny_gguf(request.param)
 
 
 def test_fields_vocabulary_and_tensors_are_those_of_the_package(path: Path) -> None:

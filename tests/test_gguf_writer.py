@@ -3,6 +3,7 @@
 import random
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,14 @@ import pytest
 from gguf import GGUFWriter
 from gguf_copy import copy
 
-from titlegen.export import gguf_name, write_gguf
 from titlegen.gguf_reader import read_header
 from titlegen.gguf_writer import arrange, tensor_order
 from titlegen.standins.ollama.quantize import write_q8_0
 
 
 @pytest.fixture(scope="module", params=["f32", "f16", "bf16", "q8_0"])
-def exported(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    path = tmp_path_factory.mktemp("gguf") / gguf_name(request.param)
-    write_gguf(tiny_merged, request.param, path)
-    return path
+def exported(tiny_gguf: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
+    return tiny_gguf(request.param)
 
 
 def test_an_exported_file_is_copied_byte_by_byte(exported: Path, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """A real model, whose every layer rounds, on the bundled server: the same article gets the same answer."""
 
 import concurrent.futures
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from corpus import corpus_rows
 from ollama_server import OfflineServer, offline_server
 
-from titlegen.export import write_gguf
 from titlegen.families.gemma3 import PROMPT
 from titlegen.prompt import SYSTEM
 
@@ -17,10 +17,8 @@ OPTIONS = {"temperature": 0.0, "seed": 0, "num_predict": 48}
 
 
 @pytest.fixture(scope="module")
-def gguf(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("random") / "random.gguf"
-    write_gguf(tiny_merged, "q8_0", path)
-    return path
+def gguf(tiny_gguf: Callable[[str], Path]) -> Path:
+    return tiny_gguf("q8_0")
 
 
 def ask(server: OfflineServer, article: str) -> str:

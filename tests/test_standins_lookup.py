@@ -17,7 +17,6 @@ from corpus import corpus_rows
 from ollama_server import offline_server, wait_until
 
 from titlegen.daemon import free_port
-from titlegen.export import write_gguf
 from titlegen.families.gemma3 import PROMPT
 
 # Short enough for one portion of keys: llama.cpp divides more among its threads, for a single token alone.
@@ -26,10 +25,8 @@ Answer = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
-def gguf(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("random") / "random.gguf"
-    write_gguf(tiny_merged, "q8_0", path)
-    return path
+def gguf(tiny_gguf: Callable[[str], Path]) -> Path:
+    return tiny_gguf("q8_0")
 
 
 @contextlib.contextmanager

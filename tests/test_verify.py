@@ -32,10 +32,8 @@ NORM = "model.layers.0.input_layernorm.weight"
 
 
 @pytest.fixture(scope="module")
-def gguf_f16(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("gguf") / gguf_name("f16")
-    write_gguf(tiny_merged, "f16", path)
-    return path
+def gguf_f16(tiny_gguf: Callable[[str], Path]) -> Path:
+    return tiny_gguf("f16")
 
 
 @pytest.fixture
@@ -89,10 +87,10 @@ def test_outputs_are_left_out_when_none_are_asked_for(
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "bf16", "f32"])
-def test_every_gguf_type_is_within_its_own_rounding(tiny_merged: Path, tmp_path: Path, kind: str) -> None:
-    path = tmp_path / gguf_name(kind)
-    write_gguf(tiny_merged, kind, path)
-    assert not failures(check_gguf(path, tiny_merged))
+def test_every_gguf_type_is_within_its_own_rounding(
+    tiny_merged: Path, tiny_gguf: Callable[[str], Path], kind: str
+) -> None:
+    assert not failures(check_gguf(tiny_gguf(kind), tiny_merged))
 
 
 @pytest.mark.fault
@@ -490,7 +488,7 @@ def test_a_server_that_is_left_at_once_ends(gguf_f16: Path) -> None:
 
 @pytest.mark.fault
 def test_turn_marks_stored_as_text_are_caught(
-    export: Path, tiny_merged: Path, tmp_path: Path, articles: list[dict[str, str]]
+    export: Path, tiny_merged: Path, gguf_f16: Path, tmp_path: Path, articles: list[dict[str, str]]
 ) -> None:
     """What llama.cpp's converter makes of a tokenizer_config.json as transformers 5 writes it."""
     edit_json(export / "tokenizer_config.json", lambda config: config.pop("added_tokens_decoder"))
@@ -499,10 +497,7 @@ def test_turn_marks_stored_as_text_are_caught(
     failure = next(c for c in failures(check_gguf(path, tiny_merged)) if c.name == "gguf.metadata")
     assert "<start_of_turn>" in failure.detail
     # Every file is asked, not the first alone.
-    good = tmp_path / "good" / gguf_name("f16")
-    good.parent.mkdir()
-    write_gguf(tiny_merged, "f16", good)
-    tokens = check_token_ids(export, [good, path], [row["content"] for row in articles[:3]])
+    tokens = check_token_ids(export, [gguf_f16, path], [row["content"] for row in articles[:3]])
     assert [check.passed for check in tokens] == [True, False]
 
 
