@@ -1,7 +1,7 @@
 """Take measured figures into the project: ``python benchmarks/keep.py NAME...``, after looking at them.
 
 A benchmark writes ``outputs/benchmarks/NAME.json``. Documents and the estimates of ``titlegen plan`` rest on the files
-in ``benchmarks/results``; these change only here, so that a run for its own sake leaves the project as it was.
+in ``benchmarks/results``; both change only here, so that a run for its own sake leaves the project as it was.
 """
 
 import json
@@ -13,6 +13,8 @@ from machine import measured_folder
 from titlegen.manifest import write_atomically
 
 RESULTS = Path(__file__).resolve().parent / "results"
+# Of each file, the figures that `titlegen plan` uses.
+PLANNED = RESULTS.parents[1] / "titlegen" / "plan" / "measured.json"
 
 
 def keep(name: str) -> str:
@@ -31,6 +33,9 @@ def keep(name: str) -> str:
     if missing := sorted(old.keys() - new.keys()):
         raise SystemExit(f"{source} lacks {', '.join(missing)}, which {target.name} has; run the whole benchmark first")
     write_atomically(target, text)
+    planned = json.loads(PLANNED.read_bytes())
+    used = {key: new[key.partition(".")[2]] for key in planned if key.startswith(f"{name}.")}
+    write_atomically(PLANNED, json.dumps(planned | used, indent=2) + "\n")
     changed = [f"  {key}: {old.get(key, '-')} -> {value}" for key, value in new.items() if old.get(key) != value]
     return "\n".join([str(target), *changed])
 

@@ -26,6 +26,9 @@ def copy(tmp_path: Path) -> Path:
     for name in ("machine.py", "keep.py"):
         (folder / name).write_bytes((BENCHMARKS / name).read_bytes())
     (folder / "results" / "speed.json").write_text(json.dumps({"metrics": {"a": 1.0, "b": 2.0}}), encoding="utf-8")
+    planned = tmp_path / "titlegen" / "plan" / "measured.json"
+    planned.parent.mkdir(parents=True)
+    planned.write_text(json.dumps({"speed.b": 2.0, "speed_b.b": 3.0}), encoding="utf-8")
     return folder
 
 
@@ -48,6 +51,9 @@ def test_a_result_lies_in_the_outputs_until_it_is_kept(tmp_path: Path, copy: Pat
     assert json.loads(kept.read_bytes()) == written
     assert "a: 1.0 -> 1.5" in done.stdout
     assert "b: 2.0 -> 0.1235" in done.stdout
+    # `titlegen plan` uses one of them.
+    planned = json.loads((tmp_path / "titlegen" / "plan" / "measured.json").read_bytes())
+    assert planned == {"speed.b": 0.1235, "speed_b.b": 3.0}
 
 
 @pytest.mark.fault

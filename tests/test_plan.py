@@ -51,12 +51,12 @@ def stage_of(name: str, profile: str = "gemma3n-e4b", **stages: dict[str, Any]) 
 def test_a_figure_is_the_one_that_was_measured(name: str) -> None:
     file, _, metric = name.partition(".")
     measured = json.loads((RESULTS / f"{file}.json").read_bytes())["metrics"][metric]
-    assert MEASURED[name] == pytest.approx(measured, rel=0.02), f"set {name} in titlegen/plan/figures.py"
+    assert MEASURED[name] == measured, "take it in with benchmarks/keep.py"
 
 
 def test_a_figure_is_cited_with_its_place_and_value() -> None:
     assert cite("push_speed.dd_s", "train_e4b.tok_s_plain") == (
-        "benchmarks/results: push_speed.dd_s = 5.05, train_e4b.tok_s_plain = 4,355"
+        "benchmarks/results: push_speed.dd_s = 5.047, train_e4b.tok_s_plain = 4,355"
     )
 
 
