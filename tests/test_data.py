@@ -24,12 +24,13 @@ from titlegen.data.chunk import clean_chunk
 from titlegen.data.dedup import Clusters, jaccard, join_similar, rows_per_band, shingle_hashes, shingle_set, sign
 from titlegen.data.example import SPLITS
 from titlegen.data.filters import MAX_CONTENT_CHARS, REASONS
-from titlegen.data.shorten import STRATEGIES, load_counter, sentence_ranks, shorten, title_coverage
+from titlegen.data.shorten import STRATEGIES, load_counter, shorten, title_coverage
 from titlegen.data.sources import Row
 from titlegen.data.workers import _portable, clean_chunks
 from titlegen.errors import ConfigError, DataError
 from titlegen.settings import DataSettings
 from titlegen.text import clean_content, split_sentences
+from titlegen.text.textrank import sentence_ranks
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -1,13 +1,13 @@
 """Three ways to bring an article within its token budget."""
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from titlegen.errors import DataError
 from titlegen.text import cut_to_tokens, split_sentences
+from titlegen.text.textrank import sentence_ranks
 
 Strategy = Literal["truncate", "lead", "textrank"]
 STRATEGIES: tuple[Strategy, ...] = ("truncate", "lead", "textrank")
@@ -17,7 +17,6 @@ _LEAD_SENTENCES = 3
 _REMEMBERED = 16
 # Similarity is quadratic in the sentences; a news article has far fewer than this.
 _MAX_RANKED = 300
-_DAMPING = 0.85  # Source: Mihalcea and Tarau, TextRank: Bringing Order into Texts, 2004
 
 
 @lru_cache(maxsize=2)
@@ -81,33 +80,6 @@ def rank_sentences(text: str, budget: int, count_tokens: CountTokens) -> str:
             chosen.append(index)
             left -= cost
     return "".join(sentences[index] for index in sorted(chosen)) or text
-
-
-def sentence_ranks(sentences: list[str]) -> list[float]:
-    """Return the PageRank of each sentence; the ranks sum to 1."""
-    import networkx as nx
-    from scipy.sparse import csr_array
-
-    if not sentences:
-        return []
-    vocabulary: dict[str, int] = {}
-    rows, columns = [], []
-    for row, sentence in enumerate(sentences):
-        for bigram in sorted({sentence[i : i + 2] for i in range(len(sentence) - 1)}):
-            rows.append(row)
-            columns.append(vocabulary.setdefault(bigram, len(vocabulary)))
-    shape = (len(sentences), max(len(vocabulary), 1))
-    incidence: Any = csr_array(([1.0] * len(rows), (rows, columns)), shape=shape)
-    shared = (incidence @ incidence.T).tocoo()
-    graph = nx.Graph()
-    graph.add_nodes_from(range(len(sentences)))
-    lengths = [math.log(len(sentence) + 1) for sentence in sentences]
-    for i, j, weight in zip(shared.row.tolist(), shared.col.tolist(), shared.data.tolist(), strict=True):
-        if i < j:
-            graph.add_edge(i, j, weight=weight / (lengths[i] + lengths[j]))
-    ranks = nx.pagerank(graph, alpha=_DAMPING, max_iter=1000)
-    # Sums of floats differ in the last bits between machines; ranks that close are ties.
-    return [round(float(ranks[index]), 9) for index in range(len(sentences))]
 
 
 def title_coverage(title: str, text: str) -> float:

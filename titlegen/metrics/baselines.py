@@ -2,11 +2,11 @@
 
 import random
 
-from titlegen.data.shorten import sentence_ranks
 from titlegen.metrics.contract import MAX_CHARS
 from titlegen.metrics.overlap import rouge_l
 from titlegen.metrics.tokens import tokenize
 from titlegen.text import split_sentences
+from titlegen.text.textrank import sentence_ranks
 
 # Later sentences hold no headline, and an article without any mark could have thousands.
 _MAX_SENTENCES = 300
@@ -26,10 +26,7 @@ def lead(article: str) -> str:
 
 
 def textrank(article: str) -> str:
-    """Return the most central sentence, cut to the longest title; the first of equals.
-
-    Source: Mihalcea and Tarau, TextRank: Bringing Order into Texts, 2004.
-    """
+    """Return the most central sentence, cut to the longest title; the first of equals."""
     sentences = _sentences(article)
     ranks = sentence_ranks(sentences)
     return _cut(sentences[ranks.index(max(ranks))]) if ranks else ""
