@@ -216,6 +216,7 @@ def test_the_blocks_of_one_file_are_spread(outputs: Path, tmp_path: Path) -> Non
 # What breaks
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")
 def test_a_killed_process_costs_its_blocks_and_nothing_else(outputs: Path, tmp_path: Path) -> None:
@@ -378,6 +379,7 @@ def test_rows_are_estimated_without_reading_them(tmp_path: Path) -> None:
 # Back ends
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here", "one_thread")
 def test_the_local_model_writes_evaluations_titles(
     tiny_merged: Path, articles: list[dict[str, str]], tmp_path: Path

@@ -571,6 +571,7 @@ def test_what_is_copied_is_seen(open_page: Open, denied: str) -> None:
     expect(page.locator("#article")).to_have_value(title)
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_a_server_that_fails_again_and_again_is_not_asked_for_ever(
     open_page: Open, desk: Desk, desk_outputs: Path
@@ -620,6 +621,7 @@ def test_a_server_that_goes_and_comes_back(
             expect(page.locator(".banner")).to_have_count(0)
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_a_choice_waits_for_a_desk_that_ended(
     open_page: Open, desk_outputs: Path, desk_model_host: str, tmp_path: Path

@@ -201,6 +201,7 @@ def slowest_ms(report: dict[str, Any]) -> float:
     return max(timing["wall_ms"] for timing in report["timings"])
 
 
+@pytest.mark.slow
 def test_a_server_that_delays_each_answer_fails_and_passes_when_it_does_not(
     profile: Settings, proxy: SlowProxy
 ) -> None:

@@ -355,6 +355,7 @@ def test_what_is_given_otherwise_stops_a_release(
     assert read_record(copied.directory) == read_record(made.directory)
 
 
+@pytest.mark.slow
 def test_a_release_goes_on_when_it_is_told_to(copied: Made, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     copied.run("push", "--export.gguf-types", "f32", "--remake")

@@ -161,6 +161,7 @@ def test_another_language_or_gate_writes_the_report_anew_and_no_title(
 
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 def test_empty_splits_are_pushed_and_not_scored(arguments: dict[str, Any], tmp_path: Path) -> None:
     data = arguments["data"] | {"test_share": 0.0, "val_share": 0.0}
@@ -178,6 +179,7 @@ def test_empty_splits_are_pushed_and_not_scored(arguments: dict[str, Any], tmp_p
             scoring.evaluate(Run(changed(settings, "evaluate", split=split)))
 
 
+@pytest.mark.slow
 def test_two_runs_with_the_same_seed_give_the_same_data_adapter_and_report(settings: Settings, tmp_path: Path) -> None:
     other = settings.model_copy(update={"output": tmp_path})
     scoring.evaluate(Run(settings))

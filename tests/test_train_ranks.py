@@ -394,6 +394,7 @@ def test_the_number_of_cards_makes_no_training_stale(tmp_path: Path) -> None:
     assert keys[0] == keys[1] == keys[2]
 
 
+@pytest.mark.slow
 def test_titles_of_several_processes_are_those_of_one(tiny_base: Path, articles: list[dict[str, str]]) -> None:
     contents = [row["content"][: 20 + 9 * number] for number, row in enumerate(articles)]
     options = EvaluateSettings(batch_size=2, max_new_tokens=6, temperature=0.7, candidates=2, devices=2)
