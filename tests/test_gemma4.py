@@ -179,8 +179,8 @@ def test_a_gguf_file_without_them_is_named(base: Path, adapter: Path, merged: Pa
         if found.suffix != ".safetensors":
             shutil.copyfile(found, lacking / found.name)
     write_gguf(lacking, "f16", path)
-    with llama_server(path) as url:
-        assert ask(url, "/tokenize", {"content": "臺北"})["tokens"]
+    with llama_server(path) as client:
+        assert ask(client, "/tokenize", {"content": "臺北"})["tokens"]
     (failed,) = failures(check_gguf(path, merged))
     assert failed.name == "gguf.tensors"
     assert failed.figure.startswith(f"{3 * (LAYERS - FIRST_SHARED)} wrong")

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -499,6 +500,17 @@ def test_turn_marks_stored_as_text_are_caught(
     # Every file is asked, not the first alone.
     tokens = check_token_ids(export, [gguf_f16, path], [row["content"] for row in articles[:3]])
     assert [check.passed for check in tokens] == [True, False]
+
+
+def test_a_server_is_asked_by_one_client(
+    tiny_merged: Path, gguf_f16: Path, articles: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of its own for each prompt would read all certificates each time."""
+    create, made = ssl.create_default_context, []
+    monkeypatch.setattr(ssl, "create_default_context", lambda *a, **k: made.append(a) or create(*a, **k))
+    (tokens,) = check_token_ids(tiny_merged, [gguf_f16], [row["content"] for row in articles])
+    assert tokens.passed
+    assert len(made) <= 1
 
 
 FOREIGN = {

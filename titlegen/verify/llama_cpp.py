@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import VerifyError
+
+if TYPE_CHECKING:
+    import httpx
 
 _NUM_CTX = 4096
 _TIMEOUT_S = 600
@@ -13,12 +16,13 @@ _SHOWN_CHARS = 300
 
 
 @contextmanager
-def llama_server(path: Path) -> Iterator[str]:
-    """Run llama.cpp's own server on a GGUF file, on a free loopback port, and yield its address.
+def llama_server(path: Path) -> "Iterator[httpx.Client]":
+    """Run llama.cpp's own server on a GGUF file, on a free loopback port, and yield a client of it.
 
     Raises:
         VerifyError: it cannot load the file.
     """
+    import httpx
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -37,24 +41,22 @@ def llama_server(path: Path) -> Iterator[str]:
             "`llama-server --model` with this path says which"
         ) from error
     try:
-        # Its loop answers this: a server that is ended before the loop runs would never end.
-        ask(server.listening_address, "/slots")
-        yield server.listening_address
+        # Our own server: no proxy is asked. A client for each request would read all certificates for each.
+        with httpx.Client(base_url=server.listening_address, timeout=_TIMEOUT_S, trust_env=False) as client:
+            # Its loop answers this: a server that is ended before the loop runs would never end.
+            ask(client, "/slots")
+            yield client
     finally:
         del server
 
 
-def ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def ask(client: "httpx.Client", path: str, body: dict[str, Any] | None = None) -> Any:
     """Post a JSON object to the server, or get what is at a path, and return the answer.
 
     Raises:
         VerifyError: the server refuses it.
     """
-    import httpx
-
-    # Our own server: no proxy is asked.
-    method = "GET" if body is None else "POST"
-    response = httpx.request(method, url + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
+    response = client.request("GET" if body is None else "POST", path, json=body)
     if response.is_error:
         raise VerifyError(
             f"llama.cpp refused {path}: {response.text[:_SHOWN_CHARS]}; shorten the articles with "

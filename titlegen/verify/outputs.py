@@ -18,6 +18,7 @@ from titlegen.verify.check import Check
 from titlegen.verify.llama_cpp import ask, llama_server
 
 if TYPE_CHECKING:
+    import httpx
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -119,8 +120,8 @@ def check_outputs(
         checks.append(_compare("merged", "adapter on its base against the merged model", reference, followed, kind))
     for path in ggufs:
         kind = path.stem.rpartition("-")[2]
-        with llama_server(path) as url:
-            served = [_serve(url, ids, path, prompt.stop) for ids in rows]
+        with llama_server(path) as client:
+            served = [_serve(client, ids, path, prompt.stop) for ids in rows]
         checks.append(_compare(kind, f"{path.name} in llama.cpp against the merged model", reference, served, kind))
     return checks, [title.text for title in reference]
 
@@ -178,7 +179,7 @@ def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, tokens: TokenI
     return str(tokenizer.decode([token for token in ids if token not in tokens.stop], skip_special_tokens=True))
 
 
-def _serve(url: str, prompt: Sequence[int], path: Path, stop: Sequence[str]) -> Continuation:
+def _serve(client: httpx.Client, prompt: Sequence[int], path: Path, stop: Sequence[str]) -> Continuation:
     """Return llama.cpp's greedy title."""
     request = {
         "prompt": list(prompt),
@@ -188,7 +189,7 @@ def _serve(url: str, prompt: Sequence[int], path: Path, stop: Sequence[str]) -> 
         "n_probs": _CHOICES,
         "stop": list(stop),
     }
-    answer = ask(url, "/completion", request)
+    answer = ask(client, "/completion", request)
     # A token that ends within a character comes without probabilities.
     steps = answer.get("completion_probabilities") or []
     choices = [{item["id"]: item["logprob"] for item in step["top_logprobs"]} for step in steps]

@@ -53,11 +53,11 @@ def check_token_ids(
     rows = tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []
     checks = []
     for path in ggufs:
-        with llama_server(path) as url:
+        with llama_server(path) as client:
             wrong = []
             for text, prompt, ids in zip(texts, prompts, rows, strict=True):
                 body = {"content": prompt, "add_special": False, "parse_special": True}
-                served = ask(url, "/tokenize", body)["tokens"]
+                served = ask(client, "/tokenize", body)["tokens"]
                 if ids != served:
                     wrong.append(f"{text[:20]!r}: {_difference(ids, served)}")
         checks.append(none_wrong("parity.tokens", f"{len(texts)} prompts, tokenizer.json and {path.name}", wrong))
