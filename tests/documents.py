@@ -199,7 +199,10 @@ def _docker(command: list[str]) -> str:
     if profile is not None and profile not in services[command[service]]["profiles"]:
         return f"{command[service]} is not in the profile {profile}"
     given = command[service + 1 :]
-    return _titlegen(given) if given[:1] == ["titlegen"] else ""
+    if given[:1] == ["titlegen"]:
+        return _titlegen(given)
+    script = given[1] if given[:1] in (["bash"], ["python"]) else "."
+    return "" if (ROOT / script).exists() else f"no file {script}"
 
 
 def _files(command: list[str]) -> str:

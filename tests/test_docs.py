@@ -66,6 +66,8 @@ def test_what_a_document_names_is_there(path: Path, check: str) -> None:
         ("commands", "```sh\ndocker compose -f docker/compose.yml up ollama\n```\n"),
         ("commands", "```sh\ndocker compose -f docker/compose.ollama.yml --profile serve up trainer\n```\n"),
         ("commands", "```sh\ndocker compose -f docker/compose.ollama.yml up olama\n```\n"),
+        ("commands", "```sh\ndocker compose -f docker/compose.ollama.yml run trainer bash scripts/run.sh\n```\n"),
+        ("commands", "```sh\ndocker compose -f docker/compose.ollama.yml run trainer titlegen verfy\n```\n"),
         ("commands", "```sh\ncp docker/.env.sample docker/.env\n```\n"),
         ("commands", "```sh\ntitelgen plan\n```\n"),
         ("commands", "Run `titlegen push --dryrun` first."),

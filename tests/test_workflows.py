@@ -1,7 +1,5 @@
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 CI, GPU = FOLDER / "ci.yml", FOLDER / "gpu.yml"
-CHECKOUT = "actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd"
 
 
 def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
-
-
-def zizmor(path: Path) -> list[str]:
-    """Return the names of what zizmor finds, with the options of the lint session."""
-    command = [
-        str(Path(sys.executable).with_name("zizmor")),
-        "--offline",
-        "--persona=auditor",
-        "--format=json",
-        str(path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
-    return [found["ident"] for found in json.loads(done.stdout)]
 
 
 def steps(path: Path, job: str) -> list[dict[str, Any]]:
@@ -63,41 +47,25 @@ SECRET = "${{ secrets.HF_TOKEN }}"  # noqa: S105 - an expression, no secret
     [
         (GPU, "on:\n", "on:\n  pull_request:\n", "own machine, started by ['pull_request']"),
         (GPU, "on:\n", "on:\n  push:\n", "own machine, started by ['push']"),
-        (GPU, "on:\n", "on:\n  pull_request_target:\n", "dangerous-triggers"),
-        (CI, "  pull_request:\n", "  issue_comment:\n", "dangerous-triggers"),
         (CI, "runs-on: ubuntu-24.04", "runs-on: [self-hosted, gpu]", "own machine, started by"),
         (CI, "runs-on: ubuntu-24.04", "runs-on: ubuntu-latest", "no pinned version of a hosted machine"),
         (GPU, "[self-hosted, linux, gpu]", "[self-hosted, linux]", "without asking for the label gpu"),
         (GPU, "\n    env:\n", f"\n    env:\n      HF_TOKEN: {SECRET}\n", "shows a secret to every step"),
         (GPU, "jobs:\n", f"env:\n  HF_TOKEN: {SECRET}\njobs:\n", "shows a secret to every job"),
-        (GPU, "push -- --profile", f"push -- --token {SECRET} --profile", "template-injection"),
         (
             GPU,
             "        with:\n",
             f"        env:\n          HF_TOKEN: {SECRET}\n        with:\n",
             "secret to actions/",
         ),
-        (GPU, "    environment: staging\n", "", "secrets-outside-env"),
         (CI, "    steps:\n", f"    steps:\n      - run: env\n        env:\n          A: {SECRET}\n", "nobody has read"),
-        (CI, "bash .ci/run", "echo ${{ github.event.pull_request.title }}", "template-injection"),
-        (GPU, CHECKOUT, "actions/checkout@v6", "unpinned-uses"),
-        (GPU, "persist-credentials: false", "persist-credentials: true", "artipacked"),
-        (GPU, "        with:\n          persist-credentials: false\n", "", "artipacked"),
-        (GPU, "contents: read", "contents: write", "excessive-permissions"),
-        (CI, "permissions:\n  contents: read\n", "", "excessive-permissions"),
-        (CI, "    steps:\n", "    permissions: write-all\n    steps:\n", "excessive-permissions"),
-        (GPU, "concurrency:", "defaults:", "concurrency-limits"),
         (GPU, "    timeout-minutes: 240\n", "", "six hours"),
     ],
 )
-def test_a_tampered_workflow_is_found_by_zizmor_or_breaks_the_policy(
-    path: Path, right: str, wrong: str, problem: str, tmp_path: Path
-) -> None:
+def test_a_tampered_workflow_breaks_the_policy(path: Path, right: str, wrong: str, problem: str) -> None:
+    """zizmor, in the lint session, finds what no project should do; this is what this project should not."""
     assert right in read(path)
-    tampered = tmp_path / ".github" / "workflows" / path.name
-    tampered.parent.mkdir(parents=True)
-    tampered.write_text(read(path).replace(right, wrong), encoding="utf-8")
-    found = [*zizmor(tampered), *violations(read(tampered))]
+    found = violations(read(path).replace(right, wrong))
     assert any(problem in line for line in found), found
 
 
