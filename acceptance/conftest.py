@@ -12,7 +12,7 @@ from findings import Finding
 
 from titlegen.data import Example, load_split
 from titlegen.errors import TitlegenError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.record import recall
 from titlegen.runs import Folder
 from titlegen.settings import Settings, load_settings

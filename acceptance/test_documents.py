@@ -13,7 +13,8 @@ from findings import Finding
 from titlegen import data
 from titlegen.cli import app
 from titlegen.export import gguf_name
-from titlegen.manifest import Manifest, digest_file, read_manifest
+from titlegen.files import digest_file
+from titlegen.manifest import Manifest, read_manifest
 from titlegen.models import resolve_base
 from titlegen.results import Converted, read_result
 from titlegen.runs import Folder

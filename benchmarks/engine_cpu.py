@@ -25,7 +25,7 @@ from test_serve_speed import articles, wait_for
 from titlegen.daemon import free_port
 from titlegen.environment import SHORT_WAIT
 from titlegen.families.gemma3 import PROMPT
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 
 CHARS, TITLE_TOKENS, NUM_CTX, DRAFTS = 300, 48, 4096, (2, 3, 4)
 NOTES = (

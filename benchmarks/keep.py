@@ -10,7 +10,7 @@ from pathlib import Path
 
 from machine import measured_folder
 
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # Of each file, the figures that `titlegen plan` uses.

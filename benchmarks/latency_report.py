@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from titlegen.manifest import new_directory
+from titlegen.files import new_directory
 
 _LABELS = {
     "wall_ms": "client: wall clock",

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.settings import load_settings
 
 

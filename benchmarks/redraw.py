@@ -20,7 +20,7 @@ from machine import describe_run
 
 from titlegen import environment
 from titlegen.data import Example, load_split
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.metrics.ranking import choose_title, find_doubtful
 from titlegen.metrics.records import Text
 from titlegen.metrics.scores import measure_titles, score_titles

@@ -14,7 +14,7 @@ from typing import Any
 
 from machine import measured_folder
 
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.runs import Folder
 from titlegen.stages import PIPELINE
 

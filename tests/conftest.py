@@ -13,7 +13,7 @@ from filelock import FileLock
 from tiny_models import write_random_adapter
 
 from titlegen.export import gguf_name, merge_adapter, write_gguf
-from titlegen.manifest import new_directory
+from titlegen.files import new_directory
 from titlegen.models import write_tokenizer
 from titlegen.prompt import SYSTEM
 from titlegen.settings import ExportSettings

@@ -4,16 +4,8 @@ from pathlib import Path
 import pytest
 
 from titlegen.errors import TitlegenError, VerifyError
-from titlegen.manifest import (
-    MANIFEST,
-    check_files,
-    is_up_to_date,
-    new_directory,
-    read_manifest,
-    stage_key,
-    write_atomically,
-    write_manifest,
-)
+from titlegen.files import new_directory, write_atomically
+from titlegen.manifest import MANIFEST, check_files, is_up_to_date, read_manifest, stage_key, write_manifest
 
 
 @pytest.fixture

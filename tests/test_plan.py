@@ -16,7 +16,7 @@ from titlegen import doctor
 from titlegen.cli import main
 from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, DataError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.plan import StageEstimate, as_record, make_plan, table, total
 from titlegen.plan.figures import MEASURED, cite
 from titlegen.plan.sizes import count_articles, find_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf_copy import copy
 
-from titlegen.manifest import digest_file
+from titlegen.files import digest_file
 from titlegen.verify import check_served_file
 
 Tensors = dict[str, "np.typing.NDArray[np.float32]"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 from titlegen.errors import ServeError
+from titlegen.files import writable, write_atomically
 from titlegen.locks import locked
-from titlegen.manifest import writable, write_atomically
 
 _POLL_S = 0.1
 _LOG_TAIL_CHARS = 600

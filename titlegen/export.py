@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import ExportError, MissingDependencyError
 from titlegen.families import ModelFamily
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.models import family_at, read_json, text_config
 from titlegen.results import Merged
 from titlegen.settings import ExportSettings

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from titlegen import cards
 from titlegen.errors import ConfigError
-from titlegen.manifest import writable
+from titlegen.files import writable
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 

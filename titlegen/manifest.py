@@ -1,13 +1,8 @@
 """The record that a stage leaves beside its files: settings, digests and versions, which the next stage checks."""
 
 import contextlib
-import errno
-import hashlib
-import json
-import os
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from titlegen import __version__
-from titlegen.errors import TitlegenError, VerifyError
+from titlegen.errors import VerifyError
+from titlegen.files import digest_file, digest_json, write_atomically
 
 MANIFEST = "manifest.json"
 _TRACKED = (
@@ -68,18 +64,6 @@ class Manifest(BaseModel):
     def digest(self) -> str:
         """Digest of the files alone: equal content gives an equal digest, whenever it was made."""
         return digest_json({name: record.sha256 for name, record in self.files.items()})
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_json(value: object) -> str:
-    """Return the SHA-256 of a JSON value in its canonical form."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def record_files(directory: Path) -> dict[str, FileRecord]:
@@ -203,77 +187,3 @@ def git_revision() -> str | None:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a UTF-8 text file beside its final name, then rename it there.
-
-    Raises:
-        TitlegenError: the folder cannot be written to, or the disk is full.
-    """
-    with writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def new_directory(directory: Path) -> Iterator[Path]:
-    """Yield a temporary directory that takes the place of ``directory`` only when the block ends well.
-
-    Raises:
-        TitlegenError: the parent folder cannot be written to, or the disk is full.
-    """
-    with writable(directory):
-        temporary = directory.with_name(f".{directory.name}.new")
-        old = directory.with_name(f".{directory.name}.old")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            shutil.rmtree(old, ignore_errors=True)
-            if directory.exists():
-                directory.rename(old)
-            temporary.rename(directory)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def writable(path: Path, place: str = "--output") -> Iterator[None]:
-    """Turn "no permission" and "no space" in a block into one clear error.
-
-    Args:
-        path: what is written.
-        place: the option or variable that names another place.
-
-    Raises:
-        TitlegenError: naming the path, the reason and the remedy.
-    """
-    remedies = {
-        errno.EACCES: "choose a folder you may write to",
-        errno.EPERM: "choose a folder you may write to",
-        errno.EROFS: "the file system is read-only; choose another folder",
-        errno.ENOSPC: "free some disk space or choose another disk",
-        errno.EDQUOT: "your disk quota is used up; choose another disk",
-        errno.EFBIG: "this disk or account takes no files so large; choose another disk",
-        errno.EIO: "the disk fails; choose another disk",
-        errno.ENAMETOOLONG: "choose a shorter path",
-        errno.ELOOP: "a link in the path leads back to itself; choose another folder",
-        errno.ENOTDIR: "a part of the path is a file; choose another folder",
-        errno.EEXIST: "a file stands where a folder is needed; choose another folder",
-    }
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in remedies:
-            raise
-        reason = os.strerror(error.errno)
-        raise TitlegenError(
-            f"cannot write {error.filename or path}: {reason}; {remedies[error.errno]} with {place}"
-        ) from error

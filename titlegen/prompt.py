@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from titlegen.manifest import digest_json
+from titlegen.files import digest_json
 
 # Source: the specification's training and serving prompts (docs/spec.md).
 SYSTEM = "你是精煉新聞標題的助理，回覆僅輸出標題，不需解釋。"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from titlegen.errors import ConfigError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.settings import EMBEDDED, Settings, load_settings, read_profile
 
 RECORD = "settings.json"

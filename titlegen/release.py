@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.results import Check, Deployed, Pushed, R, Verified, read_result
 from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings

@@ -13,13 +13,13 @@ from typing import Any
 from titlegen import __version__
 from titlegen.errors import ConfigError, TitlegenError
 from titlegen.families import ModelFamily
+from titlegen.files import new_directory
 from titlegen.locks import locked
 from titlegen.manifest import (
     Manifest,
     check_files,
     find_manifest,
     is_up_to_date,
-    new_directory,
     read_manifest,
     stage_key,
     write_manifest,

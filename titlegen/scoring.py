@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from titlegen.control import draw_control, with_control
 from titlegen.errors import DataError, TitlegenError
-from titlegen.manifest import check_files, digest_file, read_manifest
+from titlegen.files import digest_file
+from titlegen.manifest import check_files, read_manifest
 from titlegen.results import Evaluated, read_result
 from titlegen.runs import Folder, Run, Stage, StageRun, say
 from titlegen.stages import CONVERT, PREFER, PREPARE, adapter_stage, bring_up_to_date, stages_up_to

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from titlegen import prompt
 from titlegen.errors import ConfigError
-from titlegen.manifest import digest_file, digest_json, write_atomically
+from titlegen.files import digest_file, digest_json, write_atomically
 from titlegen.plural import count
 from titlegen.results import Converted, Merged, Preferred, Prepared, Trained, Verified
 from titlegen.runs import Folder, Run, Stage, StageRun, say

@@ -10,16 +10,8 @@ from typing import Any
 
 from titlegen.cluster.parts import Place, count_rows, find_parts, join_parts, read_part, whole_parts
 from titlegen.errors import DataError, VerifyError
-from titlegen.manifest import (
-    MANIFEST,
-    FileRecord,
-    Manifest,
-    digest_file,
-    find_manifest,
-    stage_key,
-    writable,
-    write_manifest,
-)
+from titlegen.files import digest_file, writable
+from titlegen.manifest import MANIFEST, FileRecord, Manifest, find_manifest, stage_key, write_manifest
 
 STAGE = "generate"
 _SHOWN = 3

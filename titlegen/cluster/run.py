@@ -13,7 +13,7 @@ from titlegen.data.files import find_files
 from titlegen.data.sources import open_source, source_digest
 from titlegen.errors import DataError, MissingDependencyError, ServeError
 from titlegen.families.gemma3n import FAMILY as MISSION
-from titlegen.manifest import digest_json
+from titlegen.files import digest_json
 from titlegen.models import family_at, fingerprint
 from titlegen.plural import count
 from titlegen.runs import Folder, say

@@ -11,7 +11,7 @@ from titlegen.data.collect import Collected
 from titlegen.data.counts import RuleCount
 from titlegen.data.dedup import Rows
 from titlegen.data.filters import printable
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.plural import count
 from titlegen.results import Dates, Part, Prepared, Reading
 

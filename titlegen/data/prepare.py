@@ -26,7 +26,7 @@ from titlegen.data.sources import Source, open_source
 from titlegen.data.split import balance_rows, best_first, draw, keep_first, leak_rate, split_rows
 from titlegen.data.workers import clean_chunks
 from titlegen.errors import ConfigError, DataError
-from titlegen.manifest import writable
+from titlegen.files import writable
 from titlegen.results import Coverage, Prepared, Reading, Step
 from titlegen.settings import DataSettings
 
@@ -192,7 +192,7 @@ def write_dataset(directory: Path, scratch: Path) -> None:
     import datasets
     import pyarrow as pa
 
-    from titlegen.manifest import digest_file
+    from titlegen.files import digest_file
 
     schema = pa.schema([pa.field(name, pa.string()) for name in KEYS])
     parts = {}

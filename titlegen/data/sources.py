@@ -29,7 +29,7 @@ from titlegen.data.lines import read_head
 from titlegen.data.records import Findings, Part, Record, Table, Unreadable, unreadable_row
 from titlegen.encodings import find_codec
 from titlegen.errors import DataError
-from titlegen.manifest import digest_file, digest_json
+from titlegen.files import digest_file, digest_json
 from titlegen.settings import EMBEDDED, DataSettings
 
 # Records by which columns and instructions are found.

@@ -11,7 +11,7 @@ from titlegen import environment
 from titlegen.console import Ended
 from titlegen.desk.store import Store, as_csv, as_jsonl, choice_rows, preference_rows
 from titlegen.errors import ConfigError, MissingDependencyError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.metrics.house_style import load_style
 from titlegen.plural import count
 from titlegen.record import recall

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from titlegen.errors import DataError, TitlegenError
-from titlegen.manifest import writable
+from titlegen.files import writable
 
 CHOICES_SCHEMA, PREFERENCES_SCHEMA = "titlegen.desk.choices/1", "titlegen.desk.preferences/1"
 _VERSION = 1

@@ -13,8 +13,8 @@ import numpy as np
 
 from titlegen.data import Example
 from titlegen.errors import TitlegenError
+from titlegen.files import digest_json, writable, write_atomically
 from titlegen.generation import Advance, unwatched
-from titlegen.manifest import digest_json, writable, write_atomically
 from titlegen.metrics.ranking import Chosen
 
 

@@ -13,7 +13,7 @@ from titlegen.evaluate.gates import rows_to_decide, stand
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Report
 from titlegen.evaluate.words import Phrase, Words
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.metrics.records import SCORES
 from titlegen.metrics.scores import Score
 from titlegen.settings import Language

@@ -10,7 +10,8 @@ from titlegen.data import Example
 from titlegen.errors import DataError
 from titlegen.evaluate.gates import check_gates, rows_to_decide
 from titlegen.evaluate.variants import Variant, score_variant
-from titlegen.manifest import digest_json, package_versions
+from titlegen.files import digest_json
+from titlegen.manifest import package_versions
 from titlegen.metrics import baselines
 from titlegen.metrics.contract import style_violations, title_violations
 from titlegen.metrics.names import unsupported_names

@@ -9,17 +9,9 @@ from pathlib import Path
 
 from titlegen.errors import GateError, HubError
 from titlegen.evaluate.words import Words
+from titlegen.files import digest_file, write_atomically
 from titlegen.hub.card import DATA_CARD, REPORT, CardFacts, read_preference, read_report, render_card
-from titlegen.manifest import (
-    MANIFEST,
-    FileRecord,
-    Manifest,
-    check_files,
-    digest_file,
-    read_manifest,
-    stage_key,
-    write_atomically,
-)
+from titlegen.manifest import MANIFEST, FileRecord, Manifest, check_files, read_manifest, stage_key
 from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at
 from titlegen.prompt import SYSTEM, PromptFormat

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import HubError
+from titlegen.files import digest_file
 from titlegen.generation import greedy_title
 from titlegen.hub.assembly import Artefacts, assemble_files
 from titlegen.hub.target import HubTarget, connect, with_retries
-from titlegen.manifest import MANIFEST, FileRecord, Manifest, digest_file
+from titlegen.manifest import MANIFEST, FileRecord, Manifest
 from titlegen.plural import listed
 from titlegen.results import Pushed
 from titlegen.settings import Settings

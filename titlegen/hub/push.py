@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titlegen.errors import HubError
+from titlegen.files import write_atomically
 from titlegen.hub.assembly import CARD, Artefacts, Assembled, assemble_files
 from titlegen.hub.check import Difference, compare, read_remote_manifest
 from titlegen.hub.scan import scan_files
 from titlegen.hub.target import HubTarget, connect, status_of, with_retries
-from titlegen.manifest import MANIFEST, FileRecord, write_atomically
+from titlegen.manifest import MANIFEST, FileRecord
 from titlegen.results import Pushed
 from titlegen.settings import HubSettings, Settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from titlegen.environment import check_remote
 from titlegen.errors import ConfigError, TitlegenError
 from titlegen.families import ModelFamily, all_families, family_of
-from titlegen.manifest import digest_json
+from titlegen.files import digest_json
 from titlegen.models.embedded import EMBEDDED_NAME, materialise_embedded
 from titlegen.models.read import check_safe, read_json, text_config
 from titlegen.models.tokenizer import write_tokenizer

@@ -7,8 +7,8 @@ from titlegen.environment import cache_directory
 from titlegen.errors import MissingDependencyError
 from titlegen.families.gemma3 import FAMILY as GEMMA3
 from titlegen.families.gemma3 import PROMPT, TOKENS
+from titlegen.files import digest_json, new_directory, writable, write_atomically
 from titlegen.gguf_reader import read_header
-from titlegen.manifest import digest_json, new_directory, writable, write_atomically
 from titlegen.models.read import write_json
 from titlegen.models.tokenizer import write_tokenizer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.errors import ConfigError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 
 
 def check_safe(directory: Path) -> None:

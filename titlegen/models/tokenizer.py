@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from titlegen.families.gemma3 import PROMPT, TOKENS
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.models.read import write_json
 from titlegen.prompt import PromptFormat
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from titlegen.errors import TrainError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.models import family_at
 from titlegen.prefer.pairs import Pair
 from titlegen.prefer.trainer import as_training_row, build_trainer, encode_pairs, score_reference

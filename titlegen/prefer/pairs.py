@@ -13,7 +13,7 @@ from typing import Literal
 from titlegen.control import NO_CONTROL, Control, with_control
 from titlegen.data import Example
 from titlegen.data.example import read_jsonl
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.metrics.overlap import rouge_l
 from titlegen.metrics.ranking import judge_titles
 from titlegen.metrics.title_warnings import Facts

@@ -12,8 +12,8 @@ from titlegen.control import draw_control
 from titlegen.data import Example
 from titlegen.errors import DataError
 from titlegen.evaluate import generate_predictions
+from titlegen.files import new_directory, write_atomically
 from titlegen.generation import TransformersGenerator
-from titlegen.manifest import new_directory, write_atomically
 from titlegen.models import family_at
 from titlegen.plural import count
 from titlegen.prefer.candidates import draw_candidates

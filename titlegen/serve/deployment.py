@@ -7,7 +7,8 @@ from pathlib import Path
 
 from titlegen.errors import ConfigError, ServeError, TitlegenError
 from titlegen.export import gguf_name
-from titlegen.manifest import read_manifest, write_atomically
+from titlegen.files import write_atomically
+from titlegen.manifest import read_manifest
 from titlegen.results import Converted, read_result
 from titlegen.serve.connection import connect
 from titlegen.serve.server import http_options, server_url

@@ -6,7 +6,7 @@ A server may store an upload in another form and drop the original, so that it c
 import json
 from pathlib import Path
 
-from titlegen.manifest import digest_json, write_atomically
+from titlegen.files import digest_json, write_atomically
 from titlegen.prompt import SYSTEM
 from titlegen.serve.source import ModelSource
 from titlegen.settings import ServeSettings

@@ -8,8 +8,9 @@ from titlegen.errors import ConfigError, ServeError, VerifyError
 from titlegen.export import gguf_name
 from titlegen.families import ModelFamily, all_families, family_of_gguf
 from titlegen.families.gemma3n import FAMILY as MISSION
+from titlegen.files import digest_file
 from titlegen.gguf_reader import GgufError, read_header
-from titlegen.manifest import digest_file, read_manifest
+from titlegen.manifest import read_manifest
 from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at
 from titlegen.results import Converted, read_result

@@ -16,7 +16,7 @@ from titlegen.adapter import CONFIG, sign_adapter
 from titlegen.control import with_controls
 from titlegen.data import Example, load_split
 from titlegen.errors import TrainError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.models import family_at, name_of_base
 from titlegen.plural import count
 from titlegen.results import Trained

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from titlegen.adapter import CONFIG, WEIGHTS, AdapterDeltas, digest_base, tail_of
 from titlegen.errors import ConfigError, ExportError, TrainError
-from titlegen.manifest import digest_file, digest_json
+from titlegen.files import digest_file, digest_json
 from titlegen.models import download, name_of_base
 from titlegen.settings import EMBEDDED, TrainSettings
 

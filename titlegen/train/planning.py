@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.settings import TrainSettings
 from titlegen.train.encode import Batch, TrainingRow
 from titlegen.train.loss import completion_loss

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from titlegen.adapter import AdapterDeltas, match_targets
 from titlegen.errors import ConfigError, TitlegenError, VerifyError
 from titlegen.families import ModelFamily, family_of
-from titlegen.manifest import digest_file
+from titlegen.files import digest_file
 from titlegen.models import read_json, text_config
 from titlegen.plural import count
 from titlegen.tensors import INDEX, Tensors, opened, shard_files, weight_map

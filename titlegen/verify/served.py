@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from titlegen.files import digest_file
 from titlegen.gguf_reader import GgufError, GgufHeader, read_header
-from titlegen.manifest import digest_file
 from titlegen.verify.check import Check
 
 _FROM = re.compile(r"^FROM (.*sha256[-:]([0-9a-f]{64}))$", re.MULTILINE)

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from titlegen.errors import HubError
-from titlegen.manifest import write_atomically
+from titlegen.files import write_atomically
 from titlegen.standins.hub.incoming import Incoming
 from titlegen.standins.hub.records import MAIN, Commit, CommitChange, RefusedError, Repository, StoredFile, blob_id, now
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from titlegen.files import digest_json, write_atomically
 from titlegen.gguf_reader import GgufHeader
-from titlegen.manifest import digest_json, write_atomically
 
 # Source: Ollama's types/model/name.go, the characters and lengths of a name's parts.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
