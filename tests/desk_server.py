@@ -100,7 +100,9 @@ def running_desk(
         )
     desk = Desk(f"http://127.0.0.1:{port}", process, log, store)
     try:
-        wait_until(lambda: process.poll() is not None or _answers(desk))
+        # A client for each request would read all certificates each time.
+        with desk.http as client:
+            wait_until(lambda: process.poll() is not None or _answers(client))
         assert process.poll() is None, log.read_text()
         yield desk
     finally:
@@ -154,8 +156,8 @@ def slow_server() -> Iterator[str]:
         server.server_close()
 
 
-def _answers(desk: Desk) -> bool:
+def _answers(client: httpx.Client) -> bool:
     try:
-        return desk.http.get("/login").status_code == 200
+        return client.get("/login").status_code == 200
     except httpx.TransportError:
         return False

@@ -229,6 +229,7 @@ def test_a_killed_process_costs_its_blocks_and_nothing_else(outputs: Path, tmp_p
     assert not list((tmp_path / "out").glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")
 def test_what_is_done_stays_when_every_server_goes(outputs: Path, tmp_path: Path) -> None:

@@ -592,6 +592,7 @@ def test_twenty_editors_at_once_see_their_own_articles_alone(desk: Desk) -> None
     assert {title: answer["article"]["digest"] for _, answer, title in found}.items() <= kept.items()
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_a_desk_that_is_killed_loses_no_choice(desk_outputs: Path, desk_model_host: str, tmp_path: Path) -> None:
     store = tmp_path / "desk.sqlite3"

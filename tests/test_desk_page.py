@@ -447,6 +447,7 @@ def test_enough_keeps_what_is_written(open_page: Open, desk_outputs: Path, tmp_p
         assert kept_titles(mine) == {f"{BACKED}早"}
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_what_was_edited_while_others_were_written_outlives_the_desk(
     open_page: Open, desk_outputs: Path, tmp_path: Path
@@ -600,6 +601,7 @@ def test_a_server_that_fails_again_and_again_is_not_asked_for_ever(
     wait_for_titles(page)
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_a_server_that_goes_and_comes_back(
     open_page: Open, desk_outputs: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory

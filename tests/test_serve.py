@@ -603,17 +603,13 @@ def test_full_disk_leaves_what_was_served(export: Export, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("call", "time"),
     [
-        ("create_blob", 1),
-        ("create", 1),
         ("create", 0),
         # Loading and unloading the candidate, and unloading what it replaced; titles have a connection of their own.
-        ("generate", 1),
         ("generate", 2),
-        ("generate", 3),
-        ("send", 2),
-        ("copy", 1),
         ("copy", 2),
-        ("delete", 1),
+        *(pytest.param("generate", time, marks=pytest.mark.slow) for time in (1, 3)),
+        *(pytest.param(call, 1, marks=pytest.mark.slow) for call in ("create_blob", "create", "copy", "delete")),
+        pytest.param("send", 2, marks=pytest.mark.slow),
     ],
 )
 def test_server_killed_during_deployment(

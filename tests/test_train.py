@@ -166,6 +166,7 @@ def test_the_trim_changes_no_loss(examples: list[Example], tiny_base: Path, tmp_
     assert trimmed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_an_adapter_learns_on_weights_in_4_bits(examples: list[Example], tiny_base: Path, tmp_path: Path) -> None:
     found = {}
     for name, fields in {

@@ -16,6 +16,7 @@ from torch._inductor import config as inductor_config
 from torch.utils._pytree import tree_leaves
 from training_models import (
     KINDS,
+    SMALLEST_FIRST,
     gradients,
     keep_double,
     random_batch,
@@ -291,8 +292,7 @@ def test_the_self_check_catches_a_broken_trim(monkeypatch: pytest.MonkeyPatch, k
 # Tracing looks at the gradients of what has none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("kept", [0.0, 1.0])
-# Tracing the layers of the others takes long.
-@pytest.mark.parametrize("kind", ["gemma3", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "gemma3")])
+@pytest.mark.parametrize("kind", SMALLEST_FIRST)
 def test_every_kind_of_layer_compiles(kind: str, kept: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(kind, torch.float64)
     batch = random_batch([(20, 4), (5, 3)], seed=0, shared=4)

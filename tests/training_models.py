@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -24,6 +25,8 @@ from titlegen.train.trim import CompletionTrim
 
 VOCABULARY = 300
 KINDS = ["gemma3n", "gemma3", "gemma4"]
+# For what takes long with any but the smallest.
+SMALLEST_FIRST = ["gemma3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gemma3n", "gemma4"))]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
