@@ -23,6 +23,7 @@ from titlegen.families.gemma3 import PROMPT
 from titlegen.manifest import write_manifest
 from titlegen.models import write_tokenizer
 from titlegen.prompt import SYSTEM
+from titlegen.serve.server import http_options
 
 MODEL = "desk"
 ARTICLE = (
@@ -75,7 +76,7 @@ class Desk:
 
     @property
     def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        return httpx.Client(base_url=self.url, timeout=60, **http_options(self.url))
 
 
 @contextlib.contextmanager
@@ -100,7 +101,6 @@ def running_desk(
         )
     desk = Desk(f"http://127.0.0.1:{port}", process, log, store)
     try:
-        # A client for each request would read all certificates each time.
         with desk.http as client:
             wait_until(lambda: process.poll() is not None or _answers(client))
         assert process.poll() is None, log.read_text()

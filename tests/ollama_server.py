@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 from titlegen.daemon import free_port
-from titlegen.serve.server import server_url
+from titlegen.serve.server import http_options, server_url
 
 _START_TIMEOUT_S = 60
 
@@ -33,7 +33,7 @@ class OfflineServer:
         self.directory = directory
         self.log = log
         self.host = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.host, timeout=120, trust_env=False)
+        self.http = httpx.Client(base_url=self.host, timeout=120, **http_options(self.host))
 
     @property
     def engines(self) -> list[psutil.Process]:

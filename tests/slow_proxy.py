@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from titlegen.serve.server import http_options
+
 
 class SlowProxy(ThreadingHTTPServer):
     """Passes requests on to ``target``; every change of its attributes holds from the next request on."""
@@ -19,7 +21,7 @@ class SlowProxy(ThreadingHTTPServer):
     def __init__(self, target: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.http = httpx.Client(base_url=target, timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=target, timeout=60, **http_options(target))
         self.delay_s = 0.0
         self.answer: tuple[int, bytes] | None = None
         """Given instead of the server's answer."""

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ollama
 import psutil
 import pytest
@@ -54,6 +56,7 @@ from titlegen.models import write_tokenizer
 from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.results import Check
 from titlegen.serve.endpoint import Endpoint, Patience
+from titlegen.serve.server import http_options
 from titlegen.serve.smoke import opening_of, smoke_articles
 from titlegen.settings import ServeSettings
 
@@ -597,6 +600,18 @@ def test_full_disk_leaves_what_was_served(export: Export, tmp_path: Path) -> Non
             export.deploy(settings, tmp_path)
         assert names(settings) == {"latest": first["digest"]}
         assert title(settings, export.merged) == TITLE
+
+
+def test_clients_of_this_machine_read_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("certificates were read")
+
+    monkeypatch.setattr(ssl, "create_default_context", refuse)
+    httpx.Client(**http_options("http://127.0.0.1:11434")).close()
+    # What may speak TLS trusts those of the system.
+    for url in ("https://127.0.0.1:11434", "http://example.org"):
+        with pytest.raises(AssertionError, match="were read"):
+            httpx.Client(**http_options(url))
 
 
 @pytest.mark.fault
