@@ -16,9 +16,9 @@ from titlegen.processor import describe_processor
 
 # Modules whose tests take longest, the longest first: begun last, one would keep a worker while the others have ended.
 LONGEST = (
-    *("test_acceptance", "test_hub", "test_desk_page", "test_verify", "test_export", "test_train", "test_serve"),
-    *("test_cluster", "test_stages", "test_train_ranks", "test_train_trim", "test_gemma3n", "test_prefer_stage"),
-    *("test_record", "test_gemma4", "test_latency_gate", "test_train_weights", "test_standins_ollama", "test_verbs"),
+    *("test_acceptance", "test_train_ranks", "test_serve", "test_desk_page", "test_data", "test_desk_api", "test_hub"),
+    *("test_stages", "test_verify", "test_standins_ollama", "test_cluster", "test_train", "test_export"),
+    *("test_gemma3n", "test_gemma4", "test_verbs", "test_record", "test_generate", "test_generation_decoder"),
 )
 # Seconds between two signs of life of a long test, on a terminal and in a log.
 TICK_S, LOG_TICK_S = 1.0, 30.0

@@ -42,6 +42,8 @@ from titlegen.settings import EvaluateSettings, Settings, load_settings
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
 pytestmark = [
+    # A whole release is made for them.
+    pytest.mark.slow,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
 ]
@@ -228,7 +230,6 @@ def project_copy(tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.slow
 def test_the_notebook_runs_cell_by_cell(released: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TITLEGEN_PROFILE", str(released.profile))
     monkeypatch.setenv("TITLEGEN_OUTPUT", str(released.settings.output))
@@ -648,7 +649,6 @@ def test_serve_4(released: Released) -> None:
     assert outcome.of("SERVE-4") == "failed", outcome.text[-3000:]
 
 
-@pytest.mark.slow
 def test_serve_4_under_a_relaxed_limit(released: Released) -> None:
     with slow_proxy(released.server.host) as proxy:
         # Over the specification's limit, and far below the profile's.

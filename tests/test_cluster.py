@@ -173,6 +173,7 @@ def test_titles_and_records_are_those_of_a_single_machine(
     assert (folder / "titles.jsonl").read_bytes() == single.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_any_mixture_of_files_becomes_parquet(outputs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"

@@ -501,6 +501,7 @@ def plant(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return copies
 
 
+@pytest.mark.slow
 @needs_real
 def test_no_near_duplicate_crosses_the_splits_of_real_rows_with_planted_copies(run: Run) -> None:
     from scipy.sparse import csr_array

@@ -118,7 +118,12 @@ def kept_titles(desk: Desk) -> set[str]:
 # Each pair of the three comes once.
 @pytest.mark.parametrize(
     ("viewport", "scheme", "locale"),
-    [(WIDE, "light", "zh-TW"), (WIDE, "dark", "en-US"), (PHONE, "light", "en-US"), (PHONE, "dark", "zh-TW")],
+    [
+        (WIDE, "light", "zh-TW"),
+        pytest.param(WIDE, "dark", "en-US", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", "en-US", marks=pytest.mark.slow),
+        (PHONE, "dark", "zh-TW"),
+    ],
     ids=["wide-light-zh", "wide-dark-en", "phone-light-en", "phone-dark-zh"],
 )
 def test_from_paste_to_kept_choice_by_mouse(

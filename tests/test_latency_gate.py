@@ -383,6 +383,7 @@ def test_the_benchmark_gates_keeps_a_history_and_notices_a_regression(
     assert "p50_ms: fail" in third.stdout
 
 
+@pytest.mark.slow
 def test_the_benchmark_skips_where_nothing_is_deployed_and_a_release_fails(noxfile: ModuleType, tmp_path: Path) -> None:
     settings = load_settings(output=tmp_path, serve={"model_name": "latency"})
     options: list[str] = noxfile.history(SimpleNamespace(posargs=["--benchmark-storage", str(tmp_path)]))

@@ -125,6 +125,7 @@ def elsewhere(work: Work, folder: Path) -> Work:
     return work.model_copy(update={"work": folder / "work", "directory": folder / "adapter"})
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_a_killed_rank_ends_all_and_one_process_goes_on(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
