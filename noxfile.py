@@ -183,7 +183,7 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run the tests that take long by nature, on all cores."""
     install(session)
-    run(session, "pytest", "-m", "slow", *WORKERS, *session.posargs)
+    run(session, "pytest", "-m", "slow and not heavy", *WORKERS, *session.posargs)
 
 
 @nox.session

@@ -16,7 +16,7 @@ from titlegen.runs import Folder
 
 # huggingface_hub hands a file's content to httpx by a name that httpx gave up.
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.heavy,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
 ]

@@ -306,7 +306,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_what_was_pushed_is_loaded_by_the_usual_programs(
     target: HubTarget, artefacts: Artefacts, settings: Settings, tmp_path: Path
 ) -> None:

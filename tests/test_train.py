@@ -283,7 +283,7 @@ def start(examples: list[Example], base: Path, folder: Path) -> "subprocess.Pope
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_a_stopped_run_resumes_to_the_same_result(
     examples: list[Example], tiny_base: Path, tmp_path: Path, name: str

@@ -63,7 +63,7 @@ def start_ranks(count: int, script: str, *arguments: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.heavy)])
 def test_several_ranks_do_what_one_does(
     count: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +147,7 @@ def test_a_killed_rank_ends_all_and_one_process_goes_on(
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -169,7 +169,7 @@ def test_a_rank_that_fails_is_named_and_the_next_run_resumes(fault: str, message
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_two_processes_go_on_where_one_was_stopped(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compute, seen = CompletionTrim.__call__, itertools.count()
 
@@ -190,7 +190,7 @@ def test_two_processes_go_on_where_one_was_stopped(work: Work, tmp_path: Path, m
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_the_ranks_end_with_the_command(name: str, work: Work, tmp_path: Path) -> None:
     (tmp_path / "work.json").write_text(work.model_dump_json(), encoding="utf-8")
@@ -225,7 +225,7 @@ def test_the_ranks_end_with_the_command(name: str, work: Work, tmp_path: Path) -
     assert alive == []
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_two_hosts_train_together(work: Work, tmp_path: Path) -> None:
     hosts = [elsewhere(work, tmp_path / name) for name in ("first", "second")]
     for number, host in enumerate(hosts):
