@@ -35,6 +35,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--candidates", type=int, default=1, help="score the best of so many titles")
+    parser.add_argument(
+        "--redraws", type=int, default=4, help="serve.redraws; 0 scores what POST /api/generate answers"
+    )
     parser.add_argument("--max-content-tokens", type=int, default=512)
     parser.add_argument("--predictions", type=Path, help="titles made elsewhere, in place of the model's")
     parser.add_argument("--corpus", type=Path, help="report.json of the model's own test split")
@@ -46,13 +49,14 @@ def main() -> None:
     if arguments.predictions:
         titles = read_predictions(arguments.predictions, examples)
     else:
-        titles = TransformersGenerator(arguments.model, None, settings).generate(contents)
+        titles = TransformersGenerator(arguments.model, None, settings, arguments.redraws).generate(contents)
     untuned = TransformersGenerator(base, None, EvaluateSettings(batch_size=16)).generate(contents)
     report = evaluate(examples, titles, settings, base_predictions=untuned).content
     score, lead = report["scores"]["rougeL"], report["baselines"]["lead1"]
     metrics = {
         "rows": len(examples),
         "candidates": arguments.candidates,
+        "redraws": arguments.redraws,
         "rougeL": score["value"],
         "rougeL_low": score["low"],
         "rougeL_high": score["high"],

@@ -1,4 +1,4 @@
-"""What drawing again for doubtful titles gains, and what it costs.
+"""What drawing again for doubtful titles gains.
 
     python benchmarks/redraw.py OUT --model outputs/quickstart/final-hf --articles corpus=FILE releases=FILE
 
@@ -12,7 +12,6 @@ import argparse
 import json
 import random
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,14 @@ def main() -> None:
         metrics |= {f"{name}_{key}": value for key, value in _score(arguments, name, examples, written).items()}
     found = describe_run("redraw", "titlegen", "torch", "transformers") | {
         "metrics": {key: round(value, 4) for key, value in metrics.items()},
-        "notes": "The scores behind _N are those with N titles drawn where the first is doubtful. first_s and again_s: "
-        f"seconds of CPU for an article's first title, and for the {max(arguments.numbers)} others of a doubtful one.",
+        "notes": "The scores behind _N are those with N titles drawn where the first is doubtful.",
     }
     write_atomically(arguments.out / "redraw.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     sys.stdout.write(json.dumps(found["metrics"], indent=1) + "\n")
 
 
 def _write(arguments: argparse.Namespace, name: str, examples: list[Example]) -> dict[str, dict[str, Any]]:
-    """Return the titles of each article by its id, and the seconds that they took."""
+    """Return the titles of each article by its id."""
     from titlegen.generation import TransformersGenerator
 
     partial = arguments.out / f"{name}.partial.json"
@@ -72,9 +70,7 @@ def _write(arguments: argparse.Namespace, name: str, examples: list[Example]) ->
     pending = sorted((example for example in examples if example.id not in done), key=lambda e: (-len(e.content), e.id))
     for start in range(0, len(pending), _AT_A_TIME):
         batch = pending[start : start + _AT_A_TIME]
-        started = time.process_time()
         firsts = [first.text for first, *_ in generator.draft([example.content for example in batch])]
-        first_s, started = (time.process_time() - started) / len(batch), time.process_time()
         again = [batch[index] for index in find_doubtful(firsts, [example.content for example in batch])]
         drawn = dict(
             zip(
@@ -83,10 +79,9 @@ def _write(arguments: argparse.Namespace, name: str, examples: list[Example]) ->
                 strict=True,
             )
         )
-        again_s = (time.process_time() - started) / max(len(again), 1)
         for example, first in zip(batch, firsts, strict=True):
             others = [draft.text for draft in drawn.get(example.id, ()) if draft.ended]
-            done[example.id] = {"titles": [first, *others], "doubtful": example.id in drawn, "s": [first_s, again_s]}
+            done[example.id] = {"titles": [first, *others], "doubtful": example.id in drawn}
         write_atomically(partial, json.dumps(done, ensure_ascii=False))
         sys.stderr.write(f"{name}: {len(done)} of {len(examples)}\n")
     return done
@@ -98,11 +93,9 @@ def _score(
     texts = [Text(example.title, example.content, example.date) for example in examples]
     rows = [written[example.id] for example in examples]
     doubtful = [row for row in rows if row["doubtful"]]
-    found = {
+    found: dict[str, float] = {
         "rows": len(rows),
         "doubtful": len(doubtful),
-        "first_s": sum(row["s"][0] for row in rows) / len(rows),
-        "again_s": sum(row["s"][1] for row in doubtful) / max(len(doubtful), 1),
     }
     for number in arguments.numbers:
         chosen = []

@@ -67,13 +67,14 @@ def generate(outputs: Path, server: OfflineServer) -> Generate:
 
     def run(*arguments: str) -> int:
         fixed = ["--output", str(outputs), "--serve.host", server.host, "--serve.model-name", "quiz"]
-        return main(["generate", *arguments, *fixed])
+        # An answer of one character is doubtful, and the same again.
+        return main(["generate", *arguments, *fixed, "--serve.redraws", "0"])
 
     return run
 
 
 def settings_of(outputs: Path, **ray: Any) -> Settings:
-    return load_settings(output=outputs, ray=RaySettings(**ray))
+    return load_settings(output=outputs, ray=RaySettings(**ray), serve={"redraws": 0})
 
 
 def write_articles(path: Path, numbers: Sequence[int]) -> Path:

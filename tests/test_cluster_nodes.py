@@ -77,7 +77,8 @@ def cluster() -> Iterator[Any]:
 
 
 def fixed(outputs: Path, server: OfflineServer) -> list[str]:
-    return ["--output", str(outputs), "--serve.host", server.host, "--serve.model-name", "quiz"]
+    model = ["--serve.host", server.host, "--serve.model-name", "quiz", "--serve.redraws", "0"]
+    return ["--output", str(outputs), *model]
 
 
 class Slow:
@@ -97,7 +98,7 @@ def test_three_nodes_write_what_one_machine_writes(
     settings = load_settings(
         output=outputs,
         ray=RaySettings(address=cluster.address, block_rows=50, workers=3, format="jsonl"),
-        serve={"host": server.host, "model_name": "quiz"},
+        serve={"host": server.host, "model_name": "quiz", "redraws": 0},
     )
     seen: list[Receipt] = []
     result = generate_directory(settings, str(source), tmp_path / "out", ordered=True, observe=seen.append)

@@ -107,15 +107,17 @@ def test_five_titles_with_evidence_reasons_and_rules(app: httpx.Client) -> None:
 def test_a_single_title_that_is_doubtful_is_drawn_again(
     desk_outputs: Path, desk_model_host: str, tmp_path: Path
 ) -> None:
-    settings = settings_for(desk_model_host, desk_outputs)
+    given = settings_for(desk_model_host, desk_outputs)
+    plain_settings, settings = (
+        given.model_copy(update={"serve": given.serve.model_copy(update={"redraws": number})}) for number in (0, 16)
+    )
     articles = {title: f"{title.replace(' ', '，')}，市府表示。" for title in TITLES}
-    with new_app(settings, tmp_path / "plain") as app:
+    with new_app(plain_settings, tmp_path / "plain") as app:
         plain = {
             right: app.post("/api/titles", json={"article": text, "number": 1}).json()
             for right, text in articles.items()
         }
     (greedy,) = {titles_of(answer)[0] for answer in plain.values()}
-    settings = settings.model_copy(update={"serve": settings.serve.model_copy(update={"redraws": 16})})
     with new_app(settings, tmp_path / "again") as app:
         for right, text in articles.items():
             with app.stream("POST", "/api/titles", json={"article": text, "number": 1}, headers=STREAM) as response:

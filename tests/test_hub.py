@@ -724,10 +724,17 @@ def test_a_setting_cannot_leave_its_place_in_the_card(text: str) -> None:
 
 def test_the_card_says_that_titles_were_chosen(tmp_path: Path) -> None:
     content = report_content()
-    for decoding, said in (({"strategy": "greedy"}, False), ({"candidates": 1}, False), ({"candidates": 16}, True)):
+    given: list[tuple[dict[str, object], str]] = [
+        ({"strategy": "greedy"}, ""),
+        ({"candidates": 1}, ""),
+        ({"candidates": 16}, "the best of 16 that the model wrote"),
+        ({"candidates": 1, "redraws": 4}, "was doubtful, 4 others were drawn"),
+    ]
+    for decoding, said in given:
         (tmp_path / "report.json").write_text(json.dumps(content | {"generation": {"decoding": decoding}}))
         text = render_card(CardFacts("club/x", SETTINGS, GEMMA3, {}, read_report(tmp_path), None, {}, ()))
-        assert ("the best of 16 that the model wrote" in text) is said
+        for phrase in ("the best of 16 that the model wrote", "was doubtful, 4 others were drawn"):
+            assert (phrase in text) is (phrase == said)
 
 
 @pytest.mark.parametrize("accepted", [True, False])

@@ -44,6 +44,9 @@ class EvaluationReport(Part):
     """The same scores against the specification's limits, whatever the profile's are; older reports have none."""
     dataset: Dataset = Dataset()
     candidates: Annotated[int, Field(ge=1, validation_alias=AliasPath("generation", "decoding", "candidates"))] = 1
+    """Titles for each article of which the best is scored."""
+
+    redraws: Annotated[int, Field(ge=0, validation_alias=AliasPath("generation", "decoding", "redraws"))] = 0
 
     @property
     def failed(self) -> list[Gate]:
