@@ -527,8 +527,10 @@ def _part(text: str, *, done: bool = False) -> bytes:
         (_part("") + _part("", done=True), 200),
         (b"", 200),
         (b'{"response": 3}\n', 503),
+        (b"[" * 200_000, 503),
+        (b"a" * (17 * 2**20), 503),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_hostile_answer_of_the_server(
     hostile: Any, body: bytes, status: int, desk_outputs: Path, tmp_path: Path

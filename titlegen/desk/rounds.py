@@ -44,7 +44,7 @@ class Round:
     redraws: int = 0
     """``serve.redraws``: titles that are drawn where a single one is doubtful."""
     name: str = field(default_factory=new_name)
-    events: "queue.SimpleQueue[TextEvent | tuple[int, Answer | TitlegenError] | None]" = field(
+    events: "queue.SimpleQueue[TextEvent | tuple[int, Answer | Exception] | None]" = field(
         default_factory=queue.SimpleQueue
     )
     """What happens; None once the titles so far are enough."""

@@ -90,10 +90,10 @@ class Writer:
                 try:
                     answer = self.client.write_candidate(read, seed, on_text, again=work.redraws_until > 0)
                     work.events.put((seed, answer))
-                except TitlegenError as error:
-                    work.events.put((seed, error))
                 except _StoppedError:
                     pass
+                except Exception as error:  # noqa: BLE001 - raised by whoever waits for this try
+                    work.events.put((seed, error))
 
             self._rounds[work.name] = work
             try:
@@ -137,6 +137,8 @@ class Writer:
                 continue
             running -= 1
             seed, answer = event
+            if isinstance(answer, Exception) and not isinstance(answer, TitlegenError):
+                raise answer
             if isinstance(answer, TitlegenError):
                 work.failure = answer
                 # What is written can be used, and is no worse for it.

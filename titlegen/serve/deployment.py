@@ -10,6 +10,7 @@ from titlegen.export import gguf_name
 from titlegen.files import write_atomically
 from titlegen.manifest import read_manifest
 from titlegen.results import Converted, read_result
+from titlegen.serve.bounded import read_json
 from titlegen.serve.connection import connect
 from titlegen.serve.server import http_options, server_url
 from titlegen.settings import ServeSettings
@@ -17,6 +18,8 @@ from titlegen.settings import ServeSettings
 RECORD = "deployment.json"
 _NAME = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w-]+/)?[A-Za-z0-9_][\w.-]*?)(?::([A-Za-z0-9_][\w.-]*))?", re.ASCII)
 LATEST = "latest"
+# A list of models is there at once, on a busy machine as well.
+_PROBE_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,19 @@ def served_digest(settings: ServeSettings) -> str:
     Raises:
         ServeError: no server answers, or it has none.
     """
-    name = Names.of(settings.model_name).final
-    with connect(settings) as connection:
-        found = connection.digests().get(name)
-    if found is None:
-        raise ServeError(f"{server_url(settings.host)} has no model {name!r}; run `titlegen deploy` first")
-    return found
+    name, url = Names.of(settings.model_name).final, server_url(settings.host)
+    try:
+        with connect(settings) as connection, connection.http.stream("GET", "/api/tags", timeout=_PROBE_S) as response:
+            listed = read_json(response, _PROBE_S)["models"]
+            found = {str(entry.get("model") or entry["name"]): str(entry["digest"]) for entry in listed}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ServeError(
+            f"{url} lists no models as Ollama does ({type(error).__name__}); another program may answer there: correct "
+            "serve.host"
+        ) from error
+    if name not in found:
+        raise ServeError(f"{url} has no model {name!r}; run `titlegen deploy` first")
+    return found[name]
 
 
 def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:

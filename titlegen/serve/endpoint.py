@@ -1,14 +1,15 @@
 """One request for a title: retried after a temporary failure, with a timeout that follows the machine's speed."""
 
-import json
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from titlegen.errors import ServeError, TitlegenError
 from titlegen.retries import retry
+from titlegen.serve.bounded import parse_json, read_json, read_lines, read_text
 from titlegen.serve.connection import CONNECT_TIMEOUT_S, is_late, is_temporary, is_unavailable, shorten
 from titlegen.serve.server import connection_failure, http_options
 from titlegen.settings import ServeSettings
@@ -103,29 +104,33 @@ class Endpoint:
         except Exception as error:
             raise self._explain(error, wait_s) from error
 
-    def _post(self, body: dict[str, object], wait_s: float) -> Any:
+    @contextlib.contextmanager
+    def _open(self, body: dict[str, object], wait_s: float) -> Iterator[Any]:
+        """Ask, and yield the answer's head; its body has to come within as long again."""
         import httpx
         import ollama
 
         timeout = httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S, pool=None)
-        response = self._http.post("/api/generate", json=body, timeout=timeout)
-        if response.is_error:
-            raise ollama.ResponseError(response.text, response.status_code)
-        return ollama.GenerateResponse(**response.json())
+        with self._http.stream("POST", "/api/generate", json=body, timeout=timeout) as response:
+            if not response.is_success:
+                raise ollama.ResponseError(read_text(response, wait_s), response.status_code)
+            yield response
+
+    def _post(self, body: dict[str, object], wait_s: float) -> Any:
+        import ollama
+
+        with self._open(body, wait_s) as response:
+            return ollama.GenerateResponse(**read_json(response, wait_s))
 
     def _stream(self, body: dict[str, object], wait_s: float, on_text: Callable[[str], None]) -> Any:
         """Return the last part of an answer in parts, with the text of all of them."""
         import httpx
         import ollama
 
-        timeout = httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S, pool=None)
         text, part = "", {}
-        with self._http.stream("POST", "/api/generate", json=body, timeout=timeout) as response:
-            if response.is_error:
-                response.read()
-                raise ollama.ResponseError(response.text, response.status_code)
-            for line in response.iter_lines():
-                part = json.loads(line)
+        with self._open(body, wait_s) as response:
+            for line in read_lines(response, wait_s):
+                part = parse_json(line)
                 if not isinstance(part, dict):
                     raise TypeError("a part of the answer is no object")
                 if "error" in part:
