@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from titlegen.desk import apart
+from titlegen.desk.apart import read_apart
 from titlegen.desk.documents import MAX_ARTICLE_CHARS, MAX_FILE_BYTES, check_length, read_document, read_html
 from titlegen.desk.fetch import check_address, fetch_article, is_public
 from titlegen.errors import DataError
@@ -155,6 +157,71 @@ def test_any_bytes_are_text_or_refused(raw: bytes) -> None:
         # Nothing else is raised.
         with contextlib.suppress(DataError):
             assert isinstance(read_document(raw, name), str)
+
+
+@pytest.mark.fault
+def test_a_cell_as_wide_as_somebody_says_is_read_once() -> None:
+    cell = '<w:tc><w:tcPr><w:gridSpan w:val="2000000000"/></w:tcPr><w:p><w:r><w:t>甲</w:t></w:r></w:p></w:tc>'
+    text = f"</w:t></w:r></w:p><w:tbl><w:tr>{cell}</w:tr></w:tbl><w:p><w:r><w:t>乙"
+    assert read_document(word(text), "a.docx").split() == ["甲", "乙"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_part_that_is_broken_in_any_packing_is_refused(packing: int) -> None:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", packing) as archive:
+        archive.writestr("word/document.xml", "甲乙丙丁" * 1000)
+        start = archive.infolist()[0].header_offset + 30 + len("word/document.xml")
+        end = archive.start_dir
+    raw = bytearray(target.getvalue())
+    for place in range(start, end):
+        broken = raw.copy()
+        broken[place] ^= 0xFF
+        if place % max(1, (end - start) // 40) == 0:
+            with pytest.raises(DataError):
+                read_document(bytes(broken), "a.docx")
+
+
+@pytest.mark.fault
+def test_many_articles_in_one_another_take_time_in_proportion() -> None:
+    text, times = "甲" * 1_000_000, []
+    for depth in (1, 200):
+        started = time.process_time()
+        assert read_html(("<article>" * depth + text).encode()) == text
+        times.append(time.process_time() - started)
+    assert times[1] < 4 * max(times[0], 0.02)
+
+
+def test_a_file_is_read_in_a_process_of_its_own() -> None:
+    assert read_apart(word("公車增班"), "新聞\0\ud800" * 100_000 + ".docx") == "公車增班"
+    with pytest.raises(DataError, match=r"a \.pdf file cannot be read"):
+        read_apart(b"%PDF-1.7", "a.pdf")
+
+
+# What libxml2 takes hours for within the size that is allowed, and what takes a gigabyte.
+_ATTRIBUTES = b"<p " + b" ".join(b"a%d" % number for number in range(200_000)) + b">"
+_PARAGRAPHS = word("</w:t></w:r></w:p>" + "<w:p/>" * 3_000_000 + "<w:p><w:r><w:t>")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("limit", "value", "raw", "says"),
+    [
+        ("_MOST_CPU_S", 2, _ATTRIBUTES, "more time or memory"),
+        ("_MOST_S", 4, _ATTRIBUTES, "more time or memory"),
+        ("_MOST_BYTES", 256 * 2**20, _PARAGRAPHS, r"cannot be read \(XMLSyntaxError\)|more time or memory"),
+    ],
+    ids=["processor", "clock", "memory"],
+)
+def test_a_file_that_takes_hours_or_all_memory_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: int, raw: bytes, says: str
+) -> None:
+    monkeypatch.setattr(apart, limit, value)
+    # As much is enough for an article.
+    assert read_apart(word("x"), "a.docx") == "x"
+    with pytest.raises(DataError, match=says):
+        read_apart(raw, "a.html")
 
 
 def test_an_article_has_a_longest_length() -> None:

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 
 from titlegen import __version__
-from titlegen.desk.documents import read_document
+from titlegen.desk.apart import read_apart
 from titlegen.desk.fetch import fetch_article
 from titlegen.desk.guard import COOKIE, DeskGuard, TooLargeError, cookie_value, pause_guess
 from titlegen.desk.schema import (
@@ -114,7 +114,7 @@ def _add_titles(app: FastAPI, writer: Writer) -> None:
         from starlette.concurrency import run_in_threadpool
 
         raw = await request.body()
-        return Text(text=await run_in_threadpool(read_document, raw, name))
+        return Text(text=await run_in_threadpool(read_apart, raw, name))
 
     @app.post("/api/url", summary="Read the article at a public address, where that is switched on")
     def url(request: UrlRequest) -> Text:

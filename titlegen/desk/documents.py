@@ -1,6 +1,7 @@
 """The article out of a file that an editor drops on the page: plain text, Word or HTML; every file is untrusted."""
 
 import io
+import itertools
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -62,29 +63,36 @@ def check_length(text: str) -> str:
 def _read_word(raw: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            parts = archive.infolist()
-            # zipfile never unpacks more of a part than its head says.
-            sizes = [part.file_size for part in parts]
-            xml = [part.file_size for part in parts if part.filename.endswith((".xml", ".rels"))]
-            if len(parts) > _MAX_PARTS or sum(sizes) > _MAX_UNPACKED_BYTES or max(xml, default=0) > _MAX_XML_BYTES:
-                raise DataError("the Word file unpacks to more than a document would; paste its text instead")
-            if "word/document.xml" not in archive.namelist():
-                raise DataError("the file is a ZIP archive and no .docx file; save it as .docx or paste its text")
-            for part in parts:
-                # Word writes none, and what declares entities wants them expanded.
-                if part.filename.endswith((".xml", ".rels")) and b"<!DOCTYPE" in archive.read(part).upper():
-                    raise DataError(
-                        "the Word file declares entities, as no word processor does; paste its text instead"
-                    )
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+            _check_archive(archive)
+    except DataError:
+        raise
+    except Exception as error:
+        # Each way to pack a part has errors of its own.
         raise DataError(f"the Word file is broken ({error}); save it again or paste its text") from error
-    return "\n".join(_paragraphs(raw))
+    # So many lines are too long, whatever is in them.
+    return "\n".join(itertools.islice(_paragraphs(raw), MAX_ARTICLE_CHARS + 2))
+
+
+def _check_archive(archive: zipfile.ZipFile) -> None:
+    parts = archive.infolist()
+    # zipfile never unpacks more of a part than its head says.
+    sizes = [part.file_size for part in parts]
+    xml = [part.file_size for part in parts if part.filename.endswith((".xml", ".rels"))]
+    if len(parts) > _MAX_PARTS or sum(sizes) > _MAX_UNPACKED_BYTES or max(xml, default=0) > _MAX_XML_BYTES:
+        raise DataError("the Word file unpacks to more than a document would; paste its text instead")
+    if "word/document.xml" not in archive.namelist():
+        raise DataError("the file is a ZIP archive and no .docx file; save it as .docx or paste its text")
+    for part in parts:
+        # Word writes none, and what declares entities wants them expanded.
+        if part.filename.endswith((".xml", ".rels")) and b"<!DOCTYPE" in archive.read(part).upper():
+            raise DataError("the Word file declares entities, as no word processor does; paste its text instead")
 
 
 def _paragraphs(raw: bytes) -> Iterator[str]:
     try:
         # Its parser leaves entities alone (resolve_entities=False in docx/oxml/parser.py).
         import docx
+        from docx.table import _Cell
         from docx.text.paragraph import Paragraph
     except ImportError as error:
         raise MissingDependencyError("reading .docx files needs: pip install 'titlegen[desk]'") from error
@@ -94,7 +102,8 @@ def _paragraphs(raw: bytes) -> Iterator[str]:
             if isinstance(part, Paragraph):
                 yield part.text
             else:
-                yield from (" ".join(cell.text for cell in row.cells) for row in part.rows)
+                # As they stand in the file: `cells` has one as often as it is wide.
+                yield from (" ".join(_Cell(cell, part).text for cell in row._tr.tc_lst) for row in part.rows)  # noqa: SLF001
     except Exception as error:
         # Whatever a library meets in a file that somebody made on purpose.
         raise DataError(f"the Word file cannot be read ({type(error).__name__}); paste its text instead") from error
@@ -115,9 +124,12 @@ def read_html(raw: bytes) -> str:
         tree = lxml.html.document_fromstring(text.encode() if text else raw, parser=parser)
     except (lxml.etree.LxmlError, ValueError) as error:
         raise DataError("the page holds no text; paste the article instead") from error
-    roots = [node for name in ("article", "main", "body") for node in tree.iter(name)] or [tree]
-    first = roots[0].tag
-    root = max((node for node in roots if node.tag == first), key=lambda node: len(node.text_content()))
+    name = next((name for name in ("article", "main", "body") if tree.find(f".//{name}") is not None), None)
+    # One inside another is part of it.
+    roots = (
+        [tree] if name is None else [node for node in tree.iter(name) if next(node.iterancestors(name), None) is None]
+    )
+    root = max(roots, key=lambda node: sum(map(len, node.itertext())))
     found = "\n".join(line for line in "".join(_texts(root)).splitlines() if line.strip())
     if not found:
         raise DataError("the page holds no text; paste the article instead")

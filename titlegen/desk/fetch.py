@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from titlegen.desk.documents import MAX_FILE_BYTES, check_length, read_html
+from titlegen.desk.apart import read_apart
+from titlegen.desk.documents import MAX_FILE_BYTES
 from titlegen.errors import DataError
 
 _TIMEOUT_S = 10.0
@@ -36,7 +37,7 @@ def fetch_article(url: str) -> str:
                     response.raise_for_status()
                     if "html" not in response.headers.get("content-type", ""):
                         raise DataError("there is no page at that address; paste the article instead")
-                    return check_length(read_html(_read(response.iter_bytes())))
+                    return read_apart(_read(response.iter_bytes()), "page.html")
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise DataError(f"the address cannot be read ({type(error).__name__}); paste the article instead") from error
     raise DataError("the address leads on and on; paste the article instead")
