@@ -20,7 +20,7 @@ from desk_server import ARTICLE, BACKED, MODEL, NAMED, TITLES, UNSTYLED, WRONG, 
 
 from titlegen.daemon import free_port
 from titlegen.desk.app import create_app
-from titlegen.desk.guard import COOKIE, MAX_BODY_BYTES, check_exposure, content_policy, cookie_value
+from titlegen.desk.guard import COOKIE, MAX_BODY_BYTES, check_exposure, content_policy, cookie_value, login_cookie
 from titlegen.desk.run import export, export_choices, export_preferences, serve_desk
 from titlegen.desk.store import Store
 from titlegen.desk.writing import Writer
@@ -270,7 +270,8 @@ def test_choices_are_kept_and_exported(app: httpx.Client, tmp_path: Path, desk_o
     first, second = titles_of(answer)[:2]
     for place, title in ((0, first), (1, second + "了")):
         body = {"generation": answer["generation"], "place": place, "title": title}
-        assert app.post("/api/choices", json=body).json() == {"done": True}
+        kept = app.post("/api/choices", json=body).json()
+        assert kept == {"done": True, "choice": place + 1}
     found = app.get("/api/statistics").json()
     assert (found["chosen"], found["first_taken"], found["edited"]) == (2, 0.5, 0.5)
     lines = app.get("/api/choices.jsonl").text.splitlines()
@@ -289,6 +290,20 @@ def test_choices_are_kept_and_exported(app: httpx.Client, tmp_path: Path, desk_o
     assert (said["choices"], said["pairs"], said["message"]) == (2, len(pairs), f"2 choices, {len(pairs)} pairs")
     with pytest.raises(ConfigError, match="neither"):
         export_choices(settings, tmp_path / "c.xlsx")
+
+
+def test_a_choice_is_taken_back(app: httpx.Client) -> None:
+    answer = app.post("/api/titles", json={"article": ARTICLE, "number": 1}).json()
+    body = {"generation": answer["generation"], "place": 0, "title": titles_of(answer)[0]}
+    number = app.post("/api/choices", json=body).json()["choice"]
+    for _ in range(2):
+        assert app.post("/api/withdrawals", json={"choice": number}).json() == {"done": True}
+    found = app.get("/api/statistics").json()
+    assert (found["chosen"], found["log"][0]["withdrawn"] is None) == (0, False)
+    assert app.get("/api/preferences.jsonl").text == ""
+    assert json.loads(app.get("/api/choices.jsonl").text)["withdrawn"] == found["log"][0]["withdrawn"]
+    for unknown in (number + 1, 0, 2**70, "x"):
+        assert app.post("/api/withdrawals", json={"choice": unknown}).status_code == 422
 
 
 def test_no_article_is_kept_unless_asked_for(desk_outputs: Path, desk_model_host: str, tmp_path: Path) -> None:
@@ -448,8 +463,21 @@ def test_who_has_it_gets_in(closed: httpx.Client) -> None:
     assert right.status_code == 200
     assert TOKEN not in cookie
     assert all(part in cookie for part in ("httponly", "samesite=strict"))
+    assert "secure" not in cookie
     assert closed.get("/").status_code == 200
     assert closed.get("/api/status").status_code == 200
+
+
+def test_a_login_goes_where_the_page_may_stand() -> None:
+    """In frames of other sites only where such are named; a cookie that they get is kept apart and needs TLS."""
+    for secure, framed, has, lacks in (
+        (False, False, ["SameSite=Strict"], ["Secure", "None"]),
+        (True, False, ["SameSite=Strict", "Secure"], ["None"]),
+        (True, True, ["SameSite=None", "Secure", "Partitioned"], ["Strict"]),
+    ):
+        cookie = login_cookie(TOKEN, secure=secure, framed=framed)
+        assert all(part in cookie for part in (*has, "HttpOnly", "Path=/"))
+        assert not any(part in cookie for part in lacks)
 
 
 @pytest.mark.fault

@@ -16,10 +16,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from desk_server import ARTICLE, BACKED, NAMED, TITLES, UNSTYLED, WRONG, Desk, running_desk, slow_server, title_server
 from exported_models import Export
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, expect, sync_playwright
+from ollama_server import wait_until
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, Route, expect, sync_playwright
 
 from titlegen.daemon import free_port
-from titlegen.desk.store import Store
+from titlegen.desk.store import Made, Shown, Store
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 TOKEN = "a-token-that-nobody-can-guess"  # noqa: S105 - of this test
@@ -492,9 +493,100 @@ def test_choices_on_end_are_all_kept(open_page: Open, desk: Desk) -> None:
     )
     for place in range(3):
         expect(page.locator(f"#candidate-{place} strong.good")).to_be_visible()
-    page.wait_for_function("JSON.parse(localStorage.getItem('titlegen-desk-1')).outbox.length === 0")
+    wait_until(lambda: is_sent(page))
     assert len(Store(desk.store).choices()) == before + 3
     assert page.locator(".error, .banner").count() == 0
+
+
+def is_sent(page: Page) -> bool:
+    """Return whether no choice waits to be saved; wait_for_function would need what the page's policy forbids."""
+    return bool(page.evaluate("JSON.parse(localStorage.getItem('titlegen-desk-1')).outbox.length === 0"))
+
+
+def states(desk: Desk, title: str) -> list[bool]:
+    """Return for each choice of a title whether it counts."""
+    return [choice.withdrawn is None for choice in Store(desk.store).choices() if choice.title == title]
+
+
+def test_a_wrong_key_is_taken_back(open_page: Open, desk: Desk) -> None:
+    page = open_page().page
+    write_titles(page)
+    mark = page.locator("#candidate-1 strong.good")
+    title = "按錯鍵而選用的標題"
+    page.locator("#candidate-1 textarea").fill(title)
+    page.keyboard.press("Escape")
+    page.keyboard.press("k")
+    expect(mark).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(mark).to_have_count(0)
+    expect(page.locator("#said")).to_have_text(f"已取消選用：{title}")
+    # The title is still as it was edited; it can be kept again, and taken back by mouse, also after a reload.
+    expect(page.locator("#candidate-1 .marked")).to_have_text(title)
+    assert states(desk, title) == [False]
+    page.keyboard.press("k")
+    expect(mark).to_be_visible()
+    assert states(desk, title) == [False, True]
+    page.reload()
+    page.locator("#candidate-1").get_by_role("button", name="取消選用").click()
+    expect(mark).to_have_count(0)
+    assert page.evaluate("document.activeElement.id") == "candidate-1"
+    assert states(desk, title) == [False, False]
+
+
+def test_a_kept_title_is_taken_back_in_the_records(open_page: Open, desk: Desk) -> None:
+    page = open_page().page
+    write_titles(page)
+    title = "從紀錄裡取消的標題"
+    page.locator("#candidate-0 textarea").fill(title)
+    page.locator("#candidate-0 button.main").click()
+    expect(page.locator("#candidate-0 strong.good")).to_be_visible()
+    page.get_by_role("button", name="紀錄").click()
+    line = page.locator("tr", has_text=title)
+    kept = page.locator("dl div", has_text="選用的標題").locator("dd")
+    before = int(kept.inner_text())
+    line.get_by_role("button", name="取消選用").click()
+    # One press of a wrong button is not enough.
+    assert states(desk, title) == [True]
+    line.get_by_role("button", name="確定取消選用").click()
+    expect(line.get_by_role("button")).to_have_count(0)
+    expect(line).to_contain_text("已取消")
+    expect(kept).to_have_text(str(before - 1))
+    assert states(desk, title) == [False]
+    assert serious(page) == []
+    page.get_by_role("button", name="選標題").click()
+    expect(page.locator("#candidate-0 strong.good")).to_have_count(0)
+
+
+def test_the_records_show_a_slot_that_another_program_names(open_page: Open, desk: Desk) -> None:
+    store = Store(desk.store)
+    made = Made("d" * 64, (Shown("由系統選用的標題"),), "model", "abc")
+    store.add_choice(store.add_candidates(made), 0, "由系統選用的標題", "toString")
+    page = open_page().page
+    page.get_by_role("button", name="紀錄").click()
+    expect(page.locator("tr", has_text="由系統選用的標題")).to_contain_text("toString")
+
+
+@pytest.mark.fault
+def test_what_is_taken_back_while_it_is_saved_is_taken_back(open_page: Open, desk: Desk) -> None:
+    watched = open_page()
+    watched.allowed = ("Failed to load resource", "ERR_FAILED")
+    page = watched.page
+    write_titles(page)
+    # The desk never hears of the first; it saves the second, and its answer is lost.
+    losses: list[tuple[str, Callable[[Route], object]]] = [
+        ("存檔以前就取消", lambda route: route.abort()),
+        ("存檔以後才斷線", lambda route: (route.fetch(), route.abort())),
+    ]
+    for place, (title, lose) in enumerate(losses):
+        page.route("**/api/choices", lose)
+        page.locator(f"#candidate-{place} textarea").fill(title)
+        page.locator(f"#candidate-{place} button.main").click()
+        expect(page.locator(f"#candidate-{place} em")).to_contain_text("恢復連線後會存檔")
+        page.locator(f"#candidate-{place}").get_by_role("button", name="取消選用").click()
+        page.unroute("**/api/choices")
+        wait_until(lambda: is_sent(page))
+        assert states(desk, title) == [False]
+    expect(page.locator(".card strong.good")).to_have_count(0)
 
 
 @pytest.mark.fault
@@ -646,7 +738,7 @@ def test_a_choice_waits_for_a_desk_that_ended(
     title = page.locator("#candidate-0 .marked").inner_text()
     with running_desk(desk_outputs, desk_model_host, port=port, store=store) as again:
         expect(page.locator(".banner")).to_have_count(0)
-        page.wait_for_function("JSON.parse(localStorage.getItem('titlegen-desk-1')).outbox.length === 0")
+        wait_until(lambda: is_sent(page))
         assert [json.loads(line)["title"] for line in again.http.get("/api/choices.jsonl").text.splitlines()] == [title]
 
 
@@ -682,35 +774,86 @@ def test_no_other_page_shows_the_desk_in_a_frame(open_page: Open, desk: Desk, br
     context.close()
 
 
+@pytest.mark.parametrize("token", ["", TOKEN], ids=["open", "token"])
 def test_a_page_of_the_cms_has_the_desk_in_a_frame(
-    open_page: Open, desk_outputs: Path, desk_model_host: str, tmp_path: Path
+    open_page: Open, desk_outputs: Path, desk_model_host: str, tmp_path: Path, token: str
 ) -> None:
     handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
     cms = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=cms.serve_forever).start()
-    origin = f"http://127.0.0.1:{cms.server_port}"
+    # To a browser another site than 127.0.0.1, where the desk is.
+    origin = f"http://localhost:{cms.server_port}"
+    options, environment = ("--desk.frame-ancestors", origin), {"TITLEGEN_DESK_TOKEN": token}
     try:
-        with running_desk(desk_outputs, desk_model_host, "--desk.frame-ancestors", origin) as mine:
+        with running_desk(desk_outputs, desk_model_host, *options, environment=environment) as mine:
             frame = f'<iframe src="{mine.url}" title="titlegen" allow="clipboard-write" width=400 height=800></iframe>'
             (tmp_path / "story.html").write_text(
                 f"<meta charset=utf-8><p>公車增班，下月上路。</p>{frame}", encoding="utf-8"
             )
             watched = open_page(url=mine.url)
-            watched.allowed = ("ERR_CONNECTION", "favicon", "404")
+            watched.allowed = ("ERR_CONNECTION", "favicon", "404", "401", "CORS policy", "ERR_FAILED")
             page = watched.page
-            watched.hosts.clear()
             page.goto(f"{origin}/story.html")
             inside = page.frames[1]
+            if token:
+                inside.locator("#token").fill(token)
+                inside.locator("button").click()
             inside.locator("#article").fill(ARTICLE)
             inside.locator("form button[type=submit]").click()
             expect(inside.locator(".card")).to_have_count(5, timeout=_WAIT_MS)
             expect(inside.locator(".candidates")).to_have_attribute("aria-busy", "false")
             inside.locator("#candidate-0 button.main").click()
             expect(inside.locator("#candidate-0 strong.good")).to_be_visible()
+            # The page around it has the browser's cookie on its side, and can neither read nor change anything.
+            kept = kept_titles(mine)
+            for path, method in (("statistics", "GET"), ("withdrawals", "POST"), ("choices.csv", "GET")):
+                ask = {
+                    "method": method,
+                    "credentials": "include",
+                    **({"body": '{"choice": 1}'} if method == "POST" else {}),
+                }
+                assert (
+                    page.evaluate(
+                        "([url, ask]) => fetch(url, ask).then((answer) => answer.text(), () => 'refused')",
+                        [f"{mine.url}/api/{path}", ask],
+                    )
+                    == "refused"
+                )
+            assert [choice.withdrawn for choice in Store(mine.store).choices()] == [None] * len(kept)
             watched.hosts.clear()
     finally:
         cms.shutdown()
         cms.server_close()
+
+
+@pytest.mark.fault
+def test_a_frame_that_keeps_no_login_says_so(open_page: Open, desk_outputs: Path, desk_model_host: str) -> None:
+    with running_desk(desk_outputs, desk_model_host, environment={"TITLEGEN_DESK_TOKEN": TOKEN}) as mine:
+        watched = open_page(url=mine.url)
+        watched.allowed = ("401", "ERR_CONNECTION")
+        page = watched.page
+        # As where a browser keeps no cookies of other sites.
+        page.route("**/api/login", lambda route: route.fulfill(json={"done": True}))
+        page.locator("#token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#said")).to_contain_text("在自己的分頁開啟標題桌")
+
+
+@pytest.mark.fault
+def test_a_browser_that_remembers_nothing_has_a_desk(open_page: Open, browser: Browser, desk: Desk) -> None:
+    del open_page
+    context = browser.new_context(locale="zh-TW")
+    # As where a person keeps sites from storing anything.
+    context.add_init_script(
+        """for (const name of ["localStorage", "sessionStorage"]) {
+            Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });
+        }"""
+    )
+    page = context.new_page()
+    page.goto(desk.url)
+    write_titles(page)
+    expect(page.locator(".banner")).to_contain_text("沒有空間暫存")
+    context.close()
 
 
 def test_two_editors_see_their_own(open_page: Open) -> None:

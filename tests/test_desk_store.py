@@ -14,18 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from titlegen.desk.statistics import summarise
-from titlegen.desk.store import (
+from titlegen.desk.exports import (
     CHOICES_SCHEMA,
     PREFERENCES_SCHEMA,
-    Made,
-    Shown,
-    Store,
     as_csv,
     as_jsonl,
     choice_rows,
     preference_rows,
 )
+from titlegen.desk.statistics import summarise
+from titlegen.desk.store import Made, Shown, Store
 from titlegen.errors import DataError, TitlegenError
 
 MADE = Made("d" * 64, (Shown("甲乙丙丁", ("number",)), Shown("戊己庚辛"), Shown("壬癸子丑")), "zh-titlegen", "abc")
@@ -63,6 +61,53 @@ def test_the_same_choice_again_changes_nothing(tmp_path: Path) -> None:
         store.add_choice(generation, 0, "甲乙丙丁")
     assert len(store.choices()) == 1
     assert store.count_made() == 1
+
+
+def test_a_choice_is_taken_back_and_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "desk.sqlite3")
+    generation = store.add_candidates(MADE)
+    number = store.add_choice(generation, 0, "甲乙丙丁")
+    other = store.add_choice(generation, 1, "戊己庚辛")
+    store.withdraw_choice(number)
+    (first, _) = store.choices()
+    assert first.withdrawn is not None
+    store.withdraw_choice(number)
+    assert store.choices()[0] == first
+    again = store.add_choice(generation, 0, "甲乙丙丁")
+    assert len({number, other, again}) == 3
+    assert store.add_choice(generation, 0, "甲乙丙丁") == again
+    assert [choice.withdrawn is None for choice in store.choices()] == [False, True, True]
+    with pytest.raises(DataError, match="no choice 99"):
+        store.withdraw_choice(99)
+
+
+# What the first release wrote.
+_FIRST = """
+CREATE TABLE generation (
+    id TEXT PRIMARY KEY, time TEXT NOT NULL, article_digest TEXT NOT NULL, content TEXT,
+    candidates TEXT NOT NULL, model TEXT NOT NULL, model_digest TEXT NOT NULL
+) STRICT;
+CREATE TABLE choice (
+    id INTEGER PRIMARY KEY, generation TEXT NOT NULL REFERENCES generation, time TEXT NOT NULL,
+    place INTEGER NOT NULL, title TEXT NOT NULL, slot TEXT NOT NULL, UNIQUE (generation, place, title, slot)
+) STRICT;
+INSERT INTO generation VALUES ('a', '2026-01-01', 'd', NULL, '[["甲", []], ["乙", ["number"]]]', 'm', 'x');
+INSERT INTO choice VALUES (1, 'a', '2026-01-02', 1, '乙', 'push'), (7, 'a', '2026-01-03', 0, '丙', '');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "desk.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(_FIRST)
+    connection.close()
+    stores = [Store(path), Store(path)]
+    first, second = stores[1].choices()
+    assert (first.number, first.title, first.slot, first.withdrawn) == (1, "乙", "push", None)
+    assert (second.number, second.title, second.edited) == (7, "丙", True)
+    stores[0].withdraw_choice(7)
+    assert stores[1].add_choice("a", 0, "丙") == 8
 
 
 @pytest.mark.fault
@@ -119,6 +164,14 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file of the desk"):
         Store(other)
     assert other.read_bytes() == before
+    strange = tmp_path / "bookmarks.sqlite3"
+    with sqlite3.connect(strange) as connection:
+        connection.execute("CREATE TABLE bookmark (url TEXT)")
+    connection.close()
+    before = strange.read_bytes()
+    with pytest.raises(DataError, match="another program"):
+        Store(strange)
+    assert strange.read_bytes() == before
     later = Store(tmp_path / "later.sqlite3").path
     with sqlite3.connect(later) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -155,7 +208,28 @@ def test_choices_are_exported(kept: Store) -> None:
         "slot": "",
         "model": "zh-titlegen",
         "model_digest": "abc",
+        "withdrawn": None,
     }
+
+
+def test_what_was_taken_back_stays_in_the_log_and_counts_no_longer(kept: Store) -> None:
+    taken = kept.choices()[0].number
+    kept.withdraw_choice(taken)
+    rows = choice_rows(kept.choices())
+    assert [row["title"] for row in rows] == ["甲乙丙丁", "=HYPERLINK(1)"]
+    assert rows[0]["withdrawn"] == kept.choices()[0].withdrawn is not None
+    assert {row["rejected"] for row in preference_rows(kept.choices()) if row["kind"] == "chosen"} == {
+        "甲乙丙丁",
+        "壬癸子丑",
+    }
+    found = summarise(kept.choices(), kept.count_made())
+    assert (found.made, found.chosen, found.first_taken, found.edited) == (2, 1, 0, 1)
+    assert found.wrong == {}
+    assert [(line.title, line.withdrawn is None) for line in found.log] == [
+        ("=HYPERLINK(1)", True),
+        ("甲乙丙丁", False),
+    ]
+    assert csv.DictReader(io.StringIO(as_csv(rows))).fieldnames[-1] == "withdrawn"  # type: ignore[index]
 
 
 @pytest.mark.fault

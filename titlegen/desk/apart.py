@@ -15,7 +15,7 @@ from titlegen.errors import DataError, TitlegenError
 # A file that takes more was made to. Python and its parsers alone take 0.3 GiB of addresses.
 _MOST_BYTES, _MOST_CPU_S, _MOST_S = 1536 * 2**20, 15, 60
 # So many editors drop a file at the same moment; the next one waits.
-_AT_ONCE = threading.BoundedSemaphore(4)
+_AT_ONCE = threading.BoundedSemaphore(2)
 
 
 def read_apart(raw: bytes, name: str) -> str:

@@ -1,7 +1,7 @@
 """The desk's addresses: the page, and ``/api`` for it and for other programs."""
 
 import hmac
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +13,9 @@ from fastapi.staticfiles import StaticFiles
 
 from titlegen import __version__
 from titlegen.desk.apart import read_apart
+from titlegen.desk.exports import as_csv, as_jsonl, choice_rows, preference_rows
 from titlegen.desk.fetch import fetch_article
-from titlegen.desk.guard import COOKIE, DeskGuard, TooLargeError, cookie_value, pause_guess
+from titlegen.desk.guard import DeskGuard, TooLargeError, is_loopback, login_cookie, pause_guess
 from titlegen.desk.schema import (
     Candidate,
     CheckRequest,
@@ -23,6 +24,7 @@ from titlegen.desk.schema import (
     EnoughRequest,
     ErrorEvent,
     Event,
+    Kept,
     LoginRequest,
     Notice,
     ResultEvent,
@@ -31,9 +33,9 @@ from titlegen.desk.schema import (
     TitleAnswer,
     TitleRequest,
     UrlRequest,
+    WithdrawalRequest,
 )
 from titlegen.desk.statistics import Statistics, summarise
-from titlegen.desk.store import as_csv, as_jsonl, choice_rows, preference_rows
 from titlegen.desk.writing import Writer, describe_error
 from titlegen.errors import ConfigError, DataError, TitlegenError
 
@@ -42,7 +44,6 @@ _NDJSON = "application/x-ndjson"
 # Each request that is streamed holds one while it waits for the model.
 _THREADS = 200
 _UNAVAILABLE, _UNUSABLE, _BROKEN, _FORBIDDEN, _WRONG_TOKEN = 503, 422, 502, 403, 401
-_COOKIE_S = 30 * 24 * 3600
 
 
 class AnswerError(Exception):
@@ -82,9 +83,9 @@ def create_app(writer: Writer, *, token: str = "", host: str = "127.0.0.1") -> F
     )
     _add_titles(app, writer)
     _add_records(app, writer)
-    _add_pages(app, token)
-    _add_errors(app)
     ancestors = writer.settings.desk.frame_ancestors
+    _add_pages(app, token, ancestors)
+    _add_errors(app)
     app.add_middleware(DeskGuard, host=host, token=token, frame_ancestors=ancestors)
     return app
 
@@ -134,8 +135,13 @@ def _last(events: Iterator[Event]) -> TitleAnswer:
 
 def _add_records(app: FastAPI, writer: Writer) -> None:
     @app.post("/api/choices", summary="Keep the title that an editor chose")
-    def choose(request: ChoiceRequest) -> Done:
-        writer.store.add_choice(request.generation, request.place, request.title.strip(), request.slot)
+    def choose(request: ChoiceRequest) -> Kept:
+        title = request.title.strip()
+        return Kept(choice=writer.store.add_choice(request.generation, request.place, title, request.slot))
+
+    @app.post("/api/withdrawals", summary="Take a choice back: it stays in the log, and counts no longer")
+    def withdraw(request: WithdrawalRequest) -> Done:
+        writer.store.withdraw_choice(request.choice)
         return Done()
 
     @app.get("/api/statistics", summary="How often the first title was taken, and what editors changed")
@@ -164,7 +170,7 @@ def _file(text: str, name: str, media_type: str) -> Response:
     return Response(text, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-def _add_pages(app: FastAPI, token: str) -> None:
+def _add_pages(app: FastAPI, token: str, frame_ancestors: Sequence[str]) -> None:
     @app.get("/", include_in_schema=False)
     def index() -> FileResponse:
         return FileResponse(PAGE / "index.html")
@@ -180,13 +186,10 @@ def _add_pages(app: FastAPI, token: str) -> None:
             notice = Notice(message="that is not the token", message_zh="權杖不正確")
             return JSONResponse(notice.model_dump(), _WRONG_TOKEN)
         response = JSONResponse(Done().model_dump())
-        response.set_cookie(
-            COOKIE,
-            cookie_value(token),
-            max_age=_COOKIE_S,
-            httponly=True,
-            samesite="strict",
+        response.headers["Set-Cookie"] = login_cookie(
+            token,
             secure=request.url.scheme == "https",
+            framed=bool(frame_ancestors) and (request.url.scheme == "https" or is_loopback(request.url.hostname or "")),
         )
         return response
 

@@ -19,6 +19,7 @@ MIN_TOKEN_CHARS = 16
 MAX_BODY_BYTES = 6 * 2**20
 # A guess takes this long, seconds.
 _GUESS_S = 0.5
+_COOKIE_S = 30 * 24 * 3600
 _PUBLIC = frozenset({"/login", "/api/login", "/page/login.js", "/page/desk.css"})
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _SECURITY_HEADERS = {
@@ -52,14 +53,15 @@ def check_exposure(host: str, token: str) -> None:
             f"{TOKEN_VARIABLE} has to be {MIN_TOKEN_CHARS} plain characters or more; make one with "
             "`python -c 'import secrets; print(secrets.token_urlsafe())'`"
         )
-    if not token and not _is_loopback(host):
+    if not token and not is_loopback(host):
         raise ConfigError(
             f"desk.host = {host!r} can be reached by others, so that the desk needs a token in {TOKEN_VARIABLE}; set "
             "one, or use 127.0.0.1"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a name or an address is this machine's own."""
     if host == "localhost":
         return True
     try:
@@ -73,6 +75,21 @@ def cookie_value(token: str) -> str:
     return hmac.new(token.encode(), b"titlegen desk", hashlib.sha256).hexdigest()
 
 
+def login_cookie(token: str, *, secure: bool, framed: bool) -> str:
+    """Return the Set-Cookie header of a login.
+
+    Args:
+        token: the desk's.
+        secure: whether the page came by TLS.
+        framed: whether pages of other sites may have the desk in a frame. Browsers send it no cookie there but one that
+            says ``SameSite=None``, which they take by TLS or from this machine alone. ``Partitioned`` keeps each such
+            page's login to itself; requests of other origins are refused with any cookie.
+    """
+    # http.cookies knows Partitioned from Python 3.14 on.
+    where = "SameSite=None; Secure; Partitioned" if framed else f"SameSite=Strict{'; Secure' if secure else ''}"
+    return f"{COOKIE}={cookie_value(token)}; HttpOnly; Max-Age={_COOKIE_S}; Path=/; {where}"
+
+
 async def pause_guess() -> None:
     """Let whoever guesses a token wait."""
     await asyncio.sleep(_GUESS_S)
@@ -84,7 +101,7 @@ class DeskGuard:
     def __init__(self, app: ASGIApp, *, host: str, token: str, frame_ancestors: tuple[str, ...] = ()) -> None:
         self._app = app
         self._token = token
-        self._local_only = _is_loopback(host)
+        self._local_only = is_loopback(host)
         self._headers = _SECURITY_HEADERS | {"Content-Security-Policy": content_policy(frame_ancestors)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +126,7 @@ class DeskGuard:
     def _refuse(self, scope: Scope, headers: Mapping[bytes, str]) -> Response | None:
         host = headers.get(b"host", "")
         # A page of the web whose name was made to mean this machine.
-        if self._local_only and not _is_loopback(_name_of(host)):
+        if self._local_only and not is_loopback(_name_of(host)):
             return _error(403, "the desk answers to names of this machine only", "只接受本機的位址")
         if scope["method"] not in _SAFE_METHODS:
             origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", "none")

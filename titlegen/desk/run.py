@@ -9,7 +9,8 @@ from typing import Any
 
 from titlegen import environment
 from titlegen.console import Ended
-from titlegen.desk.store import Store, as_csv, as_jsonl, choice_rows, preference_rows
+from titlegen.desk.exports import as_csv, as_jsonl, choice_rows, preference_rows
+from titlegen.desk.store import Store
 from titlegen.errors import ConfigError, MissingDependencyError
 from titlegen.files import write_atomically
 from titlegen.metrics.house_style import load_style
@@ -41,7 +42,7 @@ def export_choices(settings: Settings, target: Path) -> int:
 
 
 def export_preferences(settings: Settings, target: Path) -> int:
-    """Write preference pairs as JSONL (:mod:`titlegen.desk.store` says what a row is); returns how many."""
+    """Write preference pairs as JSONL (:mod:`titlegen.desk.exports` says what a row is); returns how many."""
     rows = preference_rows(open_store(settings).choices())
     write_atomically(target, as_jsonl(rows))
     return len(rows)

@@ -168,6 +168,13 @@ class ChoiceRequest(_Message):
     slot: Annotated[str, Field(max_length=40)] = ""
 
 
+class WithdrawalRequest(_Message):
+    """A choice that is taken back."""
+
+    choice: Annotated[int, Field(ge=1, lt=2**63)]
+    """Its number."""
+
+
 class EnoughRequest(_Message):
     """Enough titles were written."""
 
@@ -207,6 +214,14 @@ class Status(_Message):
     """Whether the model was trained to be asked for a length and for words; else titles are drawn until some fit."""
     fetch_urls: bool
     keep_articles: bool
+
+
+class Kept(_Message):
+    """A choice is on the disk."""
+
+    done: Literal[True] = True
+    choice: int
+    """Its number, under which it can be taken back."""
 
 
 class Done(_Message):

@@ -24,11 +24,15 @@ class LogLine:
     title: str
     edited: bool
     slot: str
+    number: int
+    """Under which it is taken back."""
+    withdrawn: str | None
+    """When it was taken back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of all choices; shares are 0 to 1."""
+    """Of all choices that were not taken back; shares are 0 to 1."""
 
     made: int
     """Times that candidates were asked for."""
@@ -42,21 +46,22 @@ class Statistics:
     wrong_kept: dict[str, int]
     """Those that stand in the title as it was kept: without a change."""
     log: tuple[LogLine, ...]
-    """The last ones first."""
+    """The last ones first, those that were taken back as well: they may have been printed."""
 
 
 def summarise(choices: Sequence[Choice], made: int) -> Statistics:
     """Return the figures of the statistics page."""
-    edited = [choice for choice in choices if choice.edited]
-    wrong = Counter(kind for choice in choices for kind in choice.made.candidates[choice.place].wrong)
+    counted = [choice for choice in choices if choice.withdrawn is None]
+    edited = [choice for choice in counted if choice.edited]
+    wrong = Counter(kind for choice in counted for kind in choice.made.candidates[choice.place].wrong)
     kept = Counter(
-        kind for choice in choices if not choice.edited for kind in choice.made.candidates[choice.place].wrong
+        kind for choice in counted if not choice.edited for kind in choice.made.candidates[choice.place].wrong
     )
     return Statistics(
         made,
-        len(choices),
-        _share(sum(choice.place == 0 for choice in choices), len(choices)),
-        _share(len(edited), len(choices)),
+        len(counted),
+        _share(sum(choice.place == 0 for choice in counted), len(counted)),
+        _share(len(edited), len(counted)),
         _share(sum(map(_changed, edited)), len(edited)),
         dict(wrong),
         dict(kept),
@@ -70,6 +75,8 @@ def summarise(choices: Sequence[Choice], made: int) -> Statistics:
                 choice.title,
                 choice.edited,
                 choice.slot,
+                choice.number,
+                choice.withdrawn,
             )
             for choice in reversed(choices[-_SHOWN:])
         ),

@@ -1,40 +1,22 @@
-"""What was made and what was chosen: one SQLite file that survives a crash, and its exports.
-
-Export of choices, one JSON object a line, schema ``titlegen.desk.choices/1``::
-
-    {"schema", "time", "article_digest", "content" (only where articles are kept), "candidates": [title, ...],
-     "place" (of the candidate that was taken, from 1), "candidate", "title" (as it was kept), "edited", "slot",
-     "model", "model_digest"}
-
-Export of preference pairs for training, one JSON object a line, schema ``titlegen.desk.preferences/1``::
-
-    {"schema", "article_digest", "content" (only where articles are kept), "chosen", "rejected",
-     "kind": "chosen" | "edited", "model", "time"}
-
-``chosen``: the candidate that was taken, against each of those that were shown beside it; ``edited``: the title as it
-was kept, against the candidate that it was made of. ``article_digest`` is the SHA-256 of the cleaned article in UTF-8,
-``time`` is UTC in ISO 8601. A row gets no new key and no key another meaning without another number behind the name.
-"""
+"""What was made and what was chosen: one SQLite file that survives a crash."""
 
 import contextlib
-import csv
-import io
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from titlegen.errors import DataError, TitlegenError
 from titlegen.files import writable
 
-CHOICES_SCHEMA, PREFERENCES_SCHEMA = "titlegen.desk.choices/1", "titlegen.desk.preferences/1"
-_VERSION = 1
 _BUSY_MS = 10_000
-_CREATE = """
+# From each version of the file to the next one.
+_UPGRADES = (
+    """
 CREATE TABLE generation (
     id TEXT PRIMARY KEY, time TEXT NOT NULL, article_digest TEXT NOT NULL, content TEXT,
     candidates TEXT NOT NULL, model TEXT NOT NULL, model_digest TEXT NOT NULL
@@ -43,13 +25,19 @@ CREATE TABLE choice (
     id INTEGER PRIMARY KEY, generation TEXT NOT NULL REFERENCES generation, time TEXT NOT NULL,
     place INTEGER NOT NULL, title TEXT NOT NULL, slot TEXT NOT NULL, UNIQUE (generation, place, title, slot)
 ) STRICT;
-"""
-_COLUMNS = (
-    *("schema", "time", "article_digest", "content", "candidates", "place", "candidate", "title", "edited", "slot"),
-    *("model", "model_digest"),
+""",
+    # A choice that was taken back stays, and the same one can be made again.
+    """
+CREATE TABLE choice_2 (
+    id INTEGER PRIMARY KEY, generation TEXT NOT NULL REFERENCES generation, time TEXT NOT NULL,
+    place INTEGER NOT NULL, title TEXT NOT NULL, slot TEXT NOT NULL, withdrawn TEXT
+) STRICT;
+INSERT INTO choice_2 SELECT id, generation, time, place, title, slot, NULL FROM choice;
+DROP TABLE choice;
+ALTER TABLE choice_2 RENAME TO choice;
+CREATE UNIQUE INDEX kept ON choice (generation, place, title, slot) WHERE withdrawn IS NULL;
+""",
 )
-# What a spreadsheet takes for a formula when it opens a CSV file.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +64,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A title that an editor kept."""
+    """A title that an editor kept, and may have taken back."""
 
     time: str
     made: Made
@@ -84,6 +72,10 @@ class Choice:
     """Of the candidate that was taken, from 0."""
     title: str
     slot: str
+    number: int
+    """Under which it is taken back."""
+    withdrawn: str | None = None
+    """When it was taken back; None where it counts."""
 
     @property
     def candidate(self) -> str:
@@ -112,17 +104,21 @@ class Store:
             # Titles before they are printed are nobody else's business.
             path.touch(mode=0o600)
         with self._connect() as connection:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version > _VERSION:
-                raise DataError(f"{path} was made by a later release (version {version}); update titlegen")
-            if version == 0:
-                # Another process may have made the tables since; then there is nothing to do.
+            if _version(connection) < len(_UPGRADES):
                 connection.execute("BEGIN IMMEDIATE")
-                if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    for statement in filter(str.strip, _CREATE.split(";")):
+                # Another process may have done some of it since.
+                version = _version(connection)
+                if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise DataError(f"{path} is another program's database; name another file with desk.store")
+                for upgrade in _UPGRADES[version:]:
+                    for statement in filter(str.strip, upgrade.split(";")):
                         connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+                connection.execute(f"PRAGMA user_version = {max(version, len(_UPGRADES))}")
                 connection.execute("COMMIT")
+            if (version := _version(connection)) > len(_UPGRADES):
+                raise DataError(f"{path} was made by a later release (version {version}); update titlegen")
+            # Stays with the file, which is known to be ours by now.
+            connection.execute("PRAGMA journal_mode = WAL")
 
     def add_candidates(self, made: Made, name: str = "") -> str:
         """Keep what was made, and return its id, which nobody can guess; on the disk with the first choice of it.
@@ -141,8 +137,8 @@ class Store:
             )
         return name
 
-    def add_choice(self, generation: str, place: int, title: str, slot: str = "") -> None:
-        """Keep a choice; the same choice again changes nothing. On the disk when this returns.
+    def add_choice(self, generation: str, place: int, title: str, slot: str = "") -> int:
+        """Keep a choice, and return its number; the same choice again changes nothing. On the disk when this returns.
 
         Raises:
             DataError: nothing of that id was made, or it has no such candidate.
@@ -151,21 +147,39 @@ class Store:
             row = connection.execute("SELECT candidates FROM generation WHERE id = ?", (generation,)).fetchone()
             if row is None or not 0 <= place < len(json.loads(row[0])):
                 raise DataError(f"there is no candidate {place + 1} of {generation[:40]!r}; ask for titles again")
+            choice = {"generation": generation, "time": _now(), "place": place, "title": title, "slot": slot}
             connection.execute(
-                "INSERT OR IGNORE INTO choice (generation, time, place, title, slot) VALUES (?, ?, ?, ?, ?)",
-                (generation, _now(), place, title, slot),
+                "INSERT OR IGNORE INTO choice (generation, time, place, title, slot) "
+                "VALUES (:generation, :time, :place, :title, :slot)",
+                choice,
             )
+            # The newest is the one that counts.
+            found = connection.execute(
+                "SELECT max(id) FROM choice WHERE (generation, place, title, slot) = "
+                "(:generation, :place, :title, :slot)",
+                choice,
+            )
+            return int(found.fetchone()[0])
+
+    def withdraw_choice(self, number: int) -> None:
+        """Take a choice back: it stays in the file with the time, and counts no longer; once more changes nothing.
+
+        Raises:
+            DataError: there is no choice of that number.
+        """
+        with self._connect() as connection:
+            if not connection.execute("SELECT 1 FROM choice WHERE id = ?", (number,)).fetchone():
+                raise DataError(f"there is no choice {number} to take back")
+            connection.execute("UPDATE choice SET withdrawn = ? WHERE id = ? AND withdrawn IS NULL", (_now(), number))
 
     def choices(self) -> list[Choice]:
-        """Return every choice, the first one first."""
+        """Return every choice, the first one first, those that were taken back as well."""
         with self._connect() as connection:
             rows = connection.execute(
                 "SELECT c.time, g.article_digest, g.candidates, g.model, g.model_digest, g.content, c.place, c.title, "
-                "c.slot FROM choice c JOIN generation g ON g.id = c.generation ORDER BY c.id"
+                "c.slot, c.id, c.withdrawn FROM choice c JOIN generation g ON g.id = c.generation ORDER BY c.id"
             ).fetchall()
-        return [
-            Choice(row[0], Made(row[1], _shown(row[2]), row[3], row[4], row[5]), row[6], row[7], row[8]) for row in rows
-        ]
+        return [Choice(row[0], Made(row[1], _shown(row[2]), row[3], row[4], row[5]), *row[6:]) for row in rows]
 
     def count_made(self) -> int:
         """Return for how many articles candidates were made, each time counted."""
@@ -176,7 +190,6 @@ class Store:
     def _connect(self, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self.path, timeout=_BUSY_MS / 1000, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
             # A choice is on the disk when the editor is told so, also where the power fails.
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -194,77 +207,8 @@ def new_name() -> str:
     return uuid.uuid4().hex
 
 
-def choice_rows(choices: Sequence[Choice]) -> list[dict[str, object]]:
-    """Return the rows of the export of choices."""
-    return [
-        {
-            "schema": CHOICES_SCHEMA,
-            "time": choice.time,
-            "article_digest": choice.made.article_digest,
-            **_content(choice.made),
-            "candidates": [shown.title for shown in choice.made.candidates],
-            "place": choice.place + 1,
-            "candidate": choice.candidate,
-            "title": choice.title,
-            "edited": choice.edited,
-            "slot": choice.slot,
-            "model": choice.made.model,
-            "model_digest": choice.made.model_digest,
-        }
-        for choice in choices
-    ]
-
-
-def preference_rows(choices: Sequence[Choice]) -> list[dict[str, object]]:
-    """Return the rows of the export of preference pairs."""
-    rows: list[dict[str, object]] = []
-    for choice in choices:
-        pairs = [
-            ("chosen", choice.candidate, shown.title)
-            for place, shown in enumerate(choice.made.candidates)
-            if place != choice.place and shown.title != choice.candidate
-        ]
-        if choice.edited:
-            pairs.append(("edited", choice.title, choice.candidate))
-        rows += [
-            {
-                "schema": PREFERENCES_SCHEMA,
-                "article_digest": choice.made.article_digest,
-                **_content(choice.made),
-                "chosen": chosen,
-                "rejected": rejected,
-                "kind": kind,
-                "model": choice.made.model,
-                "time": choice.time,
-            }
-            for kind, chosen, rejected in pairs
-        ]
-    return rows
-
-
-def as_jsonl(rows: Sequence[dict[str, object]]) -> str:
-    """Return rows as JSONL."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows of choices as CSV for a spreadsheet, in which no cell is a formula."""
-    target = io.StringIO()
-    names = [name for name in _COLUMNS if name != "content" or any("content" in row for row in rows)]
-    writer = csv.DictWriter(target, names, lineterminator="\r\n")
-    writer.writeheader()
-    for row in rows:
-        cells = {name: row.get(name, "") for name in names} | {"candidates": " | ".join(row["candidates"])}
-        writer.writerow({name: _plain_cell(cell) for name, cell in cells.items()})
-    return target.getvalue()
-
-
-def _plain_cell(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-
-def _content(made: Made) -> dict[str, str]:
-    return {} if made.content is None else {"content": made.content}
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _shown(text: str) -> tuple[Shown, ...]:

@@ -26,8 +26,10 @@ export async function post(path, body, signal) {
   return (await ask(path, { method: "POST", headers, body: JSON.stringify(body), signal })).json();
 }
 
+const GET_MS = 60_000;
+
 export async function get(path) {
-  return (await ask(path)).json();
+  return (await ask(path, { signal: AbortSignal.timeout(GET_MS) })).json();
 }
 
 export async function readFile(file) {

@@ -2,10 +2,10 @@
 import { get, post, readFile } from "./api.js";
 import { check, recheck } from "./check.js";
 import { announce, draw, show, tell, update } from "./screen.js";
-import { bringBack, change, forget, recall, redo, state, undo } from "./state.js";
+import { bringBack, change, forget, lastChoice, recall, redo, state, undo, waiting } from "./state.js";
 import { page } from "./view.js";
 import { LANGUAGES, said, t } from "./words.js";
-import { enough, failed, keep, poll, sendOutbox, stop, write } from "./writing.js";
+import { enough, failed, keep, poll, sendOutbox, stop, takeBack, withdraw, write } from "./writing.js";
 
 const POLL_MS = 2000;
 
@@ -35,7 +35,7 @@ function edited(candidate) {
 
 const act = {
   open(view) {
-    state.view = view;
+    Object.assign(state, { view, asking: null });
     draw();
     if (view === "records") {
       // A title that was kept a moment ago is among them.
@@ -179,12 +179,29 @@ const act = {
     tell(t("copied") + candidate.text);
   },
   keep,
+  takeBack(candidate, button) {
+    // It goes with what is taken back.
+    button?.closest(".card").focus();
+    takeBack(candidate);
+  },
+  // A line of the log: the first press asks.
+  async withdraw(line) {
+    if (state.asking !== line.number) {
+      state.asking = line.number;
+      draw();
+      return;
+    }
+    await withdraw(line.number, line.title);
+    act.open("records");
+  },
   key(event, candidate) {
     const typing = event.target instanceof HTMLTextAreaElement;
     const undoes = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
-    if (undoes && typing) {
+    if (undoes) {
       event.preventDefault();
-      act[event.shiftKey ? "redo" : "undo"](candidate);
+      const kept = lastChoice(candidate) || waiting(candidate) || candidate.keepAs !== undefined;
+      if (!typing && !event.shiftKey && kept) act.takeBack(candidate);
+      else act[event.shiftKey ? "redo" : "undo"](candidate);
       return;
     }
     // A title has one line; an input method's own Enter is its own.

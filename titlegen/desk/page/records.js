@@ -3,7 +3,7 @@ import { html, nothing } from "./lit/lit-html.js";
 import { state } from "./state.js";
 import { t } from "./words.js";
 
-export function records() {
+export function records(act) {
   const found = state.statistics;
   if (!found) return html`<p>…</p>`;
   const percent = (share) => `${Math.round(100 * share)}%`;
@@ -18,6 +18,7 @@ export function records() {
     ["wrong", kinds(found.wrong)],
     ["wrongKept", kinds(found.wrong_kept)],
   ];
+  const when = (time) => new Date(time).toLocaleString(document.documentElement.lang, { dateStyle: "short", timeStyle: "short" });
   return html`<section class="records">
     <h2>${t("records")}</h2>
     <dl>${figures.map(([name, value]) => html`<div><dt>${t(name)}</dt><dd>${value}</dd></div>`)}</dl>
@@ -30,13 +31,19 @@ export function records() {
     <h3 id="log-label">${t("disclosure")}</h3>
     ${found.log.length
       ? html`<div class="scroll" tabindex="0" role="region" aria-labelledby="log-label"><table>
-          <thead><tr>${["time", "model", "written", "asKept"].map((name) => html`<th scope="col">${t(name)}</th>`)}</tr></thead>
+          <thead><tr>${["time", "model", "written", "asKept", "takeBack"].map((name) => html`<th scope="col">${t(name)}</th>`)}</tr></thead>
           <tbody>${found.log.map(
-            (line) => html`<tr>
-              <td>${new Date(line.time).toLocaleString(document.documentElement.lang, { dateStyle: "short", timeStyle: "short" })}</td>
+            (line) => html`<tr class=${line.withdrawn ? "withdrawn" : nothing}>
+              <td>${when(line.time)}</td>
               <td>${line.model}<br /><small>${line.model_digest.slice(0, 12)}</small></td>
               <td>${line.place}. ${line.candidate}</td>
-              <td>${line.edited ? line.title : t("unchanged")}${line.slot ? html`<br /><small>${t(line.slot)}</small>` : nothing}</td>
+              <td>
+                <span class="title">${line.edited ? line.title : t("unchanged")}</span>
+                ${line.slot ? html`<br /><small>${t(line.slot)}</small>` : nothing}
+              </td>
+              <td>${line.withdrawn
+                ? html`<small>${t("takenBackAt")} ${when(line.withdrawn)}</small>`
+                : html`<button type="button" aria-label="${t(state.asking === line.number ? "takeBackSure" : "takeBack")} ${line.title}" @click=${() => act.withdraw(line)}>${t(state.asking === line.number ? "takeBackSure" : "takeBack")}</button>`}</td>
             </tr>`,
           )}</tbody>
         </table></div>`

@@ -23,7 +23,7 @@ const FRESH = {
   seconds: null,
   // What stood here before it was cleared, or before other titles were asked for.
   earlier: null,
-  // Choices that could not be saved yet.
+  // Choices, and choices taken back, that could not be saved yet.
   outbox: [],
 };
 
@@ -33,6 +33,8 @@ state.shown = null;
 state.round = "";
 state.notice = "";
 state.statistics = null;
+// Number of the choice in the log that is about to be taken back.
+state.asking = null;
 state.unsaved = false;
 
 export function remember() {
@@ -50,10 +52,11 @@ export function remember() {
 export function recall() {
   try {
     const kept = JSON.parse(sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "{}");
+    // What an earlier release remembered.
+    for (const one of [...(kept.candidates ?? []), ...(kept.earlier?.candidates ?? [])]) one.choices ??= [];
     for (const name of Object.keys(FRESH)) if (kept[name] !== undefined) state[name] = kept[name];
   } catch {
-    localStorage.removeItem(KEY);
-    sessionStorage.removeItem(KEY);
+    // Nothing to be read there: the page begins anew, and writes over it.
   }
 }
 
@@ -93,7 +96,19 @@ export function length(text) {
 
 // A candidate while it is edited: what it was, what it is, and the way between.
 export function open(candidate, generation, place, wanted) {
-  return { ...candidate, generation, place, wanted, text: candidate.title, checked: candidate.title, past: [], future: [], typed: 0, kept: false };
+  return { ...candidate, generation, place, wanted, text: candidate.title, checked: candidate.title, past: [], future: [], typed: 0, choices: [] };
+}
+
+// The last choice of a title as it reads now; one of other words stays in the records.
+export function lastChoice(candidate) {
+  const isTaken = (choice) => state.outbox.some((one) => one.withdraw === choice.number);
+  return candidate.choices.findLast((choice) => choice.title === candidate.text.trim() && !isTaken(choice));
+}
+
+// The same before it is saved.
+export function waiting(candidate) {
+  const { generation, place } = candidate;
+  return state.outbox.findLast((one) => one.generation === generation && one.place === place && !one.withdrawn);
 }
 
 // What was asked for and the title has not, or has no longer.
@@ -115,7 +130,6 @@ export function change(candidate, text) {
   candidate.typed = now;
   candidate.future = [];
   candidate.text = text;
-  candidate.kept = false;
 }
 
 export function undo(candidate) {
@@ -123,7 +137,6 @@ export function undo(candidate) {
   candidate.future.push(candidate.text);
   candidate.text = candidate.past.pop();
   candidate.typed = 0;
-  candidate.kept = false;
 }
 
 export function redo(candidate) {
@@ -131,7 +144,6 @@ export function redo(candidate) {
   candidate.past.push(candidate.text);
   candidate.text = candidate.future.pop();
   candidate.typed = 0;
-  candidate.kept = false;
 }
 
 export function slots() {

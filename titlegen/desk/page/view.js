@@ -4,7 +4,7 @@ import { live } from "./lit/directives/live.js";
 import { repeat } from "./lit/directives/repeat.js";
 import { cut, sentences } from "./marks.js";
 import { records } from "./records.js";
-import { length, missing, slots, state } from "./state.js";
+import { lastChoice, length, missing, slots, state, waiting } from "./state.js";
 import { said, t } from "./words.js";
 
 const SHOWN_WARNINGS = new Set(["exchange", "negation", "language", "repetition"]);
@@ -31,7 +31,7 @@ export function page(act) {
     ${state.away ? html`<p class="banner" role="alert">${t(state.away)}</p>` : nothing}
     ${state.unsaved ? html`<p class="banner" role="alert">${t("notSaved")}</p>` : nothing}
     ${state.notice ? html`<p class="notice" aria-hidden="true">${state.notice}</p>` : nothing}
-    <main>${state.view === "records" ? records() : choose(act)}</main>
+    <main>${state.view === "records" ? records(act) : choose(act)}</main>
   `;
 }
 
@@ -125,10 +125,12 @@ function card(candidate, index, act) {
     ...missing(candidate).map(([name, word]) => `${t(name)}「${word}」`),
     ...candidate.checks.filter((check) => !check.passed).map(said),
   ];
+  const kept = lastChoice(candidate);
+  const soon = waiting(candidate);
   const warnings = candidate.warnings.filter((warning) => SHOWN_WARNINGS.has(warning.kind));
   return html`<li
     id="candidate-${index}"
-    class="card ${candidate.kept ? "kept" : ""}"
+    class="card ${kept ? "kept" : ""}"
     tabindex="-1"
     aria-label="${t("candidate")} ${index + 1}: ${candidate.text}"
     @keydown=${(event) => act.key(event, candidate)}
@@ -161,9 +163,10 @@ function card(candidate, index, act) {
       <button type="button" @click=${() => act.more(candidate)} ?disabled=${state.busy}>${t("more")}</button>
       <button type="button" @click=${() => act.undo(candidate)} ?disabled=${!candidate.past.length}>${t("undo")}</button>
       <button type="button" @click=${() => act.redo(candidate)} ?disabled=${!candidate.future.length}>${t("redo")}</button>
-      ${candidate.kept ? html`<strong class="good">✓ ${t("keptMark")}</strong>` : nothing}
-      ${state.outbox.some((one) => one.generation === candidate.generation && one.place === candidate.place)
-        ? html`<em>${t("keptWaiting")}</em>`
+      ${kept ? html`<strong class="good">✓ ${t("keptMark")}</strong>` : nothing}
+      ${soon ? html`<em>${t("keptWaiting")}</em>` : nothing}
+      ${kept || soon || candidate.keepAs !== undefined
+        ? html`<button type="button" @click=${(event) => act.takeBack(candidate, event.currentTarget)}>${t("takeBack")}</button>`
         : nothing}
     </p>
     ${candidate.checked === candidate.text ? nothing : html`<p class="hint">${t("checking")}</p>`}

@@ -40,6 +40,11 @@ const WORDS = {
   keptSoon: ["全部寫好後就會選用", "It is kept once all are written"],
   keptWaiting: ["已選用；恢復連線後會存檔", "Kept; it will be saved once the desk answers"],
   keptMark: ["已選用", "Kept"],
+  takeBack: ["取消選用", "Take back"],
+  takeBackSure: ["確定取消選用", "Really take back"],
+  takenBack: ["已取消選用：", "Taken back: "],
+  takenBackWaiting: ["已取消選用；恢復連線後會存檔", "Taken back; it will be saved once the desk answers"],
+  takenBackAt: ["已取消", "taken back"],
   more: ["多一些像這則的", "More like this"],
   undo: ["復原", "Undo"],
   redo: ["重做", "Redo"],
@@ -80,8 +85,8 @@ const WORDS = {
   all: ["全部", "all"],
   seconds: ["秒", "s"],
   keys: [
-    "鍵盤：Ctrl+Enter 產生；Alt+1 到 9 到候選；在候選上 C 複製、K 選用、E 修改（Esc 離開）、M 更多；Ctrl+Z 復原",
-    "Keys: Ctrl+Enter writes; Alt+1 to 9 goes to a candidate; on it C copies, K keeps, E edits (Esc leaves), M asks for more; Ctrl+Z undoes",
+    "鍵盤：Ctrl+Enter 產生；Alt+1 到 9 到候選；在候選上 C 複製、K 選用、E 修改（Esc 離開）、M 更多；Ctrl+Z 復原，也取消選用",
+    "Keys: Ctrl+Enter writes; Alt+1 to 9 goes to a candidate; on it C copies, K keeps, E edits (Esc leaves), M asks for more; Ctrl+Z undoes, and takes back what was kept",
   ],
   made: ["產生次數", "Times asked"],
   chosen: ["選用的標題", "Titles kept"],
@@ -118,8 +123,9 @@ export function setLanguage(language) {
   document.title = `${t("name")} · titlegen`;
 }
 
+// Another program may name a slot as it likes.
 export function t(name) {
-  return WORDS[name][index];
+  return Object.hasOwn(WORDS, name) ? WORDS[name][index] : name;
 }
 
 // The server says everything in both languages.

@@ -2,15 +2,16 @@
 import { get, post, writeTitles, DeskError } from "./api.js";
 import { recheck } from "./check.js";
 import { announce, draw, tell, update } from "./screen.js";
-import { open, remember, setAside, state } from "./state.js";
+import { lastChoice, open, remember, setAside, state, waiting } from "./state.js";
 import { said, t } from "./words.js";
 
 // A server that is there and fails again and again is not asked for ever.
 const MOST_RETRIES = 3;
+const BROKEN = { message: "the desk broke off its answer again and again; see where it runs", message_zh: "標題桌一再中斷回應，請查看執行它的畫面" };
 let writer = null;
 let keys = 0;
 let retries = 0;
-let failure = null;
+let failure = BROKEN;
 
 export async function write(request) {
   writer?.abort();
@@ -92,10 +93,42 @@ export async function keep(candidate, slot = "") {
   update();
   try {
     await sendOutbox();
-    if (candidate.kept) tell(t("kept") + candidate.text);
+    if (lastChoice(candidate)) tell(t("kept") + candidate.text);
   } catch (error) {
     failed(error);
     tell(t("keptWaiting"));
+  }
+  draw();
+}
+
+// The last choice of a title is taken back; what is on the disk already stays in the log.
+export async function takeBack(candidate) {
+  if (candidate.keepAs !== undefined) {
+    delete candidate.keepAs;
+    tell(t("takenBack") + candidate.text);
+    return;
+  }
+  const unsaved = waiting(candidate);
+  if (unsaved) {
+    // It may be under way.
+    unsaved.withdrawn = true;
+    tell(t("takenBack") + unsaved.title);
+    update();
+    return;
+  }
+  const choice = lastChoice(candidate);
+  if (choice) await withdraw(choice.number, choice.title);
+}
+
+export async function withdraw(number, title) {
+  state.outbox = [...state.outbox, { withdraw: number }];
+  update();
+  try {
+    await sendOutbox();
+    tell(t("takenBack") + title);
+  } catch (error) {
+    failed(error);
+    tell(t("takenBackWaiting"));
   }
   draw();
 }
@@ -118,13 +151,13 @@ export function failed(error) {
     announce(said(error.notice));
     return;
   }
-  failure = error instanceof DeskError ? error.notice : null;
+  failure = error instanceof DeskError ? error.notice : BROKEN;
   state.away = error instanceof DeskError ? "away" : "deskAway";
 }
 
 function takeUp() {
   retries += 1;
-  if (failure && retries > MOST_RETRIES) {
+  if (retries > MOST_RETRIES) {
     Object.assign(state, { error: failure, pending: null });
     retries = 0;
     return;
@@ -132,7 +165,12 @@ function takeUp() {
   write(state.pending);
 }
 
+let polling = false;
+
+// One at a time: a browser has few connections, and a desk that answers late would get more and more to do.
 export async function poll() {
+  if (polling) return;
+  polling = true;
   const before = state.away;
   try {
     state.status = await get("/api/status");
@@ -144,6 +182,9 @@ export async function poll() {
   } catch {
     state.status = null;
     state.away = "deskAway";
+    retries = 0;
+  } finally {
+    polling = false;
   }
   if (before && !state.away) {
     announce(t("back"));
@@ -165,19 +206,36 @@ export function sendOutbox() {
 
 async function sendAll() {
   while (state.outbox.length) {
-    const choice = state.outbox[0];
+    const one = state.outbox[0];
     try {
-      await post("/api/choices", choice);
+      await (one.withdraw ? sendWithdrawal(one.withdraw) : sendChoice(one));
     } catch (error) {
       // What the desk refuses now it will refuse again.
       if (!(error instanceof DeskError) || error.passing) throw error;
       state.error = error.notice;
     }
-    const { generation, place, title } = choice;
-    state.outbox = state.outbox.filter((other) => other !== choice);
-    // On the disk: not before this the page says that it is kept.
-    const one = state.candidates.find((other) => other.generation === generation && other.place === place);
-    if (one?.text.trim() === title) one.kept = true;
+    state.outbox = state.outbox.filter((other) => other !== one);
     remember();
   }
+}
+
+async function sendChoice(choice) {
+  const { generation, place, title, slot } = choice;
+  if (choice.withdrawn && !choice.tried) return;
+  // The desk may save it and end before it answers.
+  choice.tried = true;
+  remember();
+  const { choice: number } = await post("/api/choices", { generation, place, title, slot });
+  // Taken back meanwhile: it is on the disk, and so is that.
+  if (choice.withdrawn) {
+    await sendWithdrawal(number);
+    return;
+  }
+  // Not before this the page says that it is kept.
+  state.candidates.find((one) => one.generation === generation && one.place === place)?.choices.push({ number, title });
+}
+
+async function sendWithdrawal(number) {
+  await post("/api/withdrawals", { choice: number });
+  for (const one of state.candidates) one.choices = one.choices.filter((choice) => choice.number !== number);
 }
