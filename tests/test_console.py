@@ -226,8 +226,9 @@ def test_any_console_shows_any_text_and_any_path(variables: dict[str, str], tmp_
         ('"$@" | true; exit ${PIPESTATUS[0]}', 141),
     ],
 )
-def test_streams_that_are_closed_full_or_not_read(shell: str, code: int) -> None:
-    found = cli("plan", shell=shell)
+@pytest.mark.parametrize("command", ["plan", "--help"])
+def test_streams_that_are_closed_full_or_not_read(command: str, shell: str, code: int) -> None:
+    found = cli(command, shell=shell)
     assert found.returncode == code
     assert b"Traceback" not in found.stderr
     assert len(found.stderr.splitlines()) == (code == 2)

@@ -55,12 +55,10 @@ def run(command: Callable[[], int]) -> int:
         word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         say_line(f"{word}; run the same command again to go on from the last checkpoint", prefix="")
         return _SIGNAL_EXIT + number
-    except BrokenPipeError as error:
-        if _reader_has_gone():
+    except (BrokenPipeError, SystemExit) as error:
+        if _is_unread(error):
             return _SIGNAL_EXIT + signal.SIGPIPE
-        return _report(error)
-    except SystemExit as error:
-        return _report(error) if error.code else EXIT_DONE
+        return EXIT_DONE if isinstance(error, SystemExit) and not error.code else _report(error)
     # A panic of a library in Rust does not derive from Exception.
     except BaseException as error:
         if environment.debugging():
@@ -180,6 +178,14 @@ def _ending_signals() -> Iterator[None]:
     finally:
         for number in replaced:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _is_unread(error: BrokenPipeError | SystemExit) -> bool:
+    """Return whether a program ends because nobody reads what it prints."""
+    if isinstance(error, SystemExit):
+        # Rich, which writes the help, catches the broken pipe, points the stream at nothing, and exits.
+        return isinstance(error.__context__, BrokenPipeError)
+    return _reader_has_gone()
 
 
 def _reader_has_gone() -> bool:
