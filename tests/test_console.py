@@ -198,9 +198,9 @@ def test_it_runs_in_a_thread_too() -> None:
     [
         {"PYTHONIOENCODING": "cp950"},
         {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "latin-1"},
+        pytest.param({"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.slow),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"LANG": "C", "PYTHONUTF8": "0"},
+        pytest.param({"LANG": "C", "PYTHONUTF8": "0"}, marks=pytest.mark.slow),
     ],
 )
 def test_any_console_shows_any_text_and_any_path(variables: dict[str, str], tmp_path: Path) -> None:

@@ -926,10 +926,13 @@ FAILURES = {
     "late gateway": (504, b"upstream request timeout"),
     "too many": (429, b'{"error":"too many requests"}'),
 }
+COMMON = ("eof", "gateway")
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    "failure", [*COMMON, *(pytest.param(n, marks=pytest.mark.slow) for n in FAILURES if n not in COMMON)]
+)
 def test_a_servers_failure_loses_no_title(deployed: tuple[ServeSettings, Path], failure: str) -> None:
     with slow_proxy(deployed[0].host) as proxy:
         client = serve.Client(changed(deployed[0], host=proxy.url), deployed[1])
@@ -1243,7 +1246,7 @@ def interrupt_rollback(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("before_copy", [1, 2, 3])
+@pytest.mark.parametrize("before_copy", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
 def test_an_interrupted_rollback_loses_no_version(
     export: Export, settings: ServeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_copy: int
 ) -> None:
