@@ -175,6 +175,16 @@ def test_reasons_are_those_of_the_order() -> None:
     assert "內文有 1 處" in good[0].message_zh
 
 
+@pytest.mark.fault
+def test_a_title_whose_claims_stand_says_why_it_is_behind() -> None:
+    facts = Facts(ARTICLE)
+    title = "票價調漲 請市民放心搭乘"
+    (standing,) = judge_titles([title], facts)
+    assert standing.grave
+    reason = explain_place(title, standing, find_evidence(title, facts), 1)[0]
+    assert (reason.good, reason.message_zh) == (False, "內文可能不是這樣說")
+
+
 def test_a_single_title_agrees_with_none() -> None:
     (standing,) = judge_titles(["公車增開3班 夜間延長服務"], Facts(ARTICLE))
     reasons = explain_place("公車增開3班 夜間延長服務", standing, (), 1)

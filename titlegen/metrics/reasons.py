@@ -36,14 +36,14 @@ def explain_place(
     """
     backed = sum(claim.supported for claim in claims)
     is_clean = not standing.broken and not standing.unclean
-    reasons = [
-        Reason(
-            "facts",
-            backed == len(claims) and not standing.grave,
-            f"{backed} of {len(claims)} numbers, names and quotations are in the article" if claims else "no figures",
-            f"數字、名稱與引文 {len(claims)} 處，內文有 {backed} 處" if claims else "沒有數字或名稱可查",
-        )
-    ]
+    found, found_zh = "no figures", "沒有數字或名稱可查"
+    if claims:
+        found = f"{backed} of {len(claims)} numbers, names and quotations are in the article"
+        found_zh = f"數字、名稱與引文 {len(claims)} 處，內文有 {backed} 處"
+    if standing.grave and backed == len(claims):
+        # Such as a denial, which is no claim.
+        found, found_zh = "the article may say otherwise", "內文可能不是這樣說"
+    reasons = [Reason("facts", backed == len(claims) and not standing.grave, found, found_zh)]
     if number > 1:
         percent = round(100 * standing.agreement)
         # Candidates of one article share a third of their words where the model is sure of nothing.
