@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the profile's outputs")
     folder: Path = parser.parse_args().run
     names = (*(stage.folder for stage in PIPELINE), Folder.REPORT, Folder.SERVED_REPORT)
-    manifests: dict[str, dict[str, Any]] = {name: read(folder / name / "manifest.json") for name in names}
+    # A run without preference training has no folder for it; what is missing else is missed below.
+    found = {name: folder / name / "manifest.json" for name in names}
+    manifests: dict[str, dict[str, Any]] = {name: read(path) for name, path in found.items() if path.is_file()}
     results: dict[str, Any] = {name: manifest["results"] for name, manifest in manifests.items()}
     seconds: dict[str, float] = {name: result["elapsed_s"] for name, result in results.items()}
     push, deploy = read(folder / "push.json"), read(folder / "deploy.json")
