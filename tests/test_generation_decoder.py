@@ -91,6 +91,14 @@ def test_titles_are_drawn_as_often_as_they_are_likely(
         assert bool(((shares - chances).abs() <= 5 * (chances / len(drawn)).sqrt() + 1 / len(drawn)).all())
 
 
+@pytest.mark.parametrize(("number", "expected"), [(0.0, 1), (0.4, 1), (0.6, 2), (1.0, 2)])
+def test_no_token_without_a_share_is_drawn(number: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is multiplied may round up to the whole.
+    monkeypatch.setattr(torch, "rand", lambda *shape: torch.full(shape, number))
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
+    assert writing.choose(logits, 0.3).tolist() == [expected]
+
+
 def test_a_draw_can_be_repeated(prompts: list[list[int]]) -> None:
     decoder = TitleDecoder(model_of("gemma3n", torch.float32))
     titles = []

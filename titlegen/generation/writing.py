@@ -189,8 +189,11 @@ def choose(logits: Tensor, temperature: float) -> Tensor:
     if logits.device.type == "cpu":
         # One random number a row: one for each of 262,144 tokens takes a CPU a quarter of the pass.
         sums = shares.cumsum(-1)
-        drawn = torch.rand(len(sums), 1) * sums[:, -1:]
-        return torch.searchsorted(sums, drawn, right=True)[:, 0].clamp_(max=sums.shape[-1] - 1)
+        total = sums[:, -1:]
+        # Rounding could reach the sum, behind which is no token, and in front of which are some without a share.
+        below = torch.nextafter(total, torch.zeros_like(total))
+        drawn = torch.minimum(torch.rand(len(sums), 1) * total, below)
+        return torch.searchsorted(sums, drawn, right=True)[:, 0]
     # The first of events with these rates to happen: a draw in one pass, which can be recorded.
     return (shares / torch.empty_like(shares).exponential_()).argmax(-1)
 
