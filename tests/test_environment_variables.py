@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from titlegen import environment
-from titlegen.environment import SHORT_WAIT, cache_directory, check_remote, is_writable
+from titlegen.environment import SHORT_WAIT, cache_directory, check_remote, is_writable, python_command
 from titlegen.errors import ConfigError
 from titlegen.settings import load_settings
 
@@ -158,3 +158,24 @@ def test_how_threads_wait_reaches_the_library_that_torch_runs_on(own: dict[str, 
     )
     shown = dict(re.findall(r"(OMP_WAIT_POLICY|GOMP_SPINCOUNT) = '(\w+)'", result.stderr))
     assert shown.items() >= expected.items()
+
+
+@pytest.mark.fault
+def test_a_module_of_ours_is_not_taken_for_one_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('this is not the json that was meant')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    root = Path(environment.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setattr(sys, "path", [str(root), *sys.path[1:]])
+    subprocess.run([*python_command("titlegen.standins.hub"), "--help"], check=True, capture_output=True)  # noqa: S603
+    # A source tree that is not installed is found in the working directory alone.
+    for here in ("", str(tmp_path)):
+        monkeypatch.setattr(sys, "path", [here, *sys.path])
+        assert python_command("titlegen") == [sys.executable, "-m", "titlegen"]
+
+
+@pytest.mark.fault
+def test_every_process_of_ours_is_begun_by_one_command() -> None:
+    package = Path(environment.__file__).parent
+    begun = [path.name for path in package.rglob("*.py") if '"-m", ' in path.read_text(encoding="utf-8")]
+    assert begun == ["environment.py"]

@@ -106,7 +106,7 @@ def work(articles: list[dict[str, str]], tiny_base: Path, tmp_path: Path) -> Wor
 
 
 def train_with(fault: str, work: Work) -> dict[str, Any]:
-    return train_on(TWO, work, (str(HERE / "ranks_worker.py"), fault)).as_json()
+    return train_on(TWO, work, (sys.executable, str(HERE / "ranks_worker.py"), fault)).as_json()
 
 
 def train_alone(work: Work) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def test_the_ranks_end_with_the_command(name: str, work: Work, tmp_path: Path) -
         from titlegen.train.launch import train_on
         from titlegen.train.work import Work
         work = Work.model_validate_json(Path({str(tmp_path / "work.json")!r}).read_bytes())
-        command = ({str(HERE / "ranks_worker.py")!r}, "slow")
+        command = (sys.executable, {str(HERE / "ranks_worker.py")!r}, "slow")
         sys.exit(console.run(lambda: train_on(Devices(2, "two"), work, command) and 0))
         """
     )

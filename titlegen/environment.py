@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import ssl
+import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -176,6 +177,17 @@ def prepare_training_environment(*, compile_model: bool) -> None:
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def python_command(module: str) -> list[str]:
+    """Return a command that runs a module of ours, whatever lies in the folder in which titlegen is used.
+
+    ``-m`` alone looks there first, and takes somebody's ``json.py`` for Python's own. Where this process looks there,
+    too, as in a source tree that is not installed, so does the new one.
+    """
+    looked_at = {os.path.realpath(folder) for folder in sys.path}
+    safe = [] if os.path.realpath("") in looked_at else ["-P"]
+    return [sys.executable, *safe, "-m", module]
 
 
 def locale_name() -> str:

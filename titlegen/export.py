@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titlegen.adapter import AdapterDeltas, match_targets
+from titlegen.environment import python_command
 from titlegen.errors import ExportError, MissingDependencyError
 from titlegen.families import ModelFamily
 from titlegen.files import write_atomically
@@ -200,7 +200,7 @@ def convert_command(merged: Path, kind: str, target: Path) -> list[str]:
             f"{merged} has no {missing[0]}; without it llama.cpp and Ollama build another vocabulary and read other "
             "tokens than the model was trained on"
         )
-    return [sys.executable, "-m", "titlegen.gguf_writer", str(merged), "--outtype", kind, "--outfile", str(target)]
+    return [*python_command("titlegen.gguf_writer"), str(merged), "--outtype", kind, "--outfile", str(target)]
 
 
 def write_gguf(merged: Path, kind: str, path: Path) -> None:

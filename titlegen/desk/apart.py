@@ -10,6 +10,7 @@ import threading
 from typing import cast
 
 from titlegen.desk.documents import read_document
+from titlegen.environment import python_command
 from titlegen.errors import DataError, TitlegenError
 
 # A file that takes more was made to. Python and its parsers alone take 0.3 GiB of addresses.
@@ -27,7 +28,7 @@ def read_apart(raw: bytes, name: str) -> str:
     """
     # The end of the name alone says anything; an argument has no NUL.
     kind = ascii(name[-10:])[1:-1]
-    command = [sys.executable, "-m", "titlegen.desk.apart", kind, str(_MOST_BYTES), str(_MOST_CPU_S)]
+    command = [*python_command("titlegen.desk.apart"), kind, str(_MOST_BYTES), str(_MOST_CPU_S)]
     try:
         with _AT_ONCE:
             done = subprocess.run(command, input=raw, capture_output=True, timeout=_MOST_S, check=False)  # noqa: S603 - ours

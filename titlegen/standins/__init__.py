@@ -3,8 +3,9 @@
 Each is a program of its own; its command, and the names that its clients need, are here.
 """
 
-import sys
 from pathlib import Path
+
+from titlegen.environment import python_command
 
 # Not a secret: every program that reaches a loopback port may use the Hub, and the client insists on a token.
 HUB_TOKEN = "titlegen-offline"  # noqa: S105
@@ -15,10 +16,10 @@ HUB_SERVICE = "titlegen offline Hub"
 
 def hub_command(port: int, directory: Path) -> list[str]:
     """Return the command that runs the bundled Hub, whose repositories are in ``directory``."""
-    return [sys.executable, "-m", "titlegen.standins.hub", "--port", str(port), "--directory", str(directory)]
+    return [*python_command("titlegen.standins.hub"), "--port", str(port), "--directory", str(directory)]
 
 
 def ollama_command(host: str, port: int, directory: Path) -> list[str]:
     """Return the command that runs the bundled Ollama server, whose models are in ``directory``."""
-    command = [sys.executable, "-m", "titlegen.standins.ollama", "--host", host, "--port", str(port)]
+    command = [*python_command("titlegen.standins.ollama"), "--host", host, "--port", str(port)]
     return [*command, "--directory", str(directory)]

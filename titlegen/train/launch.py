@@ -4,13 +4,13 @@ import contextlib
 import logging
 import shutil
 import signal
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from titlegen import cards
+from titlegen.environment import python_command
 from titlegen.errors import TrainError
 from titlegen.results import Trained
 from titlegen.train.devices import Devices
@@ -24,7 +24,7 @@ _TIMED_OUT = ("timed out", "timeout")
 _CONSEQUENCES = ("connection closed by peer", "connection reset", "broken pipe", "nccl", *_TIMED_OUT)
 
 
-def train_on(devices: Devices, work: Work, command: Sequence[str] = ("-m", "titlegen.train.worker")) -> Trained:
+def train_on(devices: Devices, work: Work, command: Sequence[str] = ()) -> Trained:
     """Train on several cards as :func:`titlegen.train.fit` does on one.
 
     The processes of other hosts join through torchrun's own variables, such as PET_NNODES and PET_RDZV_ENDPOINT.
@@ -32,7 +32,7 @@ def train_on(devices: Devices, work: Work, command: Sequence[str] = ("-m", "titl
     Args:
         devices: the cards of this host.
         work: what is to be done.
-        command: what Python runs in each process, before the path of a file with ``work``.
+        command: what runs in each process, before the path of a file with ``work``; our own worker where it is empty.
 
     Returns:
         What ``fit`` returns.
@@ -46,7 +46,7 @@ def train_on(devices: Devices, work: Work, command: Sequence[str] = ("-m", "titl
     given = folder / "work.json"
     given.write_text(work.model_dump_json(), encoding="utf-8")
     cards.prepare_ranks(devices.count, one_host=devices.hosts == "1")
-    _run(devices, [*command, str(given)], folder)
+    _run(devices, [*(command or python_command("titlegen.train.worker")), str(given)], folder)
     results = Trained.model_validate_json((folder / RESULT).read_bytes())
     shutil.rmtree(work.work)
     return results
@@ -64,7 +64,7 @@ def _run(devices: Devices, command: Sequence[str], folder: Path) -> None:
         options += ["--rdzv-backend=c10d", f"--rdzv-endpoint={_LOOPBACK}:0", f"--local-addr={_LOOPBACK}"]
         options.append(f"--rdzv-id={uuid.uuid4()}")
     # Other options come from torchrun's variables: PET_ and the name of an option.
-    given = get_args_parser().parse_args([*options, "--no-python", sys.executable, *command])
+    given = get_args_parser().parse_args([*options, "--no-python", *command])
     with _signals_given_back() as handled, _quiet():
         given.signals_to_handle = ",".join(handled)
         try:

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen.daemon import free_port
+from titlegen.environment import python_command
 from titlegen.standins.ollama.opening import Event, Opening
 from titlegen.standins.ollama.store import StoredModel
 
@@ -278,7 +278,7 @@ class Engine:
             "--lookup": self._settings.lookup,
             "--parent": os.getpid(),
         }
-        command = [sys.executable, "-m", "titlegen.standins.ollama.llama"]
+        command = python_command("titlegen.standins.ollama.llama")
         command += [str(part) for option in options.items() for part in option]
         return [*command, "--program", self._settings.program] if self._settings.program else command
 

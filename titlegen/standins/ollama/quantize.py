@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from titlegen.environment import python_command
 from titlegen.export import quantize_command
 from titlegen.gguf_writer import arrange
 
@@ -38,7 +39,7 @@ async def quantize(source: Path, target: Path, level: str) -> None:
     """
     command = quantize_command(source, target, level)
     if command is None and level == "Q8_0":
-        command = [sys.executable, "-m", "titlegen.standins.ollama.quantize", str(source), str(target)]
+        command = [*python_command("titlegen.standins.ollama.quantize"), str(source), str(target)]
     if command is None:
         raise ConversionError(
             f"quantizing to {level} needs llama.cpp's program llama-quantize on PATH; install it, use Ollama, or "
