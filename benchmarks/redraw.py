@@ -100,8 +100,8 @@ def _score(
     for number in arguments.numbers:
         chosen = []
         for example, row in zip(examples, rows, strict=True):
-            first, *others = row["titles"][: number + 1]
-            chosen.append([first, *others][choose_title(first, others, example.content)] if others else first)
+            titles = row["titles"][: number + 1]
+            chosen.append(titles[choose_title(titles[0], titles[1:], example.content)])
         lines = [
             json.dumps({"id": example.id, "prediction": title}, ensure_ascii=False) + "\n"
             for example, title in zip(examples, chosen, strict=True)

@@ -127,6 +127,8 @@ def choose_title(first: str, drawn: Sequence[str], article: str) -> int:
 
     Agreement alone replaces no title: the first one is the likeliest.
     """
+    if not drawn:
+        return 0
     facts = Facts(article)
     standings = judge_titles([first, *drawn], facts)
     doubts = [count_doubts(raw, standing, facts) for raw, standing in zip((first, *drawn), standings, strict=True)]
