@@ -1,12 +1,17 @@
 """The findings behind a line of the checklist: measurements, limits, and whether they make a tick."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
 import pytest
+from latency_report import LatencyReport
+from percentiles import LatencyGate
 
-from titlegen.evaluate.gates import Standing, Verdict, stand
+from titlegen.evaluate.gates import Standing, stand
+from titlegen.results import EvaluationReport, Verdict
+
+# A limit, and the verdict on it.
+_Judged: TypeAlias = tuple[float, Verdict]
 
 # The worst first: a line with several gates stands as its worst one does.
 _WORST: tuple[Standing, ...] = ("failed", "undecided", "relaxed", "passed")
@@ -23,29 +28,34 @@ class Gate:
     standing: Standing
 
 
-def score_gate(report: Mapping[str, Any], name: str, of: str) -> Gate:
+def score_gate(report: EvaluationReport, name: str, of: str) -> Gate:
     """Return the gate of a score of an evaluation; ``of`` says on what it was measured."""
-    score = report["scores"][name]
-    specified = next(gate for gate in report["specification"] if gate["name"] == name)
-    own = next((gate for gate in report["gates"] if gate["name"] == name), None)
-    measured = f"{score['value']:.3f}（95% 區間 {score['low']:.3f} 至 {score['high']:.3f}；{of}）"
-    return _gate(measured, specified, own, "limit", "至少 {:.2f}")
+    score = report.scores[name]
+    measured = f"{score.value:.3f}（95% 區間 {score.low:.3f} 至 {score.high:.3f}；{of}）"
+    specified, own = (
+        next(((gate.limit, gate.verdict) for gate in gates if gate.name == name), None)
+        for gates in (report.specification, report.gates)
+    )
+    return _gate(measured, specified, own, "至少 {:.2f}")
 
 
-def latency_gate(report: Mapping[str, Any], specified: Mapping[str, Any]) -> Gate:
+def latency_gate(report: LatencyReport, specified: LatencyGate) -> Gate:
     """Return the gate of one of the specification's percentiles of a latency measurement."""
-    own = next((gate for gate in report["gates"] if gate["name"] == specified["name"]), None)
-    name = f"p{specified['percentile']}"
-    measured = f"{name} {specified['value_ms']:.0f} ms（{specified['requests']} 次請求）"
-    return _gate(measured, specified, own, "limit_ms", f"{name} 至多 {{:g}} ms")
+    name = f"p{specified.percentile}"
+    measured = f"{name} {specified.value_ms:.0f} ms（{specified.requests} 次請求）"
+    own = next(((gate.limit_ms, gate.verdict) for gate in report.gates if gate.name == specified.name), None)
+    return _gate(measured, (specified.limit_ms, specified.verdict), own, f"{name} 至多 {{:g}} ms")
 
 
-def _gate(measured: str, specified: Mapping[str, Any], own: Mapping[str, Any] | None, limit: str, words: str) -> Gate:
-    def describe(gate: Mapping[str, Any]) -> str:
-        return f"{words.format(gate[limit])}（{_VERDICTS[gate['verdict']]}）"
+def _gate(measured: str, specified: _Judged | None, own: _Judged | None, words: str) -> Gate:
+    assert specified is not None, "規格的每個門檻都在報告裡"
 
-    profile = "關閉" if own is None else describe(own) if own[limit] != specified[limit] else ""
-    return Gate(measured, describe(specified), profile, stand(own["verdict"] if own else None, specified["verdict"]))
+    def describe(gate: _Judged) -> str:
+        limit, verdict = gate
+        return f"{words.format(limit)}（{_VERDICTS[verdict]}）"
+
+    profile = "關閉" if own is None else describe(own) if own[0] != specified[0] else ""
+    return Gate(measured, describe(specified), profile, stand(own[1] if own else None, specified[1]))
 
 
 @dataclass

@@ -90,4 +90,4 @@ def test_latency(
     report = measure_latency(settings, pytestconfig.getoption("host"))
     with capsys.disabled():
         print("\n" + render_latency(report))
-    finding.judge(*(latency_gate(report, specified) for specified in report["specification"]))
+    finding.judge(*(latency_gate(report, specified) for specified in report.specification))

@@ -21,6 +21,7 @@ from titlegen.data import Example, load_split, prepare
 from titlegen.evaluate import evaluate, read_predictions
 from titlegen.generation import TransformersGenerator
 from titlegen.models import resolve_base
+from titlegen.results import EvaluationReport
 from titlegen.settings import DataSettings, EvaluateSettings, ModelSettings
 
 _SHOWN = 30
@@ -52,26 +53,26 @@ def main() -> None:
         titles = TransformersGenerator(arguments.model, None, settings, arguments.redraws).generate(contents)
     untuned = TransformersGenerator(base, None, EvaluateSettings(batch_size=16)).generate(contents)
     report = evaluate(examples, titles, settings, base_predictions=untuned).content
-    score, lead = report["scores"]["rougeL"], report["baselines"]["lead1"]
+    score, lead = report.scores["rougeL"], report.baselines["lead1"]
     metrics = {
         "rows": len(examples),
         "candidates": arguments.candidates,
         "redraws": arguments.redraws,
-        "rougeL": score["value"],
-        "rougeL_low": score["low"],
-        "rougeL_high": score["high"],
-        "bleu1": report["scores"]["bleu1"]["value"],
+        "rougeL": score.value,
+        "rougeL_low": score.low,
+        "rougeL_high": score.high,
+        "bleu1": report.scores["bleu1"].value,
         "rougeL_lead1": lead["rougeL"],
-        "ratio": score["value"] / lead["rougeL"],
-        "rougeL_untuned": report["baselines"]["base_model"]["rougeL"],
-        "number_support": report["scores"]["number_support"]["value"],
-        "title_only_rate": report["scores"]["title_only_rate"]["value"],
-        "length_rate": report["scores"]["length_rate"]["value"],
+        "ratio": score.value / lead["rougeL"],
+        "rougeL_untuned": report.baselines["base_model"]["rougeL"],
+        "number_support": report.scores["number_support"].value,
+        "title_only_rate": report.scores["title_only_rate"].value,
+        "length_rate": report.scores["length_rate"].value,
     }
     if arguments.corpus:
-        own = json.loads(arguments.corpus.read_bytes())
-        metrics |= {f"corpus_{name}": own["scores"][name]["value"] for name in ("rougeL", "bleu1")}
-        metrics["corpus_rows"] = own["rows"]
+        own = EvaluationReport.model_validate_json(arguments.corpus.read_bytes())
+        metrics |= {f"corpus_{name}": own.scores[name].value for name in ("rougeL", "bleu1")}
+        metrics["corpus_rows"] = own.rows
     found = describe_run("generalise", "titlegen", "torch", "transformers") | {
         "metrics": {name: round(value, 4) for name, value in metrics.items()},
         "notes": f"{len(examples)} articles of {arguments.articles.name}, seed {arguments.seed}, at most "

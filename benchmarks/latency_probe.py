@@ -1,6 +1,5 @@
 """How long one user waits for a title: every prompt new, the client's clock beside the server's own timings."""
 
-import dataclasses
 import json
 import secrets
 import time
@@ -8,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+from latency_report import LatencyReport, Timing, write_latency_report
 from percentiles import PERCENTILES, check_latency, estimate_percentile
 
 from titlegen import specification
@@ -29,22 +28,6 @@ _NS_PER_MS, _MS_PER_S = 1e6, 1e3
 _TIMINGS = ("wall_ms", "total_ms", "load_ms", "prompt_eval_ms", "eval_ms")
 # No article of a news data set has such a date, and there are more of these days than requests.
 _YEARS, _MONTHS, _DAYS = range(2100, 10_000), range(1, 13), range(1, 29)
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """One request: the client's clock, and the server's own timings (milliseconds, tokens)."""
-
-    id: str
-    wall_ms: float
-    """From sending the request to having read the answer."""
-    total_ms: float
-    load_ms: float
-    prompt_eval_ms: float
-    eval_ms: float
-    prompt_tokens: int
-    eval_tokens: int
-    done_reason: str
 
 
 class LatencyProbe:
@@ -209,7 +192,7 @@ def choose_articles(settings: Settings) -> list[Example]:
     return list(chosen.values())[: settings.latency.articles + _WARM_UP]
 
 
-def measure_latency(settings: Settings, host: str | None = None) -> dict[str, Any]:
+def measure_latency(settings: Settings, host: str | None = None) -> LatencyReport:
     """Measure the deployed model, write ``latency/`` below the profile's outputs and return the report.
 
     Args:
@@ -220,8 +203,6 @@ def measure_latency(settings: Settings, host: str | None = None) -> dict[str, An
         DataError: the profile has no articles.
         ServeError: nothing is deployed, or the model does not answer.
     """
-    from latency_report import write_latency_report
-
     serve = find_deployment(settings, host)
     with closing(LatencyProbe(serve, settings.directory / Folder.EXPORT, choose_articles(settings))) as probe:
         while probe.remaining:
@@ -231,37 +212,34 @@ def measure_latency(settings: Settings, host: str | None = None) -> dict[str, An
     return report
 
 
-def summarise_latency(probe: LatencyProbe, settings: Settings) -> dict[str, Any]:
-    """Return percentiles with intervals, gates, and every request, as JSON has them."""
+def summarise_latency(probe: LatencyProbe, settings: Settings) -> LatencyReport:
+    """Return percentiles with intervals, gates, and every request."""
     timings = probe.timings
-    limits = settings.latency
     wall = [timing.wall_ms for timing in timings]
     eval_s = sum(timing.eval_ms for timing in timings) / _MS_PER_S
-    return {
-        "profile": settings.profile,
-        "host": probe.url,
-        "server_version": find_version(probe.url),
-        "model": probe.model_name,
-        "requests": len(timings),
-        "percentiles": {
+    eval_tokens = sum(timing.eval_tokens for timing in timings)
+    return LatencyReport(
+        profile=settings.profile,
+        host=probe.url,
+        server_version=find_version(probe.url),
+        model=probe.model_name,
+        requests=len(timings),
+        percentiles={
             name: {
-                f"p{percentile}": dataclasses.asdict(
-                    estimate_percentile([getattr(timing, name) for timing in timings], percentile)
-                )
+                f"p{percentile}": estimate_percentile([getattr(timing, name) for timing in timings], percentile)
                 for percentile in PERCENTILES
             }
             for name in _TIMINGS
         },
-        "gates": [dataclasses.asdict(gate) for gate in check_latency(wall, limits_ms(limits))],
-        "specification": [dataclasses.asdict(gate) for gate in check_latency(wall, specification.LATENCY_MS)],
-        # The first request loads the model when it was not in memory.
-        "first_load_ms": probe.warm_up[0].load_ms,
-        "prompt_tokens": sum(timing.prompt_tokens for timing in timings),
-        "eval_tokens": (eval_tokens := sum(timing.eval_tokens for timing in timings)),
-        "eval_tokens_per_s": eval_tokens / eval_s if eval_s else None,
-        "done_reasons": dict(Counter(timing.done_reason for timing in timings)),
-        "timings": [dataclasses.asdict(timing) for timing in timings],
-    }
+        gates=check_latency(wall, limits_ms(settings.latency)),
+        specification=check_latency(wall, specification.LATENCY_MS),
+        first_load_ms=probe.warm_up[0].load_ms,
+        prompt_tokens=sum(timing.prompt_tokens for timing in timings),
+        eval_tokens=eval_tokens,
+        eval_tokens_per_s=eval_tokens / eval_s if eval_s else None,
+        done_reasons=dict(Counter(timing.done_reason for timing in timings)),
+        timings=timings,
+    )
 
 
 def limits_ms(settings: LatencySettings) -> dict[int, float]:

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from titlegen.metrics.bootstrap import CONFIDENCE
-
-Verdict = Literal["pass", "fail", "undecided"]
+from titlegen.results import Verdict
 
 PERCENTILES = (50, 95, 99)
 _WHOLE = 100

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from typing import NoReturn
 
 import pytest
@@ -37,7 +38,7 @@ def test_latency(
         report = summarise_latency(probe, settings)
 
     write_latency_report(report, settings.directory / "latency")
-    benchmark.extra_info.update({key: value for key, value in report.items() if key != "timings"})
+    benchmark.extra_info.update({key: value for key, value in asdict(report).items() if key != "timings"})
     show(render_latency(report))
     failed = failed_latency_gates(report)
     assert not failed, "; ".join(failed)

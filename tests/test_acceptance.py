@@ -361,7 +361,7 @@ def retitle(change: Callable[[str], str]) -> Callable[[Path], None]:
         shutil.rmtree(directory)
         directory.mkdir()
         write_report(report, directory)
-        results = manifest.results | {"report": report.content}
+        results = manifest.results | {"report": report.content.as_json()}
         write_manifest(directory, manifest.stage, manifest.settings, manifest.inputs, results, manifest.revision)
 
     return apply

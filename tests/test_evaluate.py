@@ -35,8 +35,8 @@ from titlegen.generation.decoder import Prefill, TitleDecoder
 from titlegen.metrics import baselines
 from titlegen.metrics.ranking import Chosen
 from titlegen.metrics.records import SCORES
-from titlegen.metrics.scores import Score
 from titlegen.metrics.tokens import tokenize
+from titlegen.results import EvaluationReport, Score
 from titlegen.settings import EvaluateSettings, GateSettings
 
 EXAMPLES = [
@@ -164,16 +164,16 @@ def test_what_was_drawn_again_is_kept_and_counted(tmp_path: Path) -> None:
         assert generation.predictions == LEADS
         assert generation.firsts == ["甲", "甲", *LEADS[2:]]
     report = evaluate(EXAMPLES, generation.predictions, SETTINGS, firsts=generation.firsts)
-    (first,) = report.content["variants"]
-    assert first["kind"] == "first"
-    assert first["differences"]["rougeL"]["value"] < 0
-    assert [row.get("first") for row in report.rows] == ["甲", "甲", *[None] * (len(EXAMPLES) - 2)]
+    (first,) = report.content.variants
+    assert first.kind == "first"
+    assert first.differences["rougeL"].value < 0
+    assert [title.as_json().get("first") for title in report.titles] == ["甲", "甲", *[None] * (len(EXAMPLES) - 2)]
     write_report(report, tmp_path)
     assert read_predictions(tmp_path / "predictions.jsonl", EXAMPLES, "first") == generation.firsts
     assert "the first of each, none drawn again" in (tmp_path / "report.md").read_text(encoding="utf-8")
     same = evaluate(EXAMPLES, LEADS, SETTINGS, firsts=LEADS)
-    assert same.content["variants"] == []
-    assert all("first" not in row for row in same.rows)
+    assert same.content.variants == []
+    assert all("first" not in title.as_json() for title in same.titles)
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +413,7 @@ def test_rows_to_decide() -> None:
 def test_a_gate_of_minus_one_is_off() -> None:
     gates = GateSettings(rougeL=-1, title_only_rate=-1)
     report = evaluate(EXAMPLES, LEADS, SETTINGS.model_copy(update={"gates": gates}))
-    assert [gate["name"] for gate in report.content["gates"]] == ["bleu1", "length_rate"]
+    assert [gate.name for gate in report.content.gates] == ["bleu1", "length_rate"]
 
 
 @pytest.mark.parametrize(
@@ -423,8 +423,8 @@ def test_a_gate_of_minus_one_is_off() -> None:
 def test_a_report_has_the_verdict_of_its_gate(gate: str, limit: float, verdict: str) -> None:
     gates = GateSettings(**{**dict.fromkeys(GateSettings.model_fields, -1.0), gate: limit})
     content = evaluate(EXAMPLES, LEADS, SETTINGS.model_copy(update={"gates": gates})).content
-    assert [found["verdict"] for found in content["gates"]] == [verdict]
-    assert verdict != "undecided" or content["rows_to_decide"][gate] > len(EXAMPLES)
+    assert [found.verdict for found in content.gates] == [verdict]
+    assert verdict != "undecided" or (content.rows_to_decide[gate] or 0) > len(EXAMPLES)
 
 
 # the report
@@ -456,6 +456,22 @@ def test_report_json_has_the_promised_keys(report: Report, tmp_path: Path) -> No
     }
 
 
+def test_a_report_is_read_and_written_without_a_change(report: Report) -> None:
+    # Written when report.json was no typed object yet.
+    text = Path(__file__).with_name("written_report.json").read_text(encoding="utf-8")
+    read = EvaluationReport.model_validate_json(text)
+    assert json.dumps(read.as_json(), ensure_ascii=False, indent=2) + "\n" == text
+    assert (read.redraws, read.failed[0].name, len(read.variants)) == (4, "rougeL", 3)
+    assert [*report.content.as_json(), "comparison"] == list(read.as_json())
+
+
+def test_the_report_of_an_earlier_release_is_read() -> None:
+    score = {"value": 0.4, "low": 0.3, "high": 0.5}
+    gate = {"name": "rougeL", "limit": 0.3, "value": 0.4, "verdict": "pass"}
+    old = EvaluationReport.model_validate({"scores": {"rougeL": score}, "gates": [gate], "no_longer": 1})
+    assert (old.scores["rougeL"], old.candidates, old.specification) == (Score(0.4, 0.3, 0.5), 1, ())
+
+
 def test_predictions_of_a_report_can_be_scored_again(report: Report, tmp_path: Path) -> None:
     write_report(report, tmp_path)
     predictions = read_predictions(tmp_path / "predictions.jsonl", EXAMPLES)
@@ -464,16 +480,16 @@ def test_predictions_of_a_report_can_be_scored_again(report: Report, tmp_path: P
 
 
 def test_rows_say_what_is_wrong(report: Report) -> None:
-    empty, prefixed, number = report.rows[-3:]
+    empty, prefixed, number = (title.as_json() for title in report.titles[-3:])
     assert (empty["title_violations"], empty["style_violations"], empty["rougeL"]) == (["empty"], ["empty"], 0)
     assert prefixed["title_violations"] == ["prefix"]
     assert number["unsupported_numbers"] == ["98765"]
-    mark = report.marks[-1][-1]
+    mark = report.titles[-1].marks[-1]
     assert number["prediction"][mark.start : mark.end] == mark.text
 
 
 def test_without_a_base_model_its_column_is_missing() -> None:
-    assert "base_model" not in evaluate(EXAMPLES, LEADS, SETTINGS).content["baselines"]
+    assert "base_model" not in evaluate(EXAMPLES, LEADS, SETTINGS).content.baselines
 
 
 @pytest.mark.fault
@@ -622,7 +638,7 @@ def test_comparison_names_what_got_better_and_worse(tmp_path: Path) -> None:
 def test_a_report_against_itself_has_no_difference(report: Report, tmp_path: Path) -> None:
     write_report(report, tmp_path)
     comparison = compare(report, tmp_path)
-    assert set(comparison.differences.values()) == {(0.0, 0.0, 0.0)}
+    assert set(comparison.differences.values()) == {Score(0.0, 0.0, 0.0)}
     assert comparison.better == comparison.worse == ()
 
 

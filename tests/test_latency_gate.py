@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from exported_models import new_export
 from hypothesis import given
 from hypothesis import strategies as st
 from latency_probe import LatencyProbe, choose_articles, find_deployment, measure_latency
-from latency_report import failed_latency_gates, render_latency
+from latency_report import LatencyReport, failed_latency_gates, render_latency
 from ollama_server import OfflineServer, offline_server
 from percentiles import check_latency, estimate_percentile, judge_percentile, requests_to_decide
 from scipy.stats import binom, norm
@@ -197,8 +197,8 @@ def with_latency(settings: Settings, **latency: float) -> Settings:
     return settings.model_copy(update={"latency": settings.latency.model_copy(update=latency)})
 
 
-def slowest_ms(report: dict[str, Any]) -> float:
-    return max(timing["wall_ms"] for timing in report["timings"])
+def slowest_ms(report: LatencyReport) -> float:
+    return max(timing.wall_ms for timing in report.timings)
 
 
 @pytest.mark.slow
@@ -210,21 +210,21 @@ def test_a_server_that_delays_each_answer_fails_and_passes_when_it_does_not(
     limit = 10 * slowest_ms(first)
     limited = with_latency(profile, p50_ms=limit, p95_ms=limit, articles=ENOUGH_FOR_P95)
     prompt = measure_latency(limited, proxy.url)
-    assert [gate["verdict"] for gate in prompt["gates"]] == ["pass", "pass"]
+    assert [gate.verdict for gate in prompt.gates] == ["pass", "pass"]
     assert failed_latency_gates(prompt) == []
 
     proxy.delay_s = 1.2 * limit / 1000
     slow = measure_latency(with_latency(limited, articles=5), proxy.url)
-    assert [gate["verdict"] for gate in slow["gates"]] == ["fail", "fail"]
+    assert [gate.verdict for gate in slow.gates] == ["fail", "fail"]
     assert [line.partition(":")[0] for line in failed_latency_gates(slow)] == ["p50_ms", "p95_ms"]
     # The server did not see the delay: its own timings tell where the time went.
-    assert slow["percentiles"]["total_ms"]["p50"]["value_ms"] < limit
-    assert slow["percentiles"]["wall_ms"]["p50"]["value_ms"] > limit
+    assert slow.percentiles["total_ms"]["p50"].value_ms < limit
+    assert slow.percentiles["wall_ms"]["p50"].value_ms > limit
 
 
 def test_too_few_articles_decide_nothing_and_that_is_no_pass(profile: Settings, proxy: SlowProxy) -> None:
     report = measure_latency(with_latency(profile, p50_ms=1e6, p95_ms=1e6, articles=20), proxy.url)
-    assert [gate["verdict"] for gate in report["gates"]] == ["pass", "undecided"]
+    assert [gate.verdict for gate in report.gates] == ["pass", "undecided"]
     (line,) = failed_latency_gates(report)
     assert "requests would decide" in line
 
@@ -290,15 +290,15 @@ def test_a_server_that_goes_away_stops_the_measurement(profile: Settings, server
 def test_the_report_is_written_as_numbers_table_and_picture(profile: Settings, proxy: SlowProxy) -> None:
     report = measure_latency(with_latency(profile, articles=10), proxy.url)
     directory = profile.directory / "latency"
-    assert json.loads((directory / "latency.json").read_bytes()) == report
+    assert json.loads((directory / "latency.json").read_bytes()) == asdict(report)
     assert (directory / "latency.md").read_text(encoding="utf-8") == render_latency(report) + "\n"
     assert (directory / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in directory.iterdir()) == ["latency.json", "latency.md", "latency.png"]
-    assert set(report["percentiles"]) == {"wall_ms", "total_ms", "load_ms", "prompt_eval_ms", "eval_ms"}
-    for timing in report["timings"]:
+    assert set(report.percentiles) == {"wall_ms", "total_ms", "load_ms", "prompt_eval_ms", "eval_ms"}
+    for timing in report.timings:
         # The server cannot have taken longer than its client waited.
-        assert timing["prompt_eval_ms"] + timing["eval_ms"] <= timing["total_ms"] <= timing["wall_ms"]
-        assert (timing["done_reason"], timing["eval_tokens"] > 0, timing["prompt_tokens"] > 0) == ("stop", True, True)
+        assert timing.prompt_eval_ms + timing.eval_ms <= timing.total_ms <= timing.wall_ms
+        assert (timing.done_reason, timing.eval_tokens > 0, timing.prompt_tokens > 0) == ("stop", True, True)
 
 
 def test_where_a_profile_is_deployed(

@@ -19,6 +19,7 @@ from titlegen.metrics.novelty import measure_copying, repetition, script_purity,
 from titlegen.metrics.records import RATES, SCORES, Text
 from titlegen.metrics.scores import compare_scores, estimate_scores, measure_titles, score_overlap, score_titles
 from titlegen.metrics.tokens import segment, tokenize
+from titlegen.results import Score
 
 ROWS = corpus_rows()
 TEXTS = [Text(row["title"], row["content"]) for row in ROWS]
@@ -181,7 +182,7 @@ def test_paired_differences_are_surer_than_two_intervals() -> None:
     alone = estimate_scores(first, 500, 1)["rougeL"]
     assert difference.value == pytest.approx(score_titles(first)["rougeL"] - score_titles(second)["rougeL"])
     assert difference.high - difference.low < (alone.high - alone.low) / 2
-    assert set(compare_scores(first, first, 200, 1).values()) == {(0.0, 0.0, 0.0)}
+    assert set(compare_scores(first, first, 200, 1).values()) == {Score(0.0, 0.0, 0.0)}
 
 
 def test_words_score_lower_than_characters() -> None:

@@ -8,7 +8,7 @@ from corpus import corpus_rows
 from titlegen.data import Example
 from titlegen.metrics.baselines import lead
 from titlegen.prefer import decide, describe_decision
-from titlegen.results import SavedScore
+from titlegen.results import Score
 
 EXAMPLES = [
     Example(str(number), row["content"], row["title"], "corpus", row.get("date"))
@@ -28,7 +28,7 @@ def test_a_better_model_takes_the_place() -> None:
 def test_titles_that_stay_as_they_are_are_no_loss() -> None:
     decision = decide(EXAMPLES, SFT, SFT, resamples=200, seed=1)
     assert decision.accepted
-    assert decision.differences["rougeL"] == SavedScore(value=0.0, low=0.0, high=0.0)
+    assert decision.differences["rougeL"] == Score(0.0, 0.0, 0.0)
 
 
 HACKED: dict[str, Callable[[Example], str]] = {

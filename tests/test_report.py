@@ -18,6 +18,7 @@ from titlegen.evaluate.words import Words, read_table
 from titlegen.metrics import baselines
 from titlegen.metrics.contract import style_violations, title_violations
 from titlegen.metrics.records import SCORES
+from titlegen.results import Dataset, Score
 from titlegen.settings import EvaluateSettings, GateSettings, Language, ReportSettings
 
 EXAMPLES = [
@@ -119,7 +120,7 @@ def test_a_users_file_is_named_without_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "mine <b>.csv"
     path.touch()
     report = evaluate(EXAMPLES, LEADS, SETTINGS, dataset=str(path))
-    assert report.content["dataset"] == {"name": "mine <b>.csv", "kind": "own"}
+    assert report.content.dataset == Dataset(name="mine <b>.csv", kind="own")
     html, _ = pages(report, tmp_path, "en")
     assert "mine &lt;b&gt;.csv" in html
 
@@ -128,8 +129,8 @@ def test_a_users_file_is_named_without_its_folder(tmp_path: Path) -> None:
 def test_both_limits_stand_in_the_report_and_a_relaxed_one_is_no_pass(tmp_path: Path) -> None:
     gates = GateSettings(rougeL=0.01, bleu1=0.01, title_only_rate=-1, length_rate=0.01)
     report = evaluate(EXAMPLES, LEADS, SETTINGS.model_copy(update={"gates": gates}))
-    assert [gate["verdict"] for gate in report.content["gates"]] == ["pass"] * 3
-    specified = {gate["name"]: gate["limit"] for gate in report.content["specification"]}
+    assert [gate.verdict for gate in report.content.gates] == ["pass"] * 3
+    specified = {gate.name: gate.limit for gate in report.content.specification}
     assert specified == specification.SCORES
     html, markdown = pages(report, tmp_path, "en")
     assert html.count('class="gate relaxed"') == 4, "titles cut out of the articles meet none of the four"
@@ -196,11 +197,11 @@ def test_other_titles_for_the_same_articles_stand_beside(tmp_path: Path) -> None
         Variant("controlled", ["臺" + "字" * 11] * len(ours), 1, controls),
     ]
     report = evaluate(EXAMPLES, ours, SETTINGS, variants=variants)
-    sft, best, controlled = report.content["variants"]
-    assert sft["differences"]["rougeL"]["high"] < 0
-    assert best["differences"]["rougeL"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert (controlled["in_slot_share"], controlled["with_word_share"]) == (1.0, 1.0)
-    assert sft["in_slot_share"] is None
+    sft, best, controlled = report.content.variants
+    assert sft.differences["rougeL"].high < 0
+    assert best.differences["rougeL"] == Score(0.0, 0.0, 0.0)
+    assert (controlled.in_slot_share, controlled.with_word_share) == (1.0, 1.0)
+    assert sft.in_slot_share is None
     expected: dict[Language, str] = {"en": "before preference training", "zh-TW": "偏好訓練之前"}
     for language, text in expected.items():
         for page in pages(report, tmp_path / language, language):

@@ -1,7 +1,6 @@
 """The last stage: titles for a split, from any generator, scored beside the baselines."""
 
 import contextlib
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,8 +108,8 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
             firsts=titles.firsts,
             variants=_variants(run, target, examples),
         )
-        scoring.write_report(report, directory, against=against, language=language)
-        return Evaluated(target=target, content=json.loads((directory / "report.json").read_bytes()))
+        written = scoring.write_report(report, directory, against=against, language=language)
+        return Evaluated(target=target, report=written)
 
     is_exported = target == "server" and settings.serve.source == "gguf"
     if is_exported and not serving.is_deployed(settings.serve, run.folder(Folder.GGUF)):
@@ -134,15 +133,15 @@ def _kept_titles(
     try:
         manifest = read_manifest(directory)
         check_files(directory, manifest)
+        generation = read_result(Evaluated, manifest).report.generation
     except TitlegenError:
         return None
     old, new = ({k: v for k, v in found.items() if k not in _WRITING} for found in (manifest.settings, settings))
     if old != new or not inputs.items() - {("against", inputs.get("against"))} <= manifest.inputs.items():
         return None
-    report = json.loads((directory / "report.json").read_bytes())
     path = directory / "predictions.jsonl"
     firsts = scoring.read_predictions(path, examples, "first")
-    return scoring.Generation(scoring.read_predictions(path, examples), report["generation"], firsts)
+    return scoring.Generation(scoring.read_predictions(path, examples), generation, firsts)
 
 
 def _target(run: Run) -> str:

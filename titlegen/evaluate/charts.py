@@ -4,11 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from titlegen.metrics.contract import MAX_CHARS, MIN_CHARS
+from titlegen.results import Gate, Score
 
 # One size for all: at 360 units a phone shows the text at its own size, and a desktop enlarges it.
 WIDTH = 360
@@ -106,16 +106,16 @@ class Scatter:
 
 
 def place_calibration(
-    scores: Mapping[str, Mapping[str, float]],
+    scores: Mapping[str, Score],
     baselines: Mapping[str, Mapping[str, float]],
-    specification: Sequence[Mapping[str, Any]],
-    gates: Sequence[Mapping[str, Any]],
+    specification: Sequence[Gate],
+    gates: Sequence[Gate],
 ) -> Calibration:
     """Place model, baselines, and the limits of specification and profile, of the overlap scores."""
-    limits: dict[str, float] = {gate["name"]: gate["limit"] for gate in specification}
-    own: dict[str, float] = {gate["name"]: gate["limit"] for gate in gates if gate["limit"] != limits.get(gate["name"])}
+    limits = {gate.name: gate.limit for gate in specification}
+    own = {gate.name: gate.limit for gate in gates if gate.limit != limits.get(gate.name)}
     most = max(
-        [scores[name]["high"] for name in _CALIBRATED]
+        [scores[name].high for name in _CALIBRATED]
         + [row[name] for row in baselines.values() for name in _CALIBRATED]
         + [limit[name] for limit in (limits, own) for name in _CALIBRATED if name in limit]
     )
@@ -129,9 +129,9 @@ def place_calibration(
         CalibrationRow(
             name=name,
             y=index * _ROW + _LANE,
-            value=x(scores[name]["value"]),
-            low=x(scores[name]["low"]),
-            high=x(scores[name]["high"]),
+            value=x(scores[name].value),
+            low=x(scores[name].low),
+            high=x(scores[name].high),
             limit=x(limits[name]) if name in limits else None,
             own_limit=x(own[name]) if name in own else None,
             baselines={baseline: x(row[name]) for baseline, row in baselines.items()},

@@ -1,8 +1,6 @@
 """Two evaluations of the same articles side by side: paired differences, and which titles got better or worse."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,46 +8,10 @@ from titlegen.data.example import read_jsonl
 from titlegen.errors import DataError
 from titlegen.evaluate.report import Report
 from titlegen.metrics.records import Text
-from titlegen.metrics.scores import Contributions, Score, compare_scores, measure_titles
+from titlegen.metrics.scores import Contributions, compare_scores, measure_titles
+from titlegen.results import Comparison, TitleChange
 
 SHOWN = 10
-
-
-@dataclass(frozen=True)
-class TitleChange:
-    """One article whose title got better or worse."""
-
-    id: str
-    reference: str
-    ours: str
-    theirs: str
-    difference: float
-    """ROUGE-L of ours minus theirs."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Ours minus theirs, over the articles that both evaluations have."""
-
-    other: str
-    rows: int
-    only_ours: int
-    only_theirs: int
-    differences: dict[str, Score]
-    better: tuple[TitleChange, ...]
-    worse: tuple[TitleChange, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the comparison in report.json's form."""
-        return {
-            "other": self.other,
-            "rows": self.rows,
-            "only_ours": self.only_ours,
-            "only_theirs": self.only_theirs,
-            "differences": {name: score._asdict() for name, score in self.differences.items()},
-            "better": [vars(change) for change in self.better],
-            "worse": [vars(change) for change in self.worse],
-        }
 
 
 def compare(report: Report, other: Path) -> Comparison:
@@ -79,7 +41,7 @@ def compare(report: Report, other: Path) -> Comparison:
         TitleChange(
             report.examples[index].id,
             report.examples[index].title,
-            report.rows[index]["prediction"],
+            report.titles[index].prediction,
             theirs[report.examples[index].id][0],
             round(float(gain), 6),
         )

@@ -1,13 +1,12 @@
 """Gates: whether a score is good enough for a release, and whether the split is large enough to decide."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from titlegen.metrics.bootstrap import rows_to_decide_mean, rows_to_decide_rate
 from titlegen.metrics.records import RATES
-from titlegen.metrics.scores import Score
+from titlegen.results import Gate, Score, Verdict
 
-Verdict = Literal["pass", "fail", "undecided"]
 Standing = Literal["passed", "relaxed", "undecided", "failed"]
 _OFF = -1
 
@@ -19,10 +18,10 @@ def judge(score: Score, limit: float) -> Verdict:
     return "fail" if score.high < limit else "undecided"
 
 
-def check_gates(scores: Mapping[str, Score], limits: Mapping[str, float]) -> list[dict[str, Any]]:
+def check_gates(scores: Mapping[str, Score], limits: Mapping[str, float]) -> list[Gate]:
     """Return name, limit, value and verdict of every gate that is not off."""
     return [
-        {"name": name, "limit": limit, "value": scores[name].value, "verdict": judge(scores[name], limit)}
+        Gate(name=name, limit=limit, value=scores[name].value, verdict=judge(scores[name], limit))
         for name, limit in limits.items()
         if limit != _OFF
     ]

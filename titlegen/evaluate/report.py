@@ -19,6 +19,7 @@ from titlegen.metrics.numbers import find_numbers, is_supported
 from titlegen.metrics.records import COLUMNS, METRICS, Floats, Text
 from titlegen.metrics.scores import Contributions, estimate_scores, measure_titles, score_overlap, score_titles
 from titlegen.metrics.tokens import segment
+from titlegen.results import Dataset, EvaluationReport
 from titlegen.settings import EMBEDDED, DataSettings, EvaluateSettings
 
 # A reference scored against itself has every overlap by definition.
@@ -37,17 +38,46 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ScoredTitle:
+    """A title with its scores and what is wrong with it: a line of predictions.jsonl."""
+
+    id: str
+    prediction: str
+    first: str
+    """What came first; where it is not the prediction, that was drawn in its place."""
+    reference: str
+    scores: dict[str, float]
+    """ROUGE-1, ROUGE-2 and ROUGE-L."""
+    title_violations: Sequence[str]
+    style_violations: Sequence[str]
+    marks: Sequence[Mark]
+    """What the article does not back, and where it stands in the title."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line of predictions.jsonl."""
+        return {
+            "id": self.id,
+            "prediction": self.prediction,
+            **({} if self.first == self.prediction else {"first": self.first}),
+            "reference": self.reference,
+            **self.scores,
+            "title_violations": list(self.title_violations),
+            "style_violations": list(self.style_violations),
+            "unsupported_numbers": [mark.text for mark in self.marks if mark.kind == "number"],
+            "unsupported_names": [mark.text for mark in self.marks if mark.kind == "name"],
+        }
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that an evaluation found out; ``content`` is what report.json holds."""
 
     examples: Sequence[Example]
-    rows: Sequence[dict[str, Any]]
-    """One for each example: id, prediction, reference, its scores, and what is wrong with it."""
-    marks: Sequence[Sequence[Mark]]
-    """What the article of each title does not back, and where it stands in the title."""
+    titles: Sequence[ScoredTitle]
+    """One for each example."""
     statistics: Contributions
     settings: EvaluateSettings
-    content: dict[str, Any]
+    content: EvaluationReport
 
 
 def evaluate(
@@ -84,49 +114,47 @@ def evaluate(
     scores = estimate_scores(statistics, settings.resamples, settings.seed)
     gates = check_gates(scores, settings.gates.model_dump())
     references = score_titles(measure_titles([example.title for example in examples], texts))
-    content = {
-        "split": settings.split,
-        "rows": len(examples),
-        "dataset": _describe_dataset(dataset),
-        "scores": {name: score._asdict() for name, score in scores.items()},
-        "baselines": _score_baselines(examples, texts, settings, base_predictions),
-        "references": {name: references[name] for name in REFERENCE_SCORES},
-        "variants": [
-            score_variant(variant, texts, statistics, settings.resamples, settings.seed) for variant in variants
-        ],
-        "words": score_overlap(predictions, [example.title for example in examples], segment),
-        "gates": gates,
+    content = EvaluationReport(
+        split=settings.split,
+        rows=len(examples),
+        dataset=_describe_dataset(dataset),
+        scores=scores,
+        baselines=_score_baselines(examples, texts, settings, base_predictions),
+        references={name: references[name] for name in REFERENCE_SCORES},
+        variants=[score_variant(variant, texts, statistics, settings.resamples, settings.seed) for variant in variants],
+        words=score_overlap(predictions, [example.title for example in examples], segment),
+        gates=gates,
         # Also of gates that the profile relaxes or turns off.
-        "specification": check_gates(scores, specification.SCORES),
-        "rows_to_decide": {
-            gate["name"]: rows_to_decide(gate["name"], scores[gate["name"]], gate["limit"], len(examples))
+        specification=check_gates(scores, specification.SCORES),
+        rows_to_decide={
+            gate.name: rows_to_decide(gate.name, scores[gate.name], gate.limit, len(examples))
             for gate in gates
-            if gate["verdict"] == "undecided"
+            if gate.verdict == "undecided"
         },
-        "generation": dict(generation or {}),
-        "settings": settings.model_dump(mode="json"),
-        "digests": {
+        generation=dict(generation or {}),
+        settings=settings.model_dump(mode="json"),
+        digests={
             "examples": digest_json([[e.id, e.content, e.title, e.date] for e in examples]),
             "predictions": digest_json(list(predictions)),
         },
-        "versions": package_versions(),
-    }
-    marks = [_find_unsupported(prediction, text) for prediction, text in zip(predictions, texts, strict=True)]
-    rows = [
-        _row(*row) for row in zip(examples, predictions, firsts or predictions, statistics.values, marks, strict=True)
+        versions=package_versions(),
+    )
+    titles = [
+        _score_title(*row)
+        for row in zip(examples, texts, predictions, firsts or predictions, statistics.values, strict=True)
     ]
-    return Report(examples, rows, marks, statistics, settings, content)
+    return Report(examples, titles, statistics, settings, content)
 
 
-def _describe_dataset(source: str | None) -> dict[str, str]:
+def _describe_dataset(source: str | None) -> Dataset:
     """Return name and kind of what the scores are measured on; of a user's own file, its name without the folder."""
     if source is None:
-        return {"name": "", "kind": "unknown"}
+        return Dataset(name="", kind="unknown")
     if source == EMBEDDED:
-        return {"name": source, "kind": "fictional"}
+        return Dataset(name=source, kind="fictional")
     if source == DataSettings().source:
-        return {"name": source, "kind": "news"}
-    return {"name": Path(source).name if Path(source).exists() else source, "kind": "own"}
+        return Dataset(name=source, kind="news")
+    return Dataset(name=Path(source).name if Path(source).exists() else source, kind="own")
 
 
 def _check(examples: Sequence[Example], predictions: Sequence[str], base_predictions: Sequence[str] | None) -> None:
@@ -166,16 +194,15 @@ def _find_unsupported(prediction: str, text: Text) -> list[Mark]:
     ]
 
 
-def _row(example: Example, prediction: str, first: str, values: Floats, marks: Sequence[Mark]) -> dict[str, Any]:
+def _score_title(example: Example, text: Text, prediction: str, first: str, values: Floats) -> ScoredTitle:
     columns = dict(zip(COLUMNS, values.tolist(), strict=True))
-    return {
-        "id": example.id,
-        "prediction": prediction,
-        **({} if first == prediction else {"first": first}),
-        "reference": example.title,
-        **{name: round(columns[name], 6) for name in ("rouge1", "rouge2", "rougeL")},
-        "title_violations": list(title_violations(prediction)),
-        "style_violations": list(style_violations(prediction)),
-        "unsupported_numbers": [mark.text for mark in marks if mark.kind == "number"],
-        "unsupported_names": [mark.text for mark in marks if mark.kind == "name"],
-    }
+    return ScoredTitle(
+        id=example.id,
+        prediction=prediction,
+        first=first,
+        reference=example.title,
+        scores={name: round(columns[name], 6) for name in ("rouge1", "rouge2", "rougeL")},
+        title_violations=title_violations(prediction),
+        style_violations=style_violations(prediction),
+        marks=_find_unsupported(prediction, text),
+    )

@@ -2,21 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from titlegen.metrics.bootstrap import LEAST_ROWS, bootstrap_interval, resample_sums, wilson_interval
 from titlegen.metrics.records import COLUMNS, METRICS, RATES, SCORES, Floats, Metric, Text, Title, Tokenizer, measure
 from titlegen.metrics.tokens import tokenize
-
-
-class Score(NamedTuple):
-    """A score and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
+from titlegen.results import Score
 
 
 @dataclass(frozen=True)

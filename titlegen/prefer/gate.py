@@ -6,7 +6,7 @@ from titlegen.data import Example
 from titlegen.metrics.records import Text
 from titlegen.metrics.scores import compare_scores, measure_titles, score_titles
 from titlegen.plural import count
-from titlegen.results import Decision, SavedScore
+from titlegen.results import Decision
 
 # Scores that a reward can be bought with: none may fall by more, whatever the ROUGE-L.
 _GUARDED = ("title_only_rate", "length_rate", "clean_rate", "number_support")
@@ -39,7 +39,7 @@ def decide(
         rows=len(examples),
         sft={name: round(before[name], 4) for name in _SHOWN},
         preferred={name: round(after[name], 4) for name in _SHOWN},
-        differences={name: SavedScore(**differences[name]._asdict()) for name in _SHOWN},
+        differences={name: differences[name] for name in _SHOWN},
     )
 
 

@@ -4,7 +4,17 @@ A stage sets every field that it knows. A field with a default may be missing, a
 """
 
 from titlegen.results.base import Name, Part, R, Result, read_result
-from titlegen.results.evaluated import Dataset, Evaluated, EvaluationReport, Gate, SavedScore
+from titlegen.results.evaluated import (
+    Comparison,
+    Dataset,
+    Evaluated,
+    EvaluationReport,
+    Gate,
+    Score,
+    ScoredVariant,
+    TitleChange,
+    Verdict,
+)
 from titlegen.results.exported import Check, Converted, Merged, Verified
 from titlegen.results.prepared import Coverage, DataCardSummary, DateForm, DateOrder, Dates, Prepared, Reading, Step
 from titlegen.results.released import Deployed, Pushed
@@ -12,6 +22,7 @@ from titlegen.results.trained import Decision, Learned, Preferred, Trained
 
 __all__ = [
     "Check",
+    "Comparison",
     "Converted",
     "Coverage",
     "DataCardSummary",
@@ -34,9 +45,12 @@ __all__ = [
     "R",
     "Reading",
     "Result",
-    "SavedScore",
+    "Score",
+    "ScoredVariant",
     "Step",
+    "TitleChange",
     "Trained",
+    "Verdict",
     "Verified",
     "read_result",
 ]

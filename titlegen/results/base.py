@@ -16,6 +16,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that is stored: the fields that were set."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
 
 class Result(Part):
     """The result of a stage."""
@@ -25,7 +29,7 @@ class Result(Part):
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that a manifest stores: the fields that were set."""
-        found = self.model_dump(mode="json", exclude_unset=True)
+        found = super().as_json()
         # The time is known last.
         return found | ({"elapsed_s": found.pop("elapsed_s")} if "elapsed_s" in found else {})
 

@@ -1,16 +1,19 @@
-"""The result of an evaluation: the scores in its report."""
+"""The result of an evaluation: report.json, as it is written and read."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AliasPath, Field, model_validator
+from pydantic import AliasPath, Field
 
 from titlegen.results.base import Name, Part, Result
 
+Verdict: TypeAlias = Literal["pass", "fail", "undecided"]
 
-class SavedScore(Part):
-    """A score with its 95% interval."""
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A score, or a paired difference of scores, with its 95% interval."""
 
     value: float
     low: float
@@ -23,30 +26,85 @@ class Gate(Part):
     name: Name
     limit: float
     value: float
-    verdict: Literal["pass", "fail", "undecided"]
+    verdict: Verdict
 
 
 class Dataset(Part):
     """The data set behind the scores."""
 
+    name: str = ""
     kind: Literal["fictional", "news", "own", "unknown"] = "unknown"
 
 
+class ScoredVariant(Part):
+    """Other titles for the same articles: their scores, and the paired differences from the report's own titles."""
+
+    kind: Literal["first", "sft", "best_of", "controlled"]
+    candidates: int = 1
+    scores: dict[Name, float]
+    differences: dict[Name, Score]
+    in_slot_share: float | None = None
+    """Of the titles that were asked for a length, those that have it; None where none was asked for."""
+    with_word_share: float | None = None
+
+
+@dataclass(frozen=True)
+class TitleChange:
+    """One article whose title got better or worse."""
+
+    id: str
+    reference: str
+    ours: str
+    theirs: str
+    difference: float
+    """ROUGE-L of ours minus theirs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours minus theirs, over the articles that both evaluations have."""
+
+    other: str
+    rows: int
+    only_ours: int
+    only_theirs: int
+    differences: dict[str, Score]
+    better: tuple[TitleChange, ...]
+    worse: tuple[TitleChange, ...]
+
+
 class EvaluationReport(Part):
-    """The part of report.json that other code reads."""
+    """All of report.json; what has a default may be missing in the report of an earlier release."""
 
     split: Name = "test"
     rows: Annotated[int, Field(ge=0)] = 0
-    scores: dict[Name, SavedScore]
-    baselines: dict[Name, dict[Name, float]] = Field(default_factory=dict)
-    gates: list[Gate]
-    specification: Sequence[Gate] = ()
-    """The same scores against the specification's limits, whatever the profile's are; older reports have none."""
     dataset: Dataset = Dataset()
-    candidates: Annotated[int, Field(ge=1, validation_alias=AliasPath("generation", "decoding", "candidates"))] = 1
+    scores: dict[Name, Score]
+    baselines: dict[Name, dict[Name, float]] = Field(default_factory=dict)
+    references: dict[Name, float] = Field(default_factory=dict)
+    """Scores of the references that need none themselves."""
+    variants: Sequence[ScoredVariant] = ()
+    words: dict[Name, float] = Field(default_factory=dict)
+    """Overlap by words, where ``scores`` counts characters."""
+    gates: Sequence[Gate]
+    """The profile's, without those that it turns off."""
+    specification: Sequence[Gate] = ()
+    """The same scores against the specification's limits, whatever the profile's are."""
+    rows_to_decide: dict[Name, int | None] = Field(default_factory=dict)
+    """About how many rows would decide each undecided gate; None: no number of rows would."""
+    generation: dict[str, Any] = Field(default_factory=dict)
+    """How the titles came to be, in the generator's own words."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    digests: dict[Name, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    comparison: Comparison | None = None
+    candidates: Annotated[
+        int, Field(ge=1, exclude=True, validation_alias=AliasPath("generation", "decoding", "candidates"))
+    ] = 1
     """Titles for each article of which the best is scored."""
-
-    redraws: Annotated[int, Field(ge=0, validation_alias=AliasPath("generation", "decoding", "redraws"))] = 0
+    redraws: Annotated[
+        int, Field(ge=0, exclude=True, validation_alias=AliasPath("generation", "decoding", "redraws"))
+    ] = 0
 
     @property
     def failed(self) -> list[Gate]:
@@ -58,15 +116,4 @@ class Evaluated(Result):
     """Scores of a target's titles."""
 
     target: str
-    content: Annotated[dict[str, Any], Field(alias="report")]
-    """All of report.json."""
-
-    @cached_property
-    def report(self) -> EvaluationReport:
-        """The part of it that other code reads."""
-        return EvaluationReport.model_validate(self.content)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        EvaluationReport.model_validate(self.content)
-        return self
+    report: EvaluationReport

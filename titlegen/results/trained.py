@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from titlegen.results.base import Name, Part, Result
-from titlegen.results.evaluated import SavedScore
+from titlegen.results.evaluated import Score
 
 
 class Trained(Result):
@@ -68,7 +68,7 @@ class Decision(Part):
     rows: Annotated[int, Field(ge=0)]
     sft: dict[Name, float]
     preferred: dict[Name, float]
-    differences: dict[Name, SavedScore]
+    differences: dict[Name, Score]
 
 
 class Preferred(Result):
