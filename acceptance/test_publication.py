@@ -68,6 +68,6 @@ def test_download(
     checked = hub.check_download(
         target, test_examples[0].content, revision=pushed.commit, export=settings.directory / Folder.EXPORT
     )
-    assert checked["same_title"]
-    assert checked["verified_files"] > 0
-    finding.measured(f"{found.verified_files} 個檔案逐位元組相同，下載後得到同一個標題「{checked['title']}」")
+    assert checked.same_title
+    assert checked.verified_files > 0
+    finding.measured(f"{found.verified_files} 個檔案逐位元組相同，下載後得到同一個標題「{checked.title}」")

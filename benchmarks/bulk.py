@@ -163,7 +163,7 @@ def measure_rows(work: Path, rows: int) -> dict[str, float]:
     settings: Any = load_settings(output=work / "outputs")
     result = generate_directory(settings, str(source), work / "out", make_titler=Echo)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"driver_mib": peak, "rows_s": result["titles_per_s"]}
+    return {"driver_mib": peak, "rows_s": result.titles_per_s}
 
 
 if __name__ == "__main__":

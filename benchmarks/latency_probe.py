@@ -1,6 +1,5 @@
 """How long one user waits for a title: every prompt new, the client's clock beside the server's own timings."""
 
-import json
 import secrets
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from titlegen.data import Example, load_split
 from titlegen.errors import DataError, ServeError
 from titlegen.runs import Folder
 from titlegen.serve.client import Client
-from titlegen.serve.deployment import RECORD, is_deployed
+from titlegen.serve.deployment import is_deployed, read_deployment
 from titlegen.serve.server import connection_failure, find_version, http_options, server_url
 from titlegen.settings import LatencySettings, ServeSettings, Settings
 
@@ -146,22 +145,14 @@ def find_deployment(settings: Settings, host: str | None = None) -> ServeSetting
         if not _has_model(found):
             raise ServeError(f"{server_url(host)} does not answer with a model {serve.model_name!r}; deploy it there")
         return found
-    if "host" not in serve.model_fields_set:
-        serve = serve.model_copy(update={"host": _recorded_host(settings.directory) or serve.host})
+    if "host" not in serve.model_fields_set and (recorded := read_deployment(settings.directory)):
+        serve = serve.model_copy(update={"host": recorded.host})
     if not is_deployed(serve, settings.directory / Folder.GGUF):
         raise ServeError(
             f"{server_url(serve.host)} does not serve the model {serve.model_name!r} of {settings.directory}; run "
             f"`nox -s deploy -- --profile {settings.profile}`, or name the server with --host"
         )
     return serve
-
-
-def _recorded_host(directory: Path) -> str | None:
-    try:
-        host = json.loads((directory / RECORD).read_bytes())["host"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return host if isinstance(host, str) else None
 
 
 def _has_model(serve: ServeSettings) -> bool:

@@ -20,9 +20,10 @@ from machine import describe_run
 from titlegen import environment
 from titlegen.data import Example, load_split
 from titlegen.files import write_atomically
-from titlegen.metrics.ranking import choose_title, find_doubtful
+from titlegen.metrics.ranking import choose_title, is_doubtful
 from titlegen.metrics.records import Text
 from titlegen.metrics.scores import measure_titles, score_titles
+from titlegen.metrics.title_warnings import Facts
 from titlegen.settings import EvaluateSettings
 
 _SCORES = ("rougeL", "bleu1", "length_rate", "title_only_rate", "number_support")
@@ -71,7 +72,9 @@ def _write(arguments: argparse.Namespace, name: str, examples: list[Example]) ->
     for start in range(0, len(pending), _AT_A_TIME):
         batch = pending[start : start + _AT_A_TIME]
         firsts = [first.text for first, *_ in generator.draft([example.content for example in batch])]
-        again = [batch[index] for index in find_doubtful(firsts, [example.content for example in batch])]
+        again = [
+            example for example, first in zip(batch, firsts, strict=True) if is_doubtful(first, Facts(example.content))
+        ]
         drawn = dict(
             zip(
                 (example.id for example in again),
@@ -101,7 +104,7 @@ def _score(
         chosen = []
         for example, row in zip(examples, rows, strict=True):
             titles = row["titles"][: number + 1]
-            chosen.append(titles[choose_title(titles[0], titles[1:], example.content)])
+            chosen.append(titles[choose_title(titles[0], titles[1:], Facts(example.content))])
         lines = [
             json.dumps({"id": example.id, "prediction": title}, ensure_ascii=False) + "\n"
             for example, title in zip(examples, chosen, strict=True)

@@ -182,7 +182,7 @@ def release_of(base: Path, source: Path, folder: Path) -> Iterator[Released]:
             with forked_pytest(folder, plain_environment()) as pytest_runs:
                 yield Released(profile, settings, server, pytest_runs)
         finally:
-            service.serve(settings, stop=True)
+            service.stop_servers(settings)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def broken(released: Released, tmp_path: Path) -> Iterator[Released]:
     shutil.copytree(released.settings.output, output, ignore=shutil.ignore_patterns("*.pid", "hub.json", "*.log"))
     settings = released.settings.model_copy(update={"output": output})
     yield replace(released, settings=settings)
-    service.serve(settings, stop=True)
+    service.stop_servers(settings)
 
 
 @pytest.fixture

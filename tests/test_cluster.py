@@ -198,8 +198,8 @@ def test_any_mixture_of_files_becomes_parquet(outputs: Path, tmp_path: Path) -> 
     assert table["title"].to_pylist() == [question(n)[:12] for n in [*range(5), *range(3, 8), *range(9, 13)]]
     assert [Path(name).name for name in dict.fromkeys(table["file"].to_pylist())] == ["a.jsonl", "b.csv", "c.parquet"]
     # Two files have the same ids: each article has its title, and it is said.
-    assert (result["repeated_ids"], result["repeated_id"]) == (2, "a3")
-    assert "ids that repeat  2, such as 'a3'" in result["message"]
+    assert (result.repeated_ids, result.repeated_id) == (2, "a3")
+    assert "ids that repeat  2, such as 'a3'" in result.message
     assert sum(receipt.rows for receipt in seen) == 14
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert manifest["results"]["finished"]
@@ -225,7 +225,7 @@ def test_a_killed_process_costs_its_blocks_and_nothing_else(outputs: Path, tmp_p
     source = write_articles(tmp_path / "in.jsonl", range(100))
     settings = settings_of(outputs, block_rows=10, format="jsonl", workers=2)
     result = generate_directory(settings, str(source), tmp_path / "out", make_titler=Mortal)
-    assert result["lines"] == 100
+    assert result.lines == 100
     assert len(list(tmp_path.glob("killed-*"))) == 3
     assert [record["id"] for record in read_all(tmp_path / "out")] == [f"a{number}" for number in range(100)]
     assert not list((tmp_path / "out").glob(".*"))
@@ -245,7 +245,7 @@ def test_what_is_done_stays_when_every_server_goes(outputs: Path, tmp_path: Path
     # As a killed driver leaves it.
     (tmp_path / "out" / ".part-000000-00000009.jsonl.7.tmp").write_text("{", encoding="utf-8")
     result = generate_directory(settings, str(source), tmp_path / "out", make_titler=Echo)
-    assert result["resumed"] == 10 * len(kept)
+    assert result.resumed == 10 * len(kept)
     assert {place: path.stat().st_mtime_ns for place, path in kept.items()} == stamps
     assert [record["id"] for record in read_all(tmp_path / "out")] == [f"a{number}" for number in range(100)]
     assert not list((tmp_path / "out").glob(".*"))
@@ -399,7 +399,7 @@ def test_the_local_model_writes_evaluations_titles(
     settings = settings_of(tmp_path / "outputs", backend="local", block_rows=4, batch_size=3, format="jsonl")
     settings = settings.model_copy(update={"serve": ServeSettings(num_predict=6)})
     result = generate_directory(settings, str(source), tmp_path / "out")
-    assert result["failed"] == 1
+    assert result.failed == 1
     count = token_counter(export)
     sent = [read_article(content, 2000, count).sent for content in contents]
     raw = TransformersGenerator(export, None, EvaluateSettings(max_new_tokens=6)).generate(sent)

@@ -102,8 +102,9 @@ def test_three_nodes_write_what_one_machine_writes(
     )
     seen: list[Receipt] = []
     result = generate_directory(settings, str(source), tmp_path / "out", ordered=True, observe=seen.append)
-    assert Path(result["joined"]).read_bytes() == single
-    assert result["cluster"]["nodes"] == 3
+    assert Path(result.joined or "").read_bytes() == single
+    assert result.cluster is not None
+    assert result.cluster.nodes == 3
     assert len({receipt.worker for receipt in seen}) == 3
 
 
@@ -115,7 +116,8 @@ def test_without_an_address_ray_starts_here(
     source = tmp_path / "in.jsonl"
     source.write_text(as_line({"content": question(1)}), encoding="utf-8")
     result = generate_directory(load_settings(output=outputs), str(source), tmp_path / "out", make_titler=Slow)
-    assert result["cluster"]["nodes"] == 1
+    assert result.cluster is not None
+    assert result.cluster.nodes == 1
 
 
 @pytest.mark.fault
@@ -150,7 +152,7 @@ def test_a_killed_node_costs_its_blocks_and_nothing_else(
     result = generate_directory(settings, str(source), tmp_path / "out", make_titler=Slow, observe=observe)
     assert killed
     assert len(seen) > 20
-    assert result["lines"] == ARTICLES
+    assert result.lines == ARTICLES
     assert ids_in(tmp_path / "out") == [f"a{number}" for number in range(ARTICLES)]
 
 

@@ -35,6 +35,7 @@ from titlegen.generation.decoder import Prefill, TitleDecoder
 from titlegen.metrics import baselines
 from titlegen.metrics.ranking import Chosen
 from titlegen.metrics.records import SCORES
+from titlegen.metrics.title_warnings import Facts
 from titlegen.metrics.tokens import tokenize
 from titlegen.results import EvaluationReport, Score
 from titlegen.settings import EvaluateSettings, GateSettings
@@ -274,8 +275,8 @@ def test_the_best_of_several_candidates_is_taken(
 ) -> None:
     seen: list[tuple[str, ...]] = []
 
-    def last(titles: Sequence[str], article: str) -> list[int]:
-        assert article == short[len(seen)]
+    def last(titles: Sequence[str], facts: Facts) -> list[int]:
+        assert facts.article == short[len(seen)]
         seen.append(tuple(titles))
         return list(range(len(titles)))[::-1]
 
@@ -307,11 +308,16 @@ def test_a_doubtful_title_alone_is_drawn_again(
     greedy = TransformersGenerator(tiny_base, None, settings).generate(short)
     asked: list[tuple[str, list[str], str]] = []
 
-    def last(first: str, drawn: Sequence[str], article: str) -> int:
-        asked.append((first, list(drawn), article))
+    def is_second_or_fifth(first: str, facts: Facts) -> bool:
+        assert first == greedy[short.index(facts.article)]
+        return facts.article in {short[1], short[4]}
+
+    def last(first: str, drawn: Sequence[str], facts: Facts) -> int:
+        if drawn:
+            asked.append((first, list(drawn), facts.article))
         return len(drawn)
 
-    monkeypatch.setattr("titlegen.generation.generator.find_doubtful", lambda *_: [1, 4])
+    monkeypatch.setattr("titlegen.generation.generator.is_doubtful", is_second_or_fifth)
     monkeypatch.setattr("titlegen.generation.generator.choose_title", last)
     # None of a tiny random model's titles ends.
     monkeypatch.setattr(TransformersGenerator, "_decode", lambda self, ids: Draft(self.tokenizer.decode(ids), 6, True))  # noqa: FBT003
@@ -461,7 +467,7 @@ def test_a_report_is_read_and_written_without_a_change(report: Report) -> None:
     text = Path(__file__).with_name("written_report.json").read_text(encoding="utf-8")
     read = EvaluationReport.model_validate_json(text)
     assert json.dumps(read.as_json(), ensure_ascii=False, indent=2) + "\n" == text
-    assert (read.redraws, read.failed[0].name, len(read.variants)) == (4, "rougeL", 3)
+    assert (read.redraws, read.failed[0].name, len(read.variants)) == (4, "bleu1", 3)
     assert [*report.content.as_json(), "comparison"] == list(read.as_json())
 
 

@@ -331,8 +331,8 @@ def test_a_clean_download_gives_the_same_title(
     push_model(target, artefacts, settings)
     article = articles[0]["content"]
     checked = check_download(target, article, export=artefacts.export)
-    assert checked["same_title"]
-    assert checked["verified_files"] > 10
+    assert checked.same_title
+    assert checked.verified_files > 10
     with pytest.raises(HubError, match="titles an article"):
         check_download(target, article, expected="另一個標題")
 

@@ -162,7 +162,7 @@ def test_reasons_are_those_of_the_order() -> None:
     outputs = ["公車增開8班 夜間延長服務", "公車增開3班 夜間延長服務", "標題：公車增班"]
     facts = Facts(ARTICLE)
     standings = judge_titles(outputs, facts)
-    assert sorted(range(3), key=lambda index: standings[index].key) == rank_titles(outputs, ARTICLE) == [1, 0, 2]
+    assert sorted(range(3), key=lambda index: standings[index].key) == rank_titles(outputs, Facts(ARTICLE)) == [1, 0, 2]
     bad, good, no_title = (
         explain_place(title, standing, find_evidence(title, facts), 3)
         for title, standing in zip(outputs, standings, strict=True)

@@ -294,11 +294,11 @@ def test_a_name_of_another_article_is_found(title: str, name: str) -> None:
 def test_a_title_with_a_warning_comes_last(worse: str) -> None:
     right = "市政消息 請放心搭乘公車"
     # Agreement alone would choose what most say.
-    assert rank_titles([worse, worse, worse, right], ARTICLE)[0] == 3
+    assert rank_titles([worse, worse, worse, right], Facts(ARTICLE))[0] == 3
 
 
 def test_what_is_wrong_in_fact_comes_after_what_is_wrong_in_form() -> None:
-    assert rank_titles(["高雄公車下月增班 夜間服務延長", "公車下月增班"], ARTICLE) == [1, 0]
+    assert rank_titles(["高雄公車下月增班 夜間服務延長", "公車下月增班"], Facts(ARTICLE)) == [1, 0]
 
 
 # Untrusted input
@@ -333,5 +333,5 @@ def test_order_of_titles_does_not_matter() -> None:
     best = set()
     for seed in range(6):
         shuffled = random.Random(seed).sample(titles, len(titles))
-        best.add(shuffled[rank_titles(shuffled, ARTICLE)[0]])
+        best.add(shuffled[rank_titles(shuffled, Facts(ARTICLE))[0]])
     assert best == {titles[2]}

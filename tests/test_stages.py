@@ -173,7 +173,7 @@ def test_empty_splits_are_pushed_and_not_scored(arguments: dict[str, Any], tmp_p
         assert release.push(Run(settings)).committed
         assert not release.push(Run(settings)).committed
     finally:
-        service.serve(settings, stop=True)
+        service.stop_servers(settings)
     for split in ("test", "val"):
         with pytest.raises(DataError, match=rf"the {split} split is empty.*--data\.{split}-share"):
             scoring.evaluate(Run(changed(settings, "evaluate", split=split)))

@@ -1,5 +1,6 @@
 """The verbs of the command line; the work is in the modules below."""
 
+import dataclasses
 import json
 import sys
 from functools import partial
@@ -202,11 +203,12 @@ def generate(  # noqa: PLR0913 - one for each option
             raise ConfigError("--chars and --include are for one article; leave them out with --out")
         options: dict[str, int] = {"number": number, "concurrency": concurrency}
         result = service.generate_many(resolved, article, out, engine=engine, ordered=ordered, **options)
-        emit(result, result["message"], as_json=as_json)
-        return EXIT_GATE if result["failed"] else EXIT_DONE
+        emit(dataclasses.asdict(result), result.message, as_json=as_json)
+        return EXIT_GATE if result.failed else EXIT_DONE
     answers = service.generate(resolved, article, number, control)
-    value = answers[0] if number == 1 else {**answers[0], "candidates": answers}
-    emit(value, "\n".join(answer["title"] for answer in answers), as_json=as_json)
+    best, *_ = found = [answer.as_json() for answer in answers]
+    titles = "\n".join(answer.answer.title for answer in answers)
+    emit(best if number == 1 else {**best, "candidates": found}, titles, as_json=as_json)
     return EXIT_DONE
 
 
@@ -226,8 +228,9 @@ def serve(
     """
     from titlegen import service
 
-    result = service.serve(settings or load_settings(), stop=stop)
-    emit(result, result["message"], as_json=as_json)
+    resolved = settings or load_settings()
+    result = service.stop_servers(resolved) if stop else service.serve(resolved)
+    emit(dataclasses.asdict(result), result.message, as_json=as_json)
     return EXIT_DONE
 
 

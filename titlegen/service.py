@@ -6,8 +6,9 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from titlegen.control import NO_CONTROL, Control
 from titlegen.daemon import stop_daemon
@@ -20,7 +21,10 @@ from titlegen.runs import Folder, Run, say
 from titlegen.settings import Settings
 
 if TYPE_CHECKING:
+    from titlegen.cluster import DirectoryTitles
+    from titlegen.metrics.assessment import Assessment
     from titlegen.metrics.title_warnings import Evidence
+    from titlegen.serve import Answer, FileTitles
 
 # Lines of a file of articles between two reports of progress.
 _PROGRESS_LINES = 100
@@ -29,7 +33,18 @@ _SHOWN_ERRORS = 20
 _SHOWN_CHARS = 60
 
 
-def generate(settings: Settings, article: str, number: int = 1, control: Control = NO_CONTROL) -> list[dict[str, Any]]:
+class AssessedAnswer(NamedTuple):
+    """A title, and how it stands among the others for its article."""
+
+    answer: "Answer"
+    assessment: "Assessment"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return both as one object."""
+        return dataclasses.asdict(self.answer) | dataclasses.asdict(self.assessment)
+
+
+def generate(settings: Settings, article: str, number: int = 1, control: Control = NO_CONTROL) -> list[AssessedAnswer]:
     """Return the deployed model's titles for an article in a file, or on standard input for ``-``, the best first.
 
     Each comes with its evidence in the article, the reasons for its place, and the rules that it keeps or breaks.
@@ -73,15 +88,12 @@ def generate(settings: Settings, article: str, number: int = 1, control: Control
             "its end was left out at a sentence end"
         )
     assessments = assess_titles([answer.title for answer in answers], facts)
-    return [
-        dataclasses.asdict(answer) | dataclasses.asdict(assessment)
-        for answer, assessment in zip(answers, assessments, strict=True)
-    ]
+    return list(map(AssessedAnswer, answers, assessments))
 
 
 def generate_many(
     settings: Settings, source: str, target: Path | None, *, engine: str, ordered: bool, number: int, concurrency: int
-) -> dict[str, Any]:
+) -> "FileTitles | DirectoryTitles":
     """Write titles for the articles of files: into a file in this process, or into a folder on Ray.
 
     Raises:
@@ -105,7 +117,7 @@ def generate_many(
     return generate_file(settings, source, target, number=number, concurrency=concurrency)
 
 
-def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> dict[str, Any]:
+def generate_file(settings: Settings, source: str, target: Path, *, number: int, concurrency: int) -> "FileTitles":
     """Write the deployed model's titles for the articles of a file or folder; an interrupted run is resumed.
 
     Raises:
@@ -135,15 +147,15 @@ def generate_file(settings: Settings, source: str, target: Path, *, number: int,
             on_line=progress,
             on_error=error,
         )
-    if result["failed"] > _SHOWN_ERRORS:
-        more = count(result["failed"] - _SHOWN_ERRORS, "more article")
+    if result.failed > _SHOWN_ERRORS:
+        more = count(result.failed - _SHOWN_ERRORS, "more article")
         say(f"generate: and {more} without a title; {target} says why")
-    titles, failed = count(result["lines"] - result["failed"], "title"), count(result["failed"], "article")
+    titles, failed = count(result.lines - result.failed, "title"), count(result.failed, "article")
     text = f"{titles} in {target}, {failed} without one"
-    text += f", {result['warned']} with a warning" if result["warned"] else ""
-    text += "; run the command again to try those that failed once more" if result["failed"] else ""
-    text += f"; {result['resumed']} had been done before" if result["resumed"] else ""
-    return {**result, "out": str(target), "message": text}
+    text += f", {result.warned} with a warning" if result.warned else ""
+    text += "; run the command again to try those that failed once more" if result.failed else ""
+    text += f"; {result.resumed} had been done before" if result.resumed else ""
+    return dataclasses.replace(result, message=text)
 
 
 def _quoted(evidence: "Evidence | None") -> str:
@@ -166,13 +178,34 @@ def _client(settings: Settings) -> Iterator[Any]:
         client.close()
 
 
-def serve(settings: Settings, *, stop: bool = False) -> dict[str, Any]:
-    """Make sure that a server answers, or end those that titlegen started."""
+@dataclass(frozen=True)
+class Answering:
+    """The server that answers, as :class:`titlegen.serve.Server` describes it, for a program and for a person."""
+
+    kind: str
+    host: str
+    version: str
+    started: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The servers that were ended, for a program and for a person."""
+
+    stopped: list[str]
+    message: str
+
+
+def serve(settings: Settings) -> Answering:
+    """Make sure that a server answers."""
     from titlegen import serve as serving
 
-    state = Run(settings).state
-    if stop:
-        ended = [name for name in ("server", "hub") if stop_daemon(name, state)]
-        return {"stopped": ended, "message": f"stopped: {', '.join(ended)}" if ended else "nothing was running"}
-    server = serving.ensure_server(settings.serve, state)
-    return {**dataclasses.asdict(server), "message": f"{server.kind} answers at {server.host}"}
+    server = serving.ensure_server(settings.serve, Run(settings).state)
+    return Answering(**dataclasses.asdict(server), message=f"{server.kind} answers at {server.host}")
+
+
+def stop_servers(settings: Settings) -> Stopped:
+    """End the servers that titlegen started."""
+    ended = [name for name in ("server", "hub") if stop_daemon(name, Run(settings).state)]
+    return Stopped(ended, f"stopped: {', '.join(ended)}" if ended else "nothing was running")

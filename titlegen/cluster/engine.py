@@ -5,10 +5,17 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from titlegen.cluster.job import Job, Receipt
-from titlegen.cluster.output import Opened, check_complete, close_directory, join, lock_directory, open_directory
+from titlegen.cluster.output import (
+    Counts,
+    Opened,
+    check_complete,
+    close_directory,
+    join,
+    lock_directory,
+    open_directory,
+)
 from titlegen.cluster.progress import Progress
 from titlegen.cluster.start import Cluster, ray_cluster
 from titlegen.cluster.worker import BlockWriter, read_file
@@ -28,8 +35,9 @@ _ONE_BLOCK_BYTES = 1
 class Finished:
     """The result of a run."""
 
-    counts: dict[str, Any]
-    """Lines, those without a title and with a warning, repeated ids, and how many lines were done before."""
+    counts: Counts
+    resumed: int
+    """Lines that were done before."""
     seconds: float
     cluster: Cluster | None
     """None where nothing was left to do."""
@@ -66,9 +74,9 @@ def generate(
     with lock_directory(job.directory):
         opened = open_directory(job.directory, settings, inputs, form)
         job = replace(job, key=opened.key)
-        if opened.results is not None:
+        if opened.counts is not None:
             joined = join(job.directory, form) if ordered else None
-            return Finished(opened.results | {"resumed": opened.results["lines"]}, 0.0, None, joined)
+            return Finished(opened.counts, opened.counts.lines, 0.0, None, joined)
         with ray_cluster(job) as cluster:
             say(f"generate: {_describe(job, cluster)}")
             with Progress(job.files, say) as progress:
@@ -77,7 +85,7 @@ def generate(
         counts = check_complete(job.directory, form, rows, job.ray.block_rows)
         joined = join(job.directory, form) if ordered else None
         close_directory(job.directory, settings, inputs, counts)
-    return Finished(counts | {"resumed": progress.kept}, seconds, cluster, joined)
+    return Finished(counts, progress.kept, seconds, cluster, joined)
 
 
 def _describe(job: Job, cluster: Cluster) -> str:

@@ -12,9 +12,21 @@ from titlegen.cluster.parts import Place, count_rows, find_parts, join_parts, re
 from titlegen.errors import DataError, VerifyError
 from titlegen.files import digest_file, writable
 from titlegen.manifest import MANIFEST, FileRecord, Manifest, find_manifest, stage_key, write_manifest
+from titlegen.results import Result, read_result
 
 STAGE = "generate"
 _SHOWN = 3
+
+
+class Counts(Result):
+    """The articles of a finished run: all, those without a title and with a warning, and the ids that repeat."""
+
+    lines: int
+    failed: int
+    warned: int
+    repeated_ids: int
+    repeated_id: str | None
+    """One of them."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,8 @@ class Opened:
     key: str
     done: dict[Place, int]
     """The blocks that an earlier run finished, with their articles."""
-    results: dict[str, Any] | None = None
-    """The counts of an earlier run that finished all of them."""
+    counts: Counts | None = None
+    """Of an earlier run that finished all of them."""
 
 
 @contextlib.contextmanager
@@ -88,36 +100,28 @@ def open_directory(directory: Path, settings: Mapping[str, object], inputs: Mapp
         left.unlink()
     done = whole_parts(directory, form)
     names = {path.name for path in find_parts(directory, form).values()}
-    is_finished = earlier.results.pop("finished", False) and names == {
-        name for name in earlier.files if name.startswith("part-")
-    }
-    return Opened(key, done, earlier.results if is_finished else None)
+    is_finished = earlier.results.get("finished") and names == {n for n in earlier.files if n.startswith("part-")}
+    return Opened(key, done, read_result(Counts, earlier) if is_finished else None)
 
 
-def close_directory(
-    directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], results: Mapping[str, object]
-) -> None:
+def close_directory(directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], counts: Counts) -> None:
     """Record that everything is done, with the digest of each file."""
     files = {
         path.name: FileRecord(size=path.stat().st_size, sha256=digest_file(path))
         for path in sorted(directory.iterdir())
         if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
     }
-    write_manifest(directory, STAGE, settings, inputs, dict(results) | {"finished": True}, files=files)
+    write_manifest(directory, STAGE, settings, inputs, counts.as_json() | {"finished": True}, files=files)
 
 
-def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_rows: int) -> dict[str, Any]:
-    """Count the records of the files, and check that no article is missing or there twice.
+def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_rows: int) -> Counts:
+    """Count the records of the files, and check that no article is missing or there twice; 8 bytes an article.
 
     Args:
         directory: of the output.
         form: what blocks are written as.
         rows: of each file of the source.
         block_rows: articles of a block.
-
-    Returns:
-        Numbers of lines, of those without a title and with a warning, and of ids that occur more than once, with one
-        of them. Takes 8 bytes of memory an article.
 
     Raises:
         VerifyError: a block is missing, is one too many, or has another number of articles.
@@ -138,14 +142,17 @@ def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_ro
             f"{directory} does not hold each article once: {', '.join(wrong[:_SHOWN])} is missing or wrong; run the "
             "command again"
         )
-    counts = {"lines": sum(rows.values()), "failed": 0, "warned": 0}
+    failed = warned = 0
     digests = [np.zeros(0, np.int64)]
     for path in parts.values():
         records = list(read_part(path, ("id", "error", "warnings")))
-        counts["failed"] += sum(record["error"] is not None for record in records)
-        counts["warned"] += sum(bool(record["warnings"]) for record in records)
+        failed += sum(record["error"] is not None for record in records)
+        warned += sum(bool(record["warnings"]) for record in records)
         digests.append(np.array([hash(str(record["id"])) for record in records], np.int64))
-    return counts | _repeated(np.concatenate(digests), parts)
+    repeated_ids, repeated_id = _repeated(np.concatenate(digests), parts)
+    return Counts(
+        lines=sum(rows.values()), failed=failed, warned=warned, repeated_ids=repeated_ids, repeated_id=repeated_id
+    )
 
 
 def join(directory: Path, form: str) -> Path:
@@ -158,15 +165,15 @@ def join(directory: Path, form: str) -> Path:
     return target
 
 
-def _repeated(digests: Any, parts: Mapping[Place, Path]) -> dict[str, Any]:
+def _repeated(digests: Any, parts: Mapping[Place, Path]) -> tuple[int, str | None]:
     import numpy as np
 
     values, counts = np.unique(digests, return_counts=True)
     repeated = set(values[counts > 1].tolist())
     if not repeated:
-        return {"repeated_ids": 0, "repeated_id": None}
+        return 0, None
     ids = (str(record["id"]) for path in parts.values() for record in read_part(path, ("id",)))
-    return {"repeated_ids": len(repeated), "repeated_id": next(one for one in ids if hash(one) in repeated)}
+    return len(repeated), next(one for one in ids if hash(one) in repeated)
 
 
 def _difference(earlier: Manifest, settings: Mapping[str, object], inputs: Mapping[str, str]) -> str:

@@ -2,12 +2,12 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from titlegen.cluster.engine import Finished, generate
 from titlegen.cluster.job import Job, Receipt, Titler
-from titlegen.cluster.start import INSTALL
+from titlegen.cluster.start import INSTALL, Cluster
 from titlegen.cluster.vllm import check_vllm
 from titlegen.data.files import find_files
 from titlegen.data.sources import open_source, source_digest
@@ -20,6 +20,26 @@ from titlegen.runs import Folder, say
 from titlegen.serve.deployment import served_digest
 from titlegen.serve.server import server_url
 from titlegen.settings import RaySettings, ServeSettings, Settings
+
+
+@dataclass(frozen=True)
+class DirectoryTitles:
+    """A directory of titles, for a program, and as a message for a person."""
+
+    lines: int
+    failed: int
+    warned: int
+    repeated_ids: int
+    repeated_id: str | None
+    resumed: int
+    seconds: float
+    titles_per_s: float
+    """Of this run."""
+    out: str
+    joined: str | None
+    cluster: Cluster | None
+    message: str
+
 
 # The settings of reading that a title depends on.
 _READING = ("content_column", "encoding", "script")
@@ -35,7 +55,7 @@ def generate_directory(
     ordered: bool = False,
     make_titler: Callable[[Job], Titler] | None = None,
     observe: Callable[[Receipt], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> DirectoryTitles:
     """Write titles for the articles of files into a directory, on Ray; an interrupted run is resumed.
 
     Args:
@@ -146,29 +166,30 @@ def _output_settings(job: Job) -> dict[str, object]:
     return values | ({"files": digest_json(job.names)} if len(job.files) > 1 else {})
 
 
-def _summary(job: Job, finished: Finished) -> dict[str, object]:
+def _summary(job: Job, finished: Finished) -> DirectoryTitles:
     counts = finished.counts
-    new = counts["lines"] - counts["resumed"]
+    new = counts.lines - finished.resumed
     rate = new / finished.seconds if finished.seconds else 0.0
     rows = [
-        ("titles", f"{counts['lines'] - counts['failed']:,} in {job.directory}"),
-        ("without a title", f"{counts['failed']:,}; the field `error` says why"),
-        ("with a warning", f"{counts['warned']:,}"),
-        ("done before", f"{counts['resumed']:,}"),
+        ("titles", f"{counts.lines - counts.failed:,} in {job.directory}"),
+        ("without a title", f"{counts.failed:,}; the field `error` says why"),
+        ("with a warning", f"{counts.warned:,}"),
+        ("done before", f"{finished.resumed:,}"),
         ("this run", f"{new:,} in {finished.seconds:.1f} s, {rate:.1f} titles/s"),
     ]
-    if counts["repeated_ids"]:
-        more = f"{counts['repeated_ids']:,}, such as {counts['repeated_id']!r}; each of their articles has its title"
+    if counts.repeated_ids:
+        more = f"{counts.repeated_ids:,}, such as {counts.repeated_id!r}; each of their articles has its title"
         rows.append(("ids that repeat", more))
     if finished.joined is not None:
         rows.append(("in order", str(finished.joined)))
     width = max(len(name) for name, _ in rows)
-    return {
-        **counts,
-        "seconds": round(finished.seconds, 3),
-        "titles_per_s": round(rate, 2),
-        "out": str(job.directory),
-        "joined": None if finished.joined is None else str(finished.joined),
-        "cluster": None if finished.cluster is None else finished.cluster._asdict(),
-        "message": "\n".join(f"{name:<{width}}  {value}" for name, value in rows),
-    }
+    return DirectoryTitles(
+        **counts.as_json(),
+        resumed=finished.resumed,
+        seconds=round(finished.seconds, 3),
+        titles_per_s=round(rate, 2),
+        out=str(job.directory),
+        joined=None if finished.joined is None else str(finished.joined),
+        cluster=finished.cluster,
+        message="\n".join(f"{name:<{width}}  {value}" for name, value in rows),
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from titlegen.cluster.job import Job, Titler
 from titlegen.errors import DataError, TitlegenError
+from titlegen.metrics.title_warnings import Facts
 from titlegen.models import family_at
 from titlegen.serve.answer import (
     Answer,
@@ -142,7 +143,7 @@ class LocalModel:
             ConfigError: the GPU has too little memory for a batch.
         """
         read = [self._read(article) for article in articles]
-        sent = [article.sent for article in read if isinstance(article, Article)]
+        sent = [Facts(article.sent) for article in read if isinstance(article, Article)]
         # Other blocks are cleaned and checked meanwhile.
         with self._lock:
             drafts = iter(self._generator.draft_again(sent))

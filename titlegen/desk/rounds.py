@@ -12,7 +12,7 @@ from titlegen.desk.wanted import Wanted
 from titlegen.errors import TitlegenError
 from titlegen.metrics.evidence import Claim, find_evidence
 from titlegen.metrics.overlap import rouge_l
-from titlegen.metrics.ranking import Standing, choose_title, find_doubtful, judge_titles
+from titlegen.metrics.ranking import Standing, choose_title, is_doubtful, judge_titles
 from titlegen.metrics.title_warnings import Facts
 from titlegen.metrics.tokens import tokenize
 from titlegen.serve import Answer
@@ -109,7 +109,7 @@ class Round:
         if self.wanted.unmet(title):
             self.others.append(written)
             return None
-        if not self.kept and self.is_single and find_doubtful([answer.raw], [facts.article]):
+        if not self.kept and self.is_single and is_doubtful(answer.raw, facts):
             self.redraws_until = self.tries + self.redraws
         self.kept.append(written)
         return written
@@ -119,7 +119,7 @@ class Round:
         if self.redraws_until:
             whole = [written for written in self.kept[1:] if written.answer.done_reason == "stop"]
             found = [self.kept[0], *whole]
-            best = found[choose_title(found[0].answer.raw, [written.answer.raw for written in whole], facts.article)]
+            best = found[choose_title(found[0].answer.raw, [written.answer.raw for written in whole], facts)]
             return [(best, judge_titles([best.answer.raw], facts)[0])]
         fitting, room = len(self.kept), max(self.request.number - len(self.kept), 0)
         nearest = sorted(self.others, key=lambda written: self.wanted.distance(written.title))

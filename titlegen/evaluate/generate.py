@@ -34,6 +34,20 @@ class Generator(Protocol):
         ...
 
 
+class _Written(NamedTuple):
+    """A line of the file of what is done: the title of one article, and the call that wrote it."""
+
+    id: str
+    prediction: str
+    first: str
+    drafts: int
+    call_s: float
+    call: str
+    """The id of the call's first article."""
+    titles: int
+    """Of the call."""
+
+
 class Generation(NamedTuple):
     """Raw outputs in the order of the examples, and how they were generated."""
 
@@ -73,29 +87,28 @@ def generate_predictions(
     pending = sorted((example for example in examples if example.id not in done), key=lambda e: (-len(e.content), e.id))
     with writable(partial):
         # Written anew, so that a line which was cut off does not swallow the next one.
-        write_atomically(partial, "".join(map(_line, [{"key": key}, *done.values()])))
+        write_atomically(partial, "".join(map(_line, [{"key": key}, *(title._asdict() for title in done.values())])))
         with partial.open("a", encoding="utf-8") as file, _progress(len(examples), len(done)) as progress:
             (task,) = progress.task_ids
             for start in range(0, len(pending), batch_size):
                 batch = pending[start : start + batch_size]
-                records = _generate_batch(generator, batch, functools.partial(progress.advance, task))
-                file.write("".join(map(_line, records)))
+                written = _generate_batch(generator, batch, functools.partial(progress.advance, task))
+                file.write("".join(_line(title._asdict()) for title in written))
                 file.flush()
                 os.fsync(file.fileno())
-                done |= {record["id"]: record for record in records}
+                done |= {title.id: title for title in written}
                 progress.update(task, completed=len(done))
-    records = [done[example.id] for example in examples]
-    description = generator.describe() | {"timing": _timing(records, batch_size)}
+    titles = [done[example.id] for example in examples]
+    description = generator.describe() | {"timing": _timing(titles, batch_size)}
     decoding = description.get("decoding")
     if isinstance(decoding, Mapping) and decoding.get("redraws"):
-        redrawn = sum(record["drafts"] > 1 for record in records)
-        replaced = sum(record["first"] != record["prediction"] for record in records)
+        redrawn = sum(title.drafts > 1 for title in titles)
+        replaced = sum(title.first != title.prediction for title in titles)
         description |= {"redrawn": redrawn, "replaced": replaced}
-    predictions, firsts = ([str(record[name]) for record in records] for name in ("prediction", "first"))
-    return Generation(predictions, description, firsts)
+    return Generation([title.prediction for title in titles], description, [title.first for title in titles])
 
 
-def _generate_batch(generator: Generator, batch: Sequence[Example], advance: Advance) -> list[dict[str, Any]]:
+def _generate_batch(generator: Generator, batch: Sequence[Example], advance: Advance) -> list[_Written]:
     started = time.perf_counter()
     outputs = generator.choose([example.content for example in batch], advance)
     elapsed = time.perf_counter() - started
@@ -104,26 +117,19 @@ def _generate_batch(generator: Generator, batch: Sequence[Example], advance: Adv
             f"{type(generator).__name__} returned {len(outputs)} titles for {len(batch)} articles; it must return one "
             "for each"
         )
+    call = round(elapsed, 4), batch[0].id, len(batch)
     return [
-        {
-            "id": example.id,
-            "prediction": chosen.text,
-            "first": chosen.first,
-            "drafts": chosen.drafts,
-            "call_s": round(elapsed, 4),
-            "call": batch[0].id,
-            "titles": len(batch),
-        }
+        _Written(example.id, chosen.text, chosen.first, chosen.drafts, *call)
         for example, chosen in zip(batch, outputs, strict=True)
     ]
 
 
-def _line(record: dict[str, Any]) -> str:
+def _line(record: Mapping[str, object]) -> str:
     # Half a surrogate pair, which a server may send, has no UTF-8 form.
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
 
 
-def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, dict[str, Any]]:
+def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, _Written]:
     try:
         # A title can hold characters that splitlines takes for line ends.
         lines = partial.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
@@ -139,18 +145,18 @@ def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, dict[str,
     if not records or records[0] != {"key": key}:
         return {}
     # A batch that was cut off is generated again: titles that are drawn depend on which stand beside them.
-    written = Counter(record["call"] for record in records[1:])
-    whole = [record for record in records[1:] if written[record["call"]] == record["titles"]]
-    return {record["id"]: record for record in whole if record["id"] in ids}
+    titles = [_Written(**record) for record in records[1:]]
+    written = Counter(title.call for title in titles)
+    return {title.id: title for title in titles if written[title.call] == title.titles and title.id in ids}
 
 
-def _timing(records: Sequence[dict[str, Any]], batch_size: int) -> dict[str, object]:
-    calls = {record["call"]: record["call_s"] for record in records}
+def _timing(titles: Sequence[_Written], batch_size: int) -> dict[str, object]:
+    calls = {title.call: title.call_s for title in titles}
     if not calls:
         return {}
     seconds = np.array(list(calls.values()))
     return {
-        "titles": len(records),
+        "titles": len(titles),
         "seconds": round(float(seconds.sum()), 2),
         "titles_per_call": batch_size,
         "call_p50_s": round(float(np.quantile(seconds, 0.5)), 4),

@@ -15,10 +15,11 @@ from titlegen.metrics.ranking import (
     candidate_temperature,
     choose_title,
     describe_candidates,
-    find_doubtful,
+    is_doubtful,
     rank_titles,
     redraw_temperature,
 )
+from titlegen.metrics.title_warnings import Facts
 from titlegen.models import family_at, fingerprint
 from titlegen.plural import count
 from titlegen.prompt import PromptFormat
@@ -130,27 +131,30 @@ class TransformersGenerator:
             ConfigError: the GPU has too little memory for the batch.
         """
         found = []
-        for drafts, content in zip(self.draft_again(contents, advance), contents, strict=True):
+        articles = list(map(Facts, contents))
+        for drafts, facts in zip(self.draft_again(articles, advance), articles, strict=True):
             texts = [draft.text for draft in drafts]
             if self.settings.candidates > 1:
-                best = rank_titles(texts, content)[0]
+                best = rank_titles(texts, facts)[0]
             else:
                 # One that was cut off takes no title's place.
                 texts = [texts[0], *(draft.text for draft in drafts[1:] if draft.ended)]
-                best = choose_title(texts[0], texts[1:], content) if len(texts) > 1 else 0
+                best = choose_title(texts[0], texts[1:], facts)
             found.append(Chosen(texts[best], texts[0], len(drafts)))
         return found
 
-    def draft_again(self, contents: Sequence[str], advance: Advance = unwatched) -> list[tuple[Draft, ...]]:
+    def draft_again(self, articles: Sequence[Facts], advance: Advance = unwatched) -> list[tuple[Draft, ...]]:
         """Return all candidates for each article as :meth:`draft` does, and what is drawn for doubtful ones.
 
         Raises:
             ConfigError: the GPU has too little memory for the batch.
         """
-        drafts = self.draft(contents, advance)
+        drafts = self.draft([facts.article for facts in articles], advance)
         if self.redraws:
-            doubtful = find_doubtful([first.text for first, *_ in drafts], contents)
-            for index, others in zip(doubtful, self.redraw([contents[index] for index in doubtful]), strict=True):
+            firsts = enumerate(zip(drafts, articles, strict=True))
+            doubtful = [index for index, ((first, *_), facts) in firsts if is_doubtful(first.text, facts)]
+            drawn = self.redraw([articles[index].article for index in doubtful])
+            for index, others in zip(doubtful, drawn, strict=True):
                 drafts[index] += others
         return drafts
 

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from titlegen.errors import HubError
 from titlegen.files import digest_file
@@ -147,6 +147,14 @@ def _stream(api: "HfApi", repo_id: str, revision: str, path: str) -> Iterator[by
         yield from response.iter_bytes()
 
 
+class Download(NamedTuple):
+    """A downloaded model: its greedy title, its verified files, and whether the title is one that had to come out."""
+
+    title: str
+    verified_files: int
+    same_title: bool
+
+
 def check_download(
     target: HubTarget,
     article: str,
@@ -154,7 +162,7 @@ def check_download(
     revision: str | None = None,
     expected: str | None = None,
     export: Path | None = None,
-) -> dict[str, Any]:
+) -> Download:
     """Download a revision into an empty cache, load it with transformers, and return its greedy title of an article.
 
     Every downloaded file is hashed and compared with the repository's own manifest. The GGUF files are left out.
@@ -188,7 +196,7 @@ def check_download(
         expected = greedy_title(export, article)
     if expected is not None and title != expected:
         raise HubError(f"the downloaded model titles an article {title!r}, the local one {expected!r}; push again")
-    return {"title": title, "verified_files": checked, "same_title": expected is not None}
+    return Download(title, checked, expected is not None)
 
 
 def _check_snapshot(snapshot: Path) -> int:

@@ -83,7 +83,7 @@ class Standing:
         return *self.faults, -self.agreement
 
 
-def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
+def rank_titles(outputs: Sequence[str], facts: Facts) -> list[int]:
     """Return the indices of raw outputs for an article, the best first.
 
     What counts, in this order: title and nothing else, and of its first line what an editor is warned of, first in fact
@@ -94,7 +94,7 @@ def rank_titles(outputs: Sequence[str], article: str) -> list[int]:
     """
     if len(outputs) < 2:  # noqa: PLR2004 - nothing to compare, and reading an article takes its time
         return list(range(len(outputs)))
-    standings = judge_titles(outputs, Facts(article))
+    standings = judge_titles(outputs, facts)
     return sorted(range(len(outputs)), key=lambda index: standings[index].key)
 
 
@@ -109,27 +109,21 @@ def judge_titles(outputs: Sequence[str], facts: Facts) -> list[Standing]:
     ]
 
 
-def find_doubtful(outputs: Sequence[str], articles: Sequence[str]) -> list[int]:
-    """Return the indices of raw outputs, one for each article, that it pays to draw again for.
+def is_doubtful(raw: str, facts: Facts) -> bool:
+    """Return whether it pays to draw again for a raw output.
 
     Of 97 titles read by hand, on which this was tried, 17 were wrong: it finds 14 of them, and 19 of the 80 others.
     """
-    found = []
-    for index, (raw, article) in enumerate(zip(outputs, articles, strict=True)):
-        facts = Facts(article)
-        if any(count_doubts(raw, judge_titles([raw], facts)[0], facts)):
-            found.append(index)
-    return found
+    return any(count_doubts(raw, judge_titles([raw], facts)[0], facts))
 
 
-def choose_title(first: str, drawn: Sequence[str], article: str) -> int:
+def choose_title(first: str, drawn: Sequence[str], facts: Facts) -> int:
     """Return 0 where a doubtful raw output for an article stays, or the number of the drawn one that takes its place.
 
     Agreement alone replaces no title: the first one is the likeliest.
     """
     if not drawn:
         return 0
-    facts = Facts(article)
     standings = judge_titles([first, *drawn], facts)
     doubts = [count_doubts(raw, standing, facts) for raw, standing in zip((first, *drawn), standings, strict=True)]
     best = min(range(len(doubts)), key=lambda index: (doubts[index], -standings[index].agreement))

@@ -1,7 +1,7 @@
 """Serving: the source of a model, deployment with switch-over, and the client that takes an article of any size."""
 
 from titlegen.serve.answer import Answer
-from titlegen.serve.batch import generate_file
+from titlegen.serve.batch import FileTitles, generate_file
 from titlegen.serve.client import CONCURRENCY, Client
 from titlegen.serve.deploy import create_model, deploy, rollback
 from titlegen.serve.deployment import is_deployed, served_digest
@@ -14,6 +14,7 @@ __all__ = [
     "CONCURRENCY",
     "Answer",
     "Client",
+    "FileTitles",
     "ServedGenerator",
     "Server",
     "UnavailableError",

@@ -7,15 +7,13 @@ from pathlib import Path
 from titlegen.errors import ServeError
 from titlegen.families import neutralise_control_tokens
 from titlegen.manifest import MANIFEST, read_manifest
-from titlegen.metrics.title_warnings import Facts, TitleWarning, find_warnings
+from titlegen.metrics.title_warnings import TitleWarning, find_warnings
 from titlegen.prompt import PromptFormat
 from titlegen.serve.article import Article
 from titlegen.settings import ServeSettings
 from titlegen.text import first_line, to_traditional
 
 ABORTED = "aborted"
-# Checking a title takes time in proportion to its article, so that a book's is bounded.
-_MAX_FACTS_CHARS = 200_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +107,7 @@ def make_answer(
         total_s=total_s,
         load_s=load_s,
         trimmed=article.trimmed,
-        warnings=find_warnings(title, facts_of(article)),
+        warnings=find_warnings(title, article.facts),
     )
 
 
@@ -117,17 +115,17 @@ def rank_answers(answers: Sequence[Answer], article: Article, *, convert: bool) 
     """Return the answers with the best first (:func:`titlegen.metrics.ranking.rank_titles`)."""
     from titlegen.metrics.ranking import rank_titles
 
-    order = rank_titles([_in_script(answer.raw, convert=convert) for answer in answers], facts_of(article).article)
+    order = rank_titles([_in_script(answer.raw, convert=convert) for answer in answers], article.facts)
     # A title that was cut off comes after every whole one, and one that misses a request after those that meet it.
     ranked = [answers[index] for index in order]
     return sorted(ranked, key=lambda answer: (answer.done_reason != "stop", len(answer.unmet)))
 
 
 def is_doubtful(answer: Answer, article: Article, *, convert: bool) -> bool:
-    """Return whether it pays to draw again (:func:`titlegen.metrics.ranking.find_doubtful`)."""
-    from titlegen.metrics.ranking import find_doubtful
+    """Return whether it pays to draw again (:func:`titlegen.metrics.ranking.is_doubtful`)."""
+    from titlegen.metrics import ranking
 
-    return bool(find_doubtful([_in_script(answer.raw, convert=convert)], [facts_of(article).article]))
+    return ranking.is_doubtful(_in_script(answer.raw, convert=convert), article.facts)
 
 
 def choose_answer(answers: Sequence[Answer], article: Article, *, convert: bool) -> list[Answer]:
@@ -140,7 +138,7 @@ def choose_answer(answers: Sequence[Answer], article: Article, *, convert: bool)
     first, *drawn = (dataclasses.replace(answer, redraws=len(answers) - 1) for answer in answers)
     whole = [answer for answer in drawn if answer.done_reason == "stop"]
     texts = [_in_script(answer.raw, convert=convert) for answer in (first, *whole)]
-    best = [first, *whole][choose_title(texts[0], texts[1:], facts_of(article).article)]
+    best = [first, *whole][choose_title(texts[0], texts[1:], article.facts)]
     return [best, *(answer for answer in (first, *drawn) if answer is not best)]
 
 
@@ -164,8 +162,3 @@ def only_titles(answers: Sequence[Answer], model_name: str) -> list[Answer]:
 def _in_script(text: str, *, convert: bool) -> str:
     """Return a model's text in the script of training."""
     return to_traditional(text).text if convert else text
-
-
-def facts_of(article: Article) -> Facts:
-    """Return what titles for an article are checked against."""
-    return Facts(article.text[:_MAX_FACTS_CHARS])

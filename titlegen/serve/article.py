@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from titlegen.errors import DataError, ServeError
 from titlegen.families import neutralise_control_tokens
+from titlegen.metrics.title_warnings import Facts
 from titlegen.text import Converted, clean_content, cut_to_tokens, to_traditional
 
 # A book; what is longer is cut before cleaning, whose time grows with the text.
@@ -14,9 +16,12 @@ _MAX_CHARS = 2_000_000
 # Bytes that no text holds, and the replacement character of failed decoding.
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
 _MAX_BINARY_SHARE = 0.05
+# Checking a title takes time in proportion to its article, so that a book's is bounded.
+_MAX_FACTS_CHARS = 200_000
 
 
-class Article(NamedTuple):
+@dataclass(frozen=True)
+class Article:
     """An article, cleaned."""
 
     text: str
@@ -27,6 +32,11 @@ class Article(NamedTuple):
     """Whether the end was left out, at a sentence end."""
     converted: bool
     """Whether it was written in Simplified Chinese."""
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What titles for it are checked against."""
+        return Facts(self.text[:_MAX_FACTS_CHARS])
 
 
 def read_article(raw: str, budget: int, count: Callable[[str], int], *, convert: bool = True) -> Article:

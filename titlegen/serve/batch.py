@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +21,19 @@ from titlegen.settings import DataSettings
 _RECORD_START = b'{"id": '
 
 
+@dataclass(frozen=True)
+class FileTitles:
+    """A file of titles: how many lines it has, were done before, have an error, and have a title with a warning."""
+
+    lines: int
+    resumed: int
+    failed: int
+    warned: int
+    out: str
+    message: str = ""
+    """The same for a person."""
+
+
 def generate_file(
     client: Client,
     articles: DataSettings,
@@ -29,7 +43,7 @@ def generate_file(
     number: int = 1,
     on_line: Callable[[int], None] = lambda _: None,
     on_error: Callable[[str], None] = lambda _: None,
-) -> dict[str, int]:
+) -> FileTitles:
     """Write a title, or the reason why there is none, for every row of a file or folder.
 
     Line n of ``target`` belongs to row n of the source: ``{"id", "sha256", "title", "warnings", ...}`` or ``{"id",
@@ -44,9 +58,6 @@ def generate_file(
         number: titles for each article, at most; more than one are also written as ``titles``, the best first.
         on_line: is told how many lines are done, after each.
         on_error: is told of each line without a title, with its number and the cause.
-
-    Returns:
-        How many lines there are, how many were done before, how many have an error, and how many titles a warning.
 
     Raises:
         DataError: the source cannot be read or is empty, or the target is the result of another source.
@@ -86,7 +97,7 @@ def generate_file(
         # Standard output has no fsync.
         if target.is_file():
             os.fsync(output.fileno())
-    return dict(counts)
+    return FileTitles(counts["lines"], counts["resumed"], counts["failed"], counts["warned"], str(target))
 
 
 def _records(client: Client, lines: Iterable[Line], *, concurrency: int, number: int) -> Generator[dict[str, object]]:

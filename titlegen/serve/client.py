@@ -19,7 +19,6 @@ from titlegen.serve.answer import (
     Answer,
     choose_answer,
     content_budget,
-    facts_of,
     is_doubtful,
     make_answer,
     only_titles,
@@ -222,7 +221,7 @@ class Client:
         """
         budget = self.content_tokens - (self._count(ask("", control)) if control else 0)
         read = read_article(article, budget, self._count, convert=self.convert)
-        return read._replace(sent=ask(read.sent, control))
+        return dataclasses.replace(read, sent=ask(read.sent, control))
 
     def facts(self, article: str) -> Facts:
         """Return what titles for an article are checked against.
@@ -230,7 +229,7 @@ class Client:
         Raises:
             DataError: nothing is left of it.
         """
-        return facts_of(self.read(article))
+        return self.read(article).facts
 
     def prepare(self, article: str) -> tuple[str, bool]:
         """Return the article as it is sent, cleaned and within the token budget, and whether it was trimmed.

@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from titlegen.errors import ConfigError, ServeError, TitlegenError
 from titlegen.export import gguf_name
 from titlegen.files import write_atomically
@@ -43,6 +45,26 @@ class Names:
         return cls(f"{base}:{tag}", f"{head}candidate", f"{head}previous", f"{head}newer")
 
 
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """A deployed model, as it is recorded beside the GGUF file that it was made of."""
+
+    host: str
+    model: str
+    gguf: str
+    """Digest of the exported file."""
+    digest: str
+    """Of the model on the server."""
+
+
+def read_deployment(directory: Path) -> Deployment | None:
+    """Return the record of a profile's last deployment; None where there is none that can be read."""
+    try:
+        return TypeAdapter(Deployment).validate_json((directory / RECORD).read_bytes(), strict=True)
+    except (OSError, ValidationError):
+        return None
+
+
 def served_digest(settings: ServeSettings) -> str:
     """Return the digest of the model that the server has under our name.
 
@@ -69,7 +91,6 @@ def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
     import httpx
 
     try:
-        record = json.loads((gguf_directory.parent / RECORD).read_bytes())
         exported = _exported_digest(gguf_directory)
         url = server_url(settings.host)
         response = httpx.get(f"{url}/api/tags", timeout=10.0, **http_options(url))
@@ -77,18 +98,14 @@ def is_deployed(settings: ServeSettings, gguf_directory: Path) -> bool:
         name = Names.of(settings.model_name).final
     except (OSError, ValueError, KeyError, TypeError, httpx.HTTPError, TitlegenError):
         return False
-    return bool(record == {"host": url, "model": name, "gguf": exported, "digest": found.get(name)})
+    return read_deployment(gguf_directory.parent) == Deployment(url, name, exported, found.get(name, ""))
 
 
 def write_record(settings: ServeSettings, gguf_directory: Path, digest: str) -> None:
     """Record the file that the answering model was made of."""
-    record = {
-        "host": server_url(settings.host),
-        "model": Names.of(settings.model_name).final,
-        "gguf": _exported_digest(gguf_directory),
-        "digest": digest,
-    }
-    write_atomically(gguf_directory.parent / RECORD, json.dumps(record, indent=2) + "\n")
+    name = Names.of(settings.model_name).final
+    record = Deployment(server_url(settings.host), name, _exported_digest(gguf_directory), digest)
+    write_atomically(gguf_directory.parent / RECORD, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
 
 def _exported_digest(gguf_directory: Path) -> str:
