@@ -56,9 +56,11 @@ def ray_here() -> Iterator[None]:
 
     # Workers do not have this module.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(address="local", num_cpus=4, object_store_memory=128 * 2**20, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -157,8 +157,9 @@ def test_a_killed_node_costs_its_blocks_and_nothing_else(
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_driver_costs_its_blocks_and_nothing_else(
-    outputs: Path, server: OfflineServer, tmp_path: Path
+    number: signal.Signals, outputs: Path, server: OfflineServer, tmp_path: Path
 ) -> None:
     articles = [{"id": f"a{n}", "content": f"{n}、{question(n % 200)}"} for n in range(400)]
     source, single, out = tmp_path / "in.jsonl", tmp_path / "single.jsonl", tmp_path / "out"
@@ -173,9 +174,14 @@ def test_a_killed_driver_costs_its_blocks_and_nothing_else(
         wait_until(lambda: process.poll() is not None or len(find_parts(out, "jsonl")) >= 3, 120)
         assert process.poll() is None, (tmp_path / "log").read_text()
         family = [child for child in psutil.Process(process.pid).children(recursive=True) if is_writer(child)]
+        process.send_signal(number)
+        process.wait(60)
     finally:
         process.kill()
         process.wait()
+    if number is signal.SIGTERM:
+        assert process.returncode == 128 + number
+        assert (tmp_path / "log").read_text().endswith("go on from the last checkpoint\n")
     # They end with their driver.
     assert family
     wait_until(lambda: not any(alive(child) for child in family), 60)

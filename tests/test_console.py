@@ -153,7 +153,7 @@ def test_a_signal_ends_with_a_word_and_its_code(name: str, capsys: pytest.Captur
 
     try:
         assert run(wait) == 128 + number
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(number) is own
     finally:
         signal.signal(number, inherited)
     assert capsys.readouterr().err.endswith("run the same command again to go on from the last checkpoint\n")

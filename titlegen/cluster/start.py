@@ -5,8 +5,10 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +88,25 @@ def _connect(settings: RaySettings) -> None:
     else:
         _check_address(settings.address)
     try:
-        with _silent_stderr():
+        with _silent_stderr(), _own_sigterm():
             # Else Ray would join whatever cluster runs on this machine, or is named in RAY_ADDRESS.
             ray.init(address=settings.address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         # Half of it may be connected.
         ray.shutdown()
         raise ConfigError(_explain(settings, error)) from error
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray would have it exit with 15, without a word of what to do next."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # Only the main thread may ask for signals, and in another one Ray does not.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager
