@@ -49,7 +49,8 @@ def learn(
     """
     work.mkdir(parents=True, exist_ok=True)
     # Unsloth replaces TRL's trainers; the trimmed computation needs nothing of it.
-    train = train.model_copy(update={"backend": "peft", "init_adapter": str(adapter)})
+    # It learns from small differences of two losses, so nothing of them is rounded away.
+    train = train.model_copy(update={"backend": "peft", "init_adapter": str(adapter), "fp8": False})
     rows_at_a_time = math.gcd(train.per_device_train_batch_size, settings.batch_size)
     train = train.model_copy(
         update={

@@ -38,6 +38,8 @@ class Trained(Result):
     """By the trimmed computation, and by the full model."""
     full_loss_at_start: float | None = None
     frozen_weights: str | None = None
+    fp8_error: float | None = None
+    """Relative error of the final hidden states, where large weights are in FP8."""
     compiled: bool = False
 
 

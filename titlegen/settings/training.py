@@ -61,6 +61,8 @@ class TrainSettings(StageSettings):
     """Leave out all work that the loss on titles does not need (Gemma 3, 3n and 4); exact, and checked at start."""
     compile: bool | Literal["auto"] = "auto"
     """Compile each kind of layer for the GPU; `auto` does so when the run is long enough to win the time back."""
+    fp8: bool = False
+    """Multiply by the large frozen weights in FP8, half the bytes of 16 bits; not exact; for cards that have it."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute activations in the backward pass: less memory, more time; `auto` does so when memory is short."""
     low_memory: bool = False
@@ -90,4 +92,13 @@ class TrainSettings(StageSettings):
     def _low_memory_is_the_trims(self) -> "TrainSettings":
         if self.low_memory and not self.completion_trim:
             raise ConfigError("train.low_memory needs train.completion_trim; leave one of the two as it is by default")
+        return self
+
+    @model_validator(mode="after")
+    def _fp8_is_compiled(self) -> "TrainSettings":
+        if self.fp8 and (self.low_memory or self.compile is False or not self.completion_trim):
+            raise ConfigError(
+                "train.fp8 needs train.completion_trim and train.compile, and goes without train.low_memory; leave "
+                "these as they are by default, or train.fp8 off"
+            )
         return self

@@ -25,6 +25,7 @@ from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.devices import choose_devices, find_cards
 from titlegen.train.encode import Batch, TrainingRow, check_tokenizer, encode_examples
+from titlegen.train.fp8 import check_compiled, use_fp8
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.launch import train_on
 from titlegen.train.loss import check_trim
@@ -170,6 +171,8 @@ def _fit(
     plan = plan_batches(model, rows, settings, trim, make_batch, work, ranks=ranks)
     if trim is not None:
         trim.kept_share = plan.kept_share
+        if settings.fp8:
+            check_compiled(trim)
     trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim, ranks=ranks)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.stop_on_broken(wait=True)
@@ -234,13 +237,18 @@ def trimmed_loss(
     weights = prepare_weights(model, low_memory=settings.low_memory)
     compiled = settings.compile
     if compiled == "auto":
-        compiled = torch.cuda.is_available() and tokens * settings.num_train_epochs >= _COMPILE_TOKENS
+        long = tokens * settings.num_train_epochs >= _COMPILE_TOKENS
+        compiled = torch.cuda.is_available() and (long or settings.fp8)
     trim = CompletionTrim(model, compiled=compiled)
     # Two rows of different lengths, so that a fault in the padding shows.
     ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
-    trimmed, full = check_trim(trim, model, make_batch([ordered[0], ordered[len(ordered) // 2]]))
-    facts = {"loss_at_start": trimmed, "full_loss_at_start": full, "frozen_weights": weights}
-    return trim, {"completion_trim": True, **facts}
+    batch = make_batch([ordered[0], ordered[len(ordered) // 2]])
+    trimmed, full = check_trim(trim, model, batch)
+    facts = {"completion_trim": True, "loss_at_start": trimmed, "full_loss_at_start": full, "frozen_weights": weights}
+    if settings.fp8:
+        loss, error = use_fp8(trim, model, batch)
+        facts |= {"loss_at_start": loss, "fp8_error": error, "frozen_weights": f"float8_e4m3fn and {weights}"}
+    return trim, facts
 
 
 def newest_checkpoint(work: Path, ranks: Ranks = ALONE) -> Path | None:

@@ -11,6 +11,7 @@ from titlegen.environment import prepare_training_environment
 from titlegen.errors import TrainError
 from titlegen.models import family_at
 from titlegen.settings import TrainSettings
+from titlegen.train.fp8 import check_fp8
 from titlegen.train.init_adapter import load_init_adapter, resolve_init_adapter
 from titlegen.train.memory import gpu_limit
 
@@ -42,6 +43,8 @@ def check_backend(settings: TrainSettings) -> list[str]:
     if settings.backend == "unsloth":
         # First the faults that no installation can mend.
         _check_gpu()
+    if settings.fp8:
+        check_fp8()
     return check_environment(settings)
 
 

@@ -130,6 +130,14 @@ def _linear_4bit() -> type[nn.Module]:
         def __init__(self, packed: Tensor, scales: Tensor, form: Form) -> None:
             super().__init__()
             self.packed, self.scales, self.form = torch.nn.Buffer(packed), torch.nn.Buffer(scales), form
+            self.out_features, self.in_features = form[2]
+
+        def dense(self) -> Tensor:
+            """Return the weight unpacked, (out, in) float32."""
+            unpacked: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+                self.packed, self.scales, *self.form, torch.float32
+            )
+            return unpacked
 
         def forward(self, inputs: Tensor) -> Tensor:
             product: Tensor = Dequantised.apply(inputs, self.packed, self.scales, self.form)  # type: ignore[no-untyped-call]
