@@ -3,12 +3,13 @@
 #
 #     [FAMILY=gemma4] [SMALL=1] benchmarks/gpu_all.sh OUT TOKENIZER ARTICLES [PART ...]
 #
-# OUT is a folder for results and logs, TOKENIZER one with Gemma 3's tokenizer files, ARTICLES a JSONL file with content
-# and title. PART is speed, small, curves, generate, lookup, desk, attention, export or latency, or one training with
-# the number of its turn, as plain_1, titlegen_1, titlegen_pts_1 or unsloth_1; all but attention when none is named. What OUT
-# has a result of already is not measured again, so that a run that was cut off goes on. A part that fails leaves its log
-# and does not stop the others. latency needs export before it, and llama-server and llama-quantize on PATH, built for
-# the card.
+# OUT is a folder for results and logs, TOKENIZER one with Gemma 3's tokenizer files, ARTICLES a JSONL file with content,
+# title and date. PART is speed, first, small, fp8, curves, curves_fp8, resume, quality, generate, lookup, desk,
+# attention, export or latency, or one training with the number of its turn, as plain_1, unsloth_1, titlegen_1,
+# titlegen_pts_1, titlegen_fp8_1 or titlegen_pts_fp8_1; all but quality (21 trainings) and attention when none is named.
+# What OUT has a result of already is not measured again, so that a run that was cut off goes on. A part that fails
+# leaves its log and does not stop the others. latency needs export before it, and llama-server and llama-quantize on
+# PATH, built for the card.
 #
 # FAMILY is gemma3n or gemma4. With SMALL the model is narrow and its rows are short, to try the parts without a GPU.
 set -uo pipefail
@@ -17,7 +18,7 @@ set -uo pipefail
 mkdir -p "$1"
 out=$(realpath "$1") tokenizer=$(realpath "$2") articles=$(realpath "$3")
 shift 3
-[ $# -gt 0 ] || set -- speed small curves generate lookup desk export latency
+[ $# -gt 0 ] || set -- first speed small fp8 curves curves_fp8 resume generate lookup desk export latency
 root=$(cd "$(dirname "$0")/.." && pwd)
 family=${FAMILY:-gemma3n} small=${SMALL:+--small} small_steps=${SMALL:+1}
 work=${BENCHMARK_WORK:-$out/work}
@@ -72,8 +73,11 @@ titlegen() {
 variant() {
   case $1 in
     plain_*) train "$1" plain --steps "${small_steps:-10}" ;;
+    unsloth_eager_*) train "$1" unsloth --steps 4 --compiled 0 ;;
     unsloth_*) train "$1" unsloth --steps 6 ;;
+    titlegen_pts_fp8_*) titlegen "$1" 960 --shape pts --set fp8=true ;;
     titlegen_pts_*) titlegen "$1" 960 --shape pts ;;
+    titlegen_fp8_*) titlegen "$1" 640 --shape fixed --set fp8=true ;;
     titlegen_*) titlegen "$1" 640 --shape fixed ;;
   esac
 }
@@ -84,13 +88,65 @@ measure_speed() {
   for name in titlegen_pts_1 titlegen_1 plain_1 unsloth_1 plain_2 titlegen_2 titlegen_pts_2; do variant "$name"; done
 }
 
+# With an empty compile cache, and Unsloth as it is without compiling.
+measure_first() {
+  [ -f "$out/titlegen_pts_cold.json" ] || rm -rf "$work/cold"
+  TORCHINDUCTOR_CACHE_DIR=$work/cold TRITON_CACHE_DIR=$work/cold titlegen titlegen_pts_cold 320 --shape pts
+  variant unsloth_eager_1
+}
+
+measure_fp8() {
+  local name
+  for name in titlegen_pts_1 titlegen_pts_fp8_1 titlegen_1 titlegen_fp8_1 titlegen_fp8_2 titlegen_2 titlegen_pts_fp8_2 \
+    titlegen_pts_2; do variant "$name"; done
+}
+
 measure_small() {
   titlegen low_memory 320 --shape pts --set low_memory=true --set logging_steps=2
+  titlegen low_memory_32_rows 640 --shape pts --set low_memory=true --set per_device_train_batch_size=32 \
+    --set gradient_accumulation_steps=1 --set logging_steps=2
+  local turn
+  for turn in 1 2; do
+    titlegen recomputed_8x2048_$turn 320 --shape fixed --set low_memory=true --set per_device_train_batch_size=8 \
+      --set gradient_accumulation_steps=4 --set logging_steps=2
+  done
+  titlegen long_1400x3 1400 --shape pts --set num_train_epochs=3
   titlegen limit_24 640 --shape pts --limit-gib 24
   titlegen limit_13 320 --shape fixed --limit-gib 13 --set logging_steps=2
 }
 
-measure_curves() { train curves curves --shape pts --rows 100 --steps "${small_steps:-50}"; }
+# curves NAME OPTIONS...
+curves() {
+  local name=$1
+  shift
+  [ ! -f "$out/$name.json" ] || { echo "$name: measured before"; return; }
+  model && run "$name" "$python" "$root/benchmarks/gpu_curves.py" "$out" --name "$name" --family "$family" \
+    --model "$work/$family" --articles "$articles" --steps "${small_steps:-50}" $small "$@"
+}
+
+measure_curves() { curves "curves_$suffix"; }
+
+measure_curves_fp8() { curves "curves_fp8_$suffix" --fp8; }
+
+# pipeline ROLE RESULT OPTIONS...: minutes, not seconds.
+pipeline() {
+  local role=$1 result=$2
+  shift 2
+  [ ! -f "$out/$result.json" ] || { echo "$result: measured before"; return; }
+  LIMIT_S=${PIPELINE_LIMIT_S:-3600} run "$role" "$python" "$root/benchmarks/gpu_pipeline.py" "$role" "$out" \
+    --articles "$articles" --work "$work/$role" "$@"
+}
+
+measure_resume() {
+  [ "$family" = gemma3n ] || { echo "resume: for gemma3n alone"; return; }
+  model && pipeline resume resume_e4b --model "$work/$family" --rows 200 ${small:+--set train.backend=peft
+    train.no-load-in-4bit train.max-length=160 train.gradient-accumulation-steps=1 train.no-auto-batch}
+}
+
+# Without a GPU: one of the trainings, of few rows.
+measure_quality() {
+  pipeline quality train_270m ${small:+--labels peft --rows 60 --set train.num-train-epochs=0.1 train.no-auto-batch}
+}
 
 measure_generate() {
   model && run generate "$python" "$root/benchmarks/gpu_generate.py" "$out" "$work/$family" --articles "$articles" \
@@ -126,14 +182,14 @@ measure_latency() {
 }
 
 for part in "$@"; do
-  [[ $part =~ ^(plain|unsloth|titlegen|titlegen_pts)_[0-9]+$ ]] || declare -F "measure_$part" >/dev/null ||
+  [[ $part =~ ^(plain|unsloth|unsloth_eager|titlegen(_pts)?(_fp8)?)_[0-9]+$ ]] || declare -F "measure_$part" >/dev/null ||
     { echo "no part $part" >&2; exit 2; }
 done
 for part in "$@"; do
   if declare -F "measure_$part" >/dev/null; then "measure_$part"; else variant "$part"; fi
 done
-# What took turns becomes one file of figures.
+# What was measured in parts becomes result files.
 if compgen -G "$out/titlegen_*.json" >/dev/null; then
-  "$python" "$root/benchmarks/in_turn.py" "$out" "train_${suffix}$([ "$family" = gemma3n ] && echo _in_turn)" || failed=1
+  "$python" "$root/benchmarks/train_results.py" "$out" "$family" || failed=1
 fi
 exit $failed

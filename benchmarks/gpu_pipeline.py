@@ -2,15 +2,16 @@
 
 Run the roles one after another on one machine: ``python benchmarks/gpu_pipeline.py ROLE OUT [options]``.
 
-    quality   Gemma 3 270M fine-tuned on real articles (--articles) with both back ends: validation losses and scores
-    resume    ``titlegen train`` of E4B (--model), killed after its first checkpoint and run again
+    quality   Gemma 3 270M fine-tuned on real articles (--articles) with each of LABELS: OUT/train_270m.json
+    resume    ``titlegen train`` of E4B (--model), killed after its first checkpoint and run again: OUT/resume_e4b.json
 
-Each role writes OUT/ROLE.json.
+``quality`` goes on from what it has measured already, in OUT/quality.
 """
 
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,12 +20,51 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from machine import device_name
+from machine import describe_run
 
 from titlegen.runs import Folder
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_S = 0.2
+# Back end, then what is not as by default; those with a number also score the best of so many titles an article.
+LABELS = {
+    "unsloth": 1,
+    "peft": 1,
+    "unsloth-16bit": 1,
+    "unsloth, learning rate 1e-3": 1,
+    "unsloth-16bit, lr 5e-4, batch 8, no dropout": 1,
+    "unsloth-16bit, lr 1e-3, batch 16, r 64": 1,
+    "unsloth-16bit, lr 2e-4, batch 8, r 128, no dropout": 1,
+    "unsloth-16bit, lr 5e-4, batch 8, r 64, dropout 0.1": 1,
+    "unsloth-16bit, lr 1e-3, batch 16": 1,
+    "unsloth-16bit, lr 3e-4, batch 16, r 256": 1,
+    "unsloth-16bit, lr 2e-3": 1,
+    "unsloth-16bit, lr 1e-3, batch 8, r 32, weight decay 0.1": 1,
+    "unsloth, both in 4 bits": 1,
+    "peft, both in 4 bits": 1,
+    "unsloth-16bit, candidates": 32,
+    "unsloth-16bit, lr 3e-4, batch 16, r 64, dropout 0.1": 32,
+    "unsloth-16bit, lr 5e-4, batch 8, r 64, dropout 0.1, again": 16,
+    "unsloth-16bit, lr 1e-3, batch 16, r 64, again": 16,
+    "unsloth-16bit, lr 1e-3, batch 16, r 64, another seed": 16,
+    "unsloth-16bit, lr 7e-4, batch 16, r 64, alpha 128, dropout 0.1, weight decay 0.1": 16,
+    "unsloth-16bit, compiled": 1,
+}
+_OPTIONS = {"lr": "learning-rate", "learning rate": "learning-rate", "r": "lora-r", "alpha": "lora-alpha"}
+_OPTIONS |= {"dropout": "lora-dropout", "weight decay": "weight-decay"}
+_ROWS = 4
+_NOTES = {
+    "train_270m": "Gemma 3 270M, {rows} articles, split by time (5% validation, the last 10% test), 3 epochs, "
+    "effective batch 32 and learning rate 2e-4 unless said, not compiled unless said, by `titlegen evaluate` with "
+    "--profile gemma3n-e4b; alpha = r from r 32 on. unsloth and both in 4 bits: 4-bit weights; unsloth-16bit and "
+    "peft: bfloat16. "
+    "of_candidates: of so many titles drawn for each article the best by `generate --n`'s ranking, which knows no "
+    "reference. titles: reference and prediction of the first 20 test articles, unsloth-16bit; titles_of_candidates: "
+    "the same of 'unsloth-16bit, candidates'. benchmarks/gpu_pipeline.py quality.",
+    "resume_e4b": "`titlegen train --profile gemma3n-e4b` on a Gemma 3n E4B with random weights and {rows} articles, "
+    "killed (SIGKILL) behind the checkpoint of step 5 and run again, against a run that was not. largest_difference: "
+    "of the losses of both, over all steps; GPU sums are in no fixed order. benchmarks/gpu_pipeline.py resume.",
+}
 
 
 def main() -> None:
@@ -34,29 +74,52 @@ def main() -> None:
     parser.add_argument("--articles", type=Path, required=True, help="JSONL with content, title and date")
     parser.add_argument("--model", default="embedded", help="base model directory")
     parser.add_argument("--rows", type=int, default=2000, help="rows of the articles to use")
-    parser.add_argument("--backends", nargs="+", default=["unsloth", "peft"])
-    parser.add_argument("--candidates", type=int, default=1, help="also score the best of so many titles an article")
+    parser.add_argument("--labels", nargs="+", default=list(LABELS), help="for quality: some of them")
     parser.add_argument("--work", type=Path, default=Path("outputs"))
     parser.add_argument("--set", nargs="*", default=[], help="further options of titlegen, without their dashes")
     arguments = parser.parse_args()
-    started = time.monotonic()
-    result = ROLES[arguments.role](arguments)
-    names = ("torch", "transformers", "peft", "trl", "unsloth", "bitsandbytes")
-    result |= {
-        "machine": device_name(),
-        "seconds": round(time.monotonic() - started, 1),
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": {name: _version(name) for name in names},
-    }
-    (arguments.out / f"{arguments.role}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    sys.stdout.write(json.dumps({key: value for key, value in result.items() if key != "titles"})[:3000] + "\n")
+    name, role = ROLES[arguments.role]
+    result = role(arguments)
+    packages = ("torch", "transformers", "peft", "trl", "unsloth", "bitsandbytes")
+    report = describe_run(name, *filter(_installed, packages)) | result
+    report["notes"] = _NOTES[name].format(rows=f"{arguments.rows:,}")
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    (arguments.out / f"{name}.json").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
 
 
-def _version(name: str) -> str | None:
+def _installed(name: str) -> bool:
     try:
-        return metadata.version(name)
+        metadata.version(name)
     except metadata.PackageNotFoundError:
-        return None
+        return False
+    return True
+
+
+def options_of(label: str) -> list[str]:
+    """Return the options of titlegen that a label stands for."""
+    first, *items = label.split(", ")
+    backend, _, precision = first.partition("-")
+    in_4bit = "both in 4 bits" in items or (backend == "unsloth" and precision != "16bit")
+    options = ["--train.backend", backend, "--train.load-in-4bit" if in_4bit else "--train.no-load-in-4bit"]
+    options += ["--train.compile", str("compiled" in items).lower()]
+    for item in items:
+        if match := re.fullmatch(r"(\D+) ([\d.e-]+)", item):
+            key, value = match.groups()
+            if key == "batch":
+                options += ["--train.per-device-train-batch-size", str(_ROWS)]
+                options += ["--train.gradient-accumulation-steps", str(int(value) // _ROWS)]
+                continue
+            options += [f"--train.{_OPTIONS[key]}", value]
+            if key == "r" and "alpha" not in label:
+                options += ["--train.lora-alpha", value]
+        elif item == "no dropout":
+            options += ["--train.lora-dropout", "0"]
+        elif item == "another seed":
+            options += ["--train.seed", "1"]
+        elif item not in {"again", "candidates", "compiled", "both in 4 bits"}:
+            raise SystemExit(f"what does {item!r} of {label!r} stand for?")
+    return options
 
 
 class Run:
@@ -96,44 +159,73 @@ def _log(path: Path) -> list[dict[str, Any]]:
 
 
 def quality(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train with each back end, score what it writes, and compare the validation losses."""
-    found: dict[str, Any] = {}
-    for backend in arguments.backends:
-        name, _, precision = backend.partition("-")
-        output = arguments.work / f"quality-{backend}"
-        options = ["--train.backend", name, "--data.val-share", "0.05", "--data.test-share", "0.1"]
-        options += ["--train.load-in-4bit" if precision != "16bit" else "--train.no-load-in-4bit"]
-        options += ["--data.max-content-tokens", "768", "--train.max-length", "1024", "--train.logging-steps", "10"]
-        options += ["--evaluate.target", "merged", "--evaluate.no-base-model", "--evaluate.batch-size", "100"]
-        # Exit code 1: a gate failed; the scores are what is asked for.
+    """Train as each label says, and score what it writes; what was measured before is not measured again."""
+    kept = arguments.out / "quality"
+    kept.mkdir(exist_ok=True)
+    found = {}
+    for label in arguments.labels:
+        path = kept / (re.sub(r"[^\w.-]+", "_", label) + ".json")
+        if not path.is_file():
+            path.write_text(json.dumps(_measure(label, arguments), ensure_ascii=False), encoding="utf-8")
+        found[label] = _read(path)
+    titles = {
+        label: (result.pop("titles"), result.pop("titles_of_candidates", None)) for label, result in found.items()
+    }
+    metrics: dict[str, Any] = dict(found)
+    for name, one, other in (
+        ("4bit", *(f"{way}, both in 4 bits" for way in ("unsloth", "peft"))),
+        ("16bit", "unsloth-16bit", "peft"),
+    ):
+        if {one, other} <= found.keys():
+            metrics[f"val_loss_difference_{name}"] = abs(found[one]["val_loss"] - found[other]["val_loss"])
+    if best := found.get("unsloth-16bit, candidates"):
+        metrics |= {f"{key}_of_32": best["of_candidates"][key] for key in ("rougeL", "ratio")}
+        metrics["rougeL_greedy"] = best["rougeL"]
+    if compiled := found.get("unsloth-16bit, compiled"):
+        metrics["train_s_compiled"] = compiled["train_s"]
+    nothing: tuple[list[Any], list[Any]] = ([], [])
+    return {
+        "metrics": metrics,
+        "titles": titles.get("unsloth-16bit", nothing)[0],
+        "titles_of_candidates": titles.get("unsloth-16bit, candidates", nothing)[1],
+    }
+
+
+def _measure(label: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    output = arguments.work / re.sub(r"\W+", "_", label)
+    options = ["--data.val-share", "0.05", "--data.test-share", "0.1", *options_of(label)]
+    options += ["--data.max-content-tokens", "768", "--train.max-length", "1024", "--train.logging-steps", "10"]
+    options += ["--evaluate.target", "merged", "--evaluate.no-base-model", "--evaluate.batch-size", "100"]
+    # Exit code 1: a gate failed; the scores are what is asked for.
+    Run("evaluate", arguments, output, *options).wait(allowed=(0, 1))
+    directory = output / "gemma3n-e4b"
+    training = _read(directory / Folder.ADAPTER / "manifest.json")["results"]
+    losses = [record["loss"] for record in _log(directory / Folder.ADAPTER / "train.jsonl") if "loss" in record]
+    scored = _scored(directory / Folder.REPORT)
+    found = {key: training[key] for key in ("val_loss", "tokens_per_s", "peak_gib", "train_s")} | {
+        **scored,
+        "loss_at_step_1": losses[0],
+        "untuned_loss_trimmed": training["loss_at_start"],
+        "untuned_loss_full": training["full_loss_at_start"],
+        "splits": _read(directory / Folder.DATA / "manifest.json")["results"]["splits"],
+    }
+    if (candidates := LABELS[label]) > 1:
+        options += ["--evaluate.candidates", str(candidates)]
         seconds = Run("evaluate", arguments, output, *options).wait(allowed=(0, 1))
-        directory = output / "gemma3n-e4b"
-        found[backend] = {
-            "seconds": seconds,
-            "training": _read(directory / Folder.ADAPTER / "manifest.json")["results"],
-            "losses": [
-                record["loss"] for record in _log(directory / Folder.ADAPTER / "train.jsonl") if "loss" in record
-            ],
-            "splits": _read(directory / Folder.DATA / "manifest.json")["results"]["splits"],
-            **_scored(directory / Folder.REPORT),
-        }
-        if arguments.candidates > 1:
-            options += ["--evaluate.candidates", str(arguments.candidates)]
-            again = Run("evaluate", arguments, output, *options).wait(allowed=(0, 1))
-            found[backend]["of_candidates"] = {
-                "candidates": arguments.candidates,
-                "seconds": again,
-                **_scored(directory / Folder.REPORT),
-            }
-    return {"backends": found}
+        drawn = _scored(directory / Folder.REPORT)
+        found["titles_of_candidates"] = drawn.pop("titles")
+        found["of_candidates"] = {"candidates": candidates, "seconds": seconds, **drawn}
+    return found
 
 
 def _scored(directory: Path) -> dict[str, Any]:
     report = _read(directory / "report.json")
-    return {
-        "scores": {name: score["value"] for name, score in report["scores"].items()},
-        "intervals": {name: [score["low"], score["high"]] for name, score in report["scores"].items()},
-        "lead1": report["baselines"]["lead1"],
+    scores, lead1 = report["scores"], report["baselines"]["lead1"]["rougeL"]
+    names = ("rougeL", "bleu1", "title_only_rate", "length_rate", "number_support")
+    return {name: scores[name]["value"] for name in names if name in scores} | {
+        "lead1_rougeL": lead1,
+        "ratio": scores["rougeL"]["value"] / lead1,
+        "rougeL_interval": [scores["rougeL"]["low"], scores["rougeL"]["high"]],
         "titles": [[row["reference"], row["prediction"]] for row in _log(directory / "predictions.jsonl")[:20]],
     }
 
@@ -164,20 +256,24 @@ def resume(arguments: argparse.Namespace) -> dict[str, Any]:
         }
     shared = sorted(set(curves["resume"]) & set(curves["whole"]))
     results = _read(killed / "gemma3n-e4b" / Folder.ADAPTER / "manifest.json")["results"]
-    return {
+    metrics = {
         "killed_after_step": steps_before,
         "resumed_from_step": results["resumed_from_step"],
         "steps": results["steps"],
         "seconds_after_the_kill": seconds,
         "seconds_without_a_kill": whole_seconds,
         "largest_difference": max(abs(curves["resume"][step] - curves["whole"][step]) for step in shared),
-        "losses": curves,
-        "training": results,
         "adapter_bytes": (killed / "gemma3n-e4b" / Folder.ADAPTER / "adapter_model.safetensors").stat().st_size,
+        **{key: results[key] for key in ("first_loss", "last_loss", "val_loss", "peak_gib", "plan")},
+        "untuned_loss_trimmed": results["loss_at_start"],
+        "untuned_loss_full": results["full_loss_at_start"],
+        "rows": results["train_rows"],
+        "tokens": results["train_tokens"],
     }
+    return {"metrics": metrics, "losses": curves}
 
 
-ROLES = {"quality": quality, "resume": resume}
+ROLES = {"quality": ("train_270m", quality), "resume": ("resume_e4b", resume)}
 
 if __name__ == "__main__":
     main()

@@ -1,16 +1,14 @@
 """Speed, memory and correctness of training an E4B of Gemma 3n or 4 with random weights on one GPU.
 
-Run each role in its own process, on one machine: ``python benchmarks/gpu_train.py ROLE OUT [options]``; what took
-turns is put together by ``benchmarks/in_turn.py``. With ``--small`` all but Unsloth run on a CPU, to try them.
+Run each role in its own process, on one machine: ``python benchmarks/gpu_train.py ROLE OUT [options]``; result files
+are made of them by ``benchmarks/train_results.py``. With ``--small`` all but Unsloth run on a CPU, to try them.
 
     build     write the random model of --family to --model (needs Gemma 3's tokenizer files, --tokenizer)
     plain     transformers and PEFT, bf16, gradient checkpointing, every logit
     unsloth   Unsloth as it ships, with TRL's SFTTrainer (--compiled 0 or 1)
     titlegen  ``titlegen.train.fit`` (--shape fixed or pts, --set key=json for settings, --limit-gib for a smaller card)
-    curves    losses of --steps steps in bf16, by transformers' own loss and by the trimmed one, two seeds each
 
-Every role writes OUT/NAME.json; all but the last tokens a second over the steps after warm-up, peak GiB and the first
-step's time.
+Every role writes OUT/NAME.json: tokens a second over the steps after warm-up, peak GiB and the first step's time.
 """
 
 import argparse
@@ -28,8 +26,8 @@ from random_e4b import FAMILIES, copy_tokenizer, random_model, text_config
 
 WARM = 2
 _ROW, _SMALL_ROW = 2048, 64
-# Every logit of more rows takes the plain computation beyond 80 GiB.
-CURVE_ROWS = 2
+# What is large in the narrow model.
+SMALL_LARGE = 64 * 128
 TITLE = "臺南市政府今日舉行記者會說明最新市政建設規劃"
 
 
@@ -221,7 +219,12 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from titlegen import train
+    from titlegen.train import backends, fp8
     from titlegen.train.arguments import steps_between_checkpoints
+
+    if arguments.small:
+        # A CPU has such products, too, and what is large in a narrow model is not in others.
+        backends.check_fp8, fp8.LARGE = (lambda: None), SMALL_LARGE
 
     if arguments.limit_gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
@@ -309,66 +312,6 @@ def _timed(module: Any, name: str) -> list[float]:
     return taken
 
 
-def curves(arguments: argparse.Namespace) -> dict[str, Any]:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    import torch
-
-    from titlegen.models import family_at
-    from titlegen.settings import load_settings
-    from titlegen.train import encode_examples
-    from titlegen.train.backends import load_for_training
-    from titlegen.train.shared import as_record
-    from titlegen.train.trainer import collator
-    from titlegen.train.trim import CompletionTrim
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    change = {"backend": "peft"} | ({"load_in_4bit": False, "max_length": 160} if arguments.small else {})
-    settings = load_settings(profile=f"{arguments.family}-e4b").train.model_copy(update=change)
-    model, tokenizer = load_for_training(arguments.model, settings)
-    prompt = family_at(arguments.model).prompt
-    rows = encode_examples(make_examples(arguments), tokenizer, prompt, settings.max_length)
-    collate = collator(tokenizer)
-    start = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-    trim = CompletionTrim(model)
-
-    def plain(inputs: dict[str, Any]) -> Any:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            return model(**inputs, use_cache=False).loss
-
-    found: dict[str, list[float]] = {}
-    for seed in (0, 1):
-        for name, loss_of in (("plain", plain), ("trimmed", trim)):
-            with torch.no_grad():
-                for key, value in model.named_parameters():
-                    if key in start:
-                        value.copy_(start[key])
-            # The seed decides the dropout alone: all see the same rows.
-            torch.manual_seed(seed)
-            trained = [value for value in model.parameters() if value.requires_grad]
-            optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0, fused=True)
-            losses = []
-            for step in range(arguments.steps):
-                chosen = [as_record(rows[(CURVE_ROWS * step + i) % len(rows)], i) for i in range(CURVE_ROWS)]
-                inputs = {key: value.to(device) for key, value in collate(chosen).items() if key != "row"}
-                loss = loss_of(inputs)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-                losses.append(float(loss.detach()))
-            found[f"{name}_{seed}"] = losses
-
-    def apart(left: str, right: str) -> list[float]:
-        differences = [abs(a - b) for a, b in zip(found[left], found[right], strict=True)]
-        return [sum(differences) / len(differences), max(differences)]
-
-    return {
-        "losses": found,
-        "plain_from_trimmed": [apart("plain_0", "trimmed_0"), apart("plain_1", "trimmed_1")],
-        "seed_from_seed": [apart("plain_0", "plain_1"), apart("trimmed_0", "trimmed_1")],
-    }
-
-
 def _speed(seconds: list[float], tokens: int) -> dict[str, Any]:
     import torch
 
@@ -382,7 +325,7 @@ def _speed(seconds: list[float], tokens: int) -> dict[str, Any]:
 
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ROLES = {"build": build, "plain": plain, "unsloth": unsloth, "titlegen": titlegen, "curves": curves}
+ROLES = {"build": build, "plain": plain, "unsloth": unsloth, "titlegen": titlegen}
 
 if __name__ == "__main__":
     main()
