@@ -1,4 +1,4 @@
-"""What drafts and kept recordings save in titlegen's own decoder: E4B with random weights on one GPU.
+"""What drafts, kept recordings and compiling save in titlegen's own decoder: E4B with random weights on one GPU.
 
 ``python benchmarks/gpu_lookup.py OUT [--family gemma3n] [--small]`` writes and prints OUT/lookup_e4b.json, or what
 ``--name`` says; ``--small`` tries the script with a narrow model, on the CPU as well. Random weights copy nothing, so a
@@ -8,6 +8,8 @@ passes, 40 titles of the quickstart).
 
 import argparse
 import json
+import os
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -18,18 +20,34 @@ import torch
 from machine import describe_run
 from random_e4b import FAMILIES, random_model, text_config
 
+from titlegen import environment
 from titlegen.generation import writing
 from titlegen.generation.decoder import TitleDecoder
+from titlegen.train.trim import CompletionTrim
 
 _DRAFTS = 3
 # Nothing stops a title early.
 _NO_TOKEN = -1
+# Source: docs/performance.md, "Roofline".
+_TFLOP_S = 775
+# Kernels by what they do, the first that fits; those of the CPU for a trial without a GPU.
+_PARTS = {
+    "attention": r"flash|fmha|attention",
+    "products": r"gemm|nvjet|cutlass|xmma|gemv|splitK|aten::(add|b|badd)?mm",
+    "fused": r"triton|graph_\d|cpp_fused",
+    "copies": r"memcpy|memset|copy|index|gather|scatter|cat",
+    "rest": r"",
+}
 NOTES = (
     "Random weights in bfloat16, random tokens in, greedy; milliseconds of a call, from prompts to tokens on the host, "
     "median, variants in turn after one round to warm up. plain: a token a pass; unrecorded: each pass "
     "launched anew; anew: recorded in each call, as before recordings were kept; lookup: three tokens looked up for a "
     "pass, which random weights never copy, so that it is given up after a few passes; right: as many drafts are right "
-    "as for a trained model. first_s: the first call of all. equal: share of the titles that are the same as plain's "
+    "as for a trained model. compiled: as plain, each kind of layer compiled, in reading and in writing; its first_s, "
+    "the first call of all, compiles, with cached_files in the compiler's cache before. reading: up to the first "
+    "token. reading_PART_ms, reading_PART_launches: the GPU's time and kernels in reading, under a profiler; pass_: "
+    "the same in all passes behind it. limit: of its products, two operations a weight and token, at "
+    f"{_TFLOP_S} TFLOP/s. first_s: the first call of all. equal: share of the titles that are the same as plain's "
     "(in 16 bits, products of other sizes round differently)."
 )
 
@@ -70,7 +88,9 @@ def main() -> None:
     arguments = parser.parse_args()
     config = text_config(arguments.family, small=arguments.small)
     model = random_model(config).eval()
-    metrics: dict[str, float] = {}
+    environment.prepare_compiler()
+    cache = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    metrics: dict[str, float] = {"cached_files": sum(path.is_file() for path in cache.rglob("*"))}
     for batch in arguments.batches:
         metrics |= measure(model, batch, arguments)
     if torch.cuda.is_available():
@@ -94,11 +114,12 @@ def measure(model: Any, batch: int, arguments: argparse.Namespace) -> dict[str, 
         "anew": TitleDecoder(model, 0),
         "lookup": TitleDecoder(model, _DRAFTS),
         "right": TitleDecoder(model, _DRAFTS),
+        "compiled": TitleDecoder(model, 0, compile_after=0),
     }
     told, module = Told(arguments.right), cast("Any", writing)
     looked_up = module.look_up
     titles: dict[str, list[list[int]]] = {}
-    taken: dict[str, list[float]] = {name: [] for name in (*decoders, "reading")}
+    taken: dict[str, list[float]] = {name: [] for name in (*decoders, "reading", "compiled_reading")}
 
     def timed(name: str, function: Callable[[], Any]) -> Any:
         started = time.perf_counter()
@@ -114,17 +135,58 @@ def measure(model: Any, batch: int, arguments: argparse.Namespace) -> dict[str, 
                 told.take(titles["plain"], model.device)
             module.look_up = told.look_up if name == "right" else looked_up
             titles[name] = timed(name, lambda: decoder.generate(prompts, {_NO_TOKEN}, arguments.write))  # noqa: B023
-        timed("reading", lambda: decoders["plain"].read(prompts).logits.argmax(-1).tolist())
+        for name, prefix in (("plain", ""), ("compiled", "compiled_")):
+            timed(f"{prefix}reading", lambda: decoders[name].read(prompts).logits.argmax(-1).tolist())  # noqa: B023
     module.look_up = looked_up
-    found = {f"batch_{batch}_first_s": round(taken["plain"][0], 3)}
+    found = {f"batch_{batch}_{name}": value for name, value in limits(model, sum(lengths)).items()}
+    found |= {f"batch_{batch}_first_s": round(taken["plain"][0], 3)}
+    found |= {f"batch_{batch}_compiled_first_s": round(taken["compiled"][0], 3)}
+    for name in ("plain", "compiled"):
+        parts = profile_parts(decoders[name], prompts, arguments.write)
+        found |= {f"batch_{batch}_{name}_{part}": value for part, value in parts.items()}
     for name, seconds in taken.items():
         median = statistics.median(seconds[1:])
         found[f"batch_{batch}_{name}_ms"] = round(1000 * median, 1)
-        if name != "reading":
+        if name in titles:
             found[f"batch_{batch}_{name}_titles_s"] = round(batch / median, 2)
             same = sum(one == other for one, other in zip(titles[name], titles["plain"], strict=True))
             found[f"batch_{batch}_{name}_equal"] = round(same / batch, 3)
     return found
+
+
+def limits(model: Any, tokens: int) -> dict[str, float]:
+    """Return the operations of reading so many tokens, the titles' first ones left out, and what they take at least."""
+    trim = CompletionTrim(model, clamp=False)
+    boundary = trim.model.layers[trim.boundary].self_attn
+    read = [*trim.model.layers[: trim.boundary], boundary.k_proj, boundary.v_proj]
+    read += [getattr(trim.model, name, None) for name in ("per_layer_model_projection", "altup_projections")]
+    modules = [module for part in read if part is not None for module in part.modules()]
+    weights = sum(module.weight.numel() for module in modules if isinstance(module, torch.nn.Linear))
+    operations = 2 * weights * tokens / 1e12
+    return {"reading_tflop": round(operations, 1), "reading_limit_ms": round(1000 * operations / _TFLOP_S, 1)}
+
+
+def profile_parts(decoder: TitleDecoder, prompts: list[list[int]], tokens: int) -> dict[str, float]:
+    """Return what reading, and all passes behind it, take of the GPU's time, and how many kernels, part by part."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda, found = torch.cuda.is_available(), dict[str, float]()
+    reading = decoder.read(prompts)
+    for step, run in (
+        ("reading", lambda: decoder.read(prompts).logits.argmax(-1).tolist()),
+        ("pass", lambda: decoder.write(reading, {_NO_TOKEN}, tokens)),
+    ):
+        with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
+            run()
+        for event in profiler.key_averages():
+            if (event.device_type == DeviceType.CUDA) != cuda:
+                continue
+            part = next(part for part, pattern in _PARTS.items() if re.search(pattern, event.key, re.IGNORECASE))
+            spent = event.self_device_time_total if cuda else event.self_cpu_time_total
+            for name, value in ((f"{step}_{part}_ms", spent / 1e3), (f"{step}_{part}_launches", event.count)):
+                found[name] = found.get(name, 0) + value
+    return {name: round(value, 1) for name, value in found.items()}
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
-from training_models import KINDS, SMALLEST_FIRST, VOCABULARY, tiny_model
+from training_models import KINDS, SMALLEST_FIRST, VOCABULARY, tiny_model, trace_instead_of_compiling
 
 from titlegen.generation import decoder as decoding
 from titlegen.generation import writing
-from titlegen.generation.cache import KeyCache
+from titlegen.generation.cache import Columns, KeyCache
 from titlegen.generation.decoder import TitleDecoder
 from titlegen.generation.writing import Writing
+from titlegen.train import trim
 from titlegen.train.trim import text_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,14 +125,13 @@ def test_what_was_read_serves_any_number_of_titles(kind: str, prompts: list[list
 def columns_read(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
     """Return a list that gets the columns of each pass, row by row."""
     passes: list[list[list[int]]] = []
-    add = KeyCache.add
+    original = KeyCache.columns
 
-    def watch(cached: KeyCache, layer: int, columns: torch.Tensor, *rest: Any) -> None:
-        if layer == 0:
-            passes.append(columns.tolist())
-        add(cached, layer, columns, *rest)
+    def watch(cached: KeyCache, starts: torch.Tensor, columns: torch.Tensor) -> dict[int | None, Columns]:
+        passes.append(columns.tolist())
+        return original(cached, starts, columns)
 
-    monkeypatch.setattr(KeyCache, "add", watch)
+    monkeypatch.setattr(KeyCache, "columns", watch)
     return passes
 
 
@@ -199,6 +199,93 @@ def test_it_is_told_of_every_token_that_all_titles_have(prompts: list[list[int]]
         decoder, calls = TitleDecoder(model_of("gemma3n", torch.float64), lookup), []
         decoder.write(decoder.read(prompts), {-1}, TOKENS, on_token=lambda: calls.append(1))  # noqa: B023 - called at once
         assert len(calls) == TOKENS - 1
+
+
+# The compiler itself uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("kind", "real"),
+    [
+        ("gemma3", False),
+        pytest.param("gemma3", True, marks=pytest.mark.slow),
+        pytest.param("gemma3n", True, marks=pytest.mark.heavy),
+        pytest.param("gemma4", True, marks=pytest.mark.heavy),
+    ],
+)
+def test_compiled_titles_are_the_same(
+    kind: str, real: bool, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(kind, torch.float32)
+    batches = [(prompts, 0), (prompts[:1], 0), (prompts[::-1], 3), (prompts[:3], 0)]
+    expected = [TitleDecoder(model, lookup).generate(batch, {-1}, TOKENS) for batch, lookup in batches]
+    if not real:
+        trace_instead_of_compiling(monkeypatch)
+    for (batch, lookup), titles in zip(batches, expected, strict=True):
+        decoder = TitleDecoder(model, lookup, compile_after=0)
+        assert decoder.generate(batch, {-1}, TOKENS) == titles
+        assert decoder._trim.compiled
+        # Every half of a layer, and what stands around them; one title's first token goes through them as it is.
+        halves = {"read", "read_keys", "write"} | ({"read_query"} if len(batch) > 1 else set())
+        assert decoder._trim._compiled.keys() >= halves | {"embed", "final_hidden"}
+
+
+def test_it_compiles_once_its_prompts_are_long_enough_together(
+    prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace_instead_of_compiling(monkeypatch)
+    model, tokens = model_of("gemma3", torch.float32), len(prompts[0])
+    decoder = TitleDecoder(model, compile_after=3 * tokens)
+    recorder = Recorder(monkeypatch, traces=False)
+    found = []
+    for _ in range(4):
+        titles = decoder.generate(prompts[:1], {-1}, TOKENS)
+        found.append((decoder._trim.compiled, recorder.recorded))
+    # What was recorded before is recorded anew.
+    assert found == [(False, 1), (False, 1), (True, 2), (True, 2)]
+    assert titles == TitleDecoder(model).generate(prompts[:1], {-1}, TOKENS)
+    never = TitleDecoder(model)
+    never.generate(prompts, {-1}, TOKENS)
+    assert not never._trim.compiled
+
+
+@pytest.mark.fault
+def test_what_the_compiler_refuses_is_run_as_it_is(
+    prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model("gemma3", torch.float32).eval()
+    expected = TitleDecoder(model).generate(prompts, {-1}, TOKENS)
+    activation = model.get_base_model().model.layers[0].mlp.act_fn
+    activation.forward = torch.compiler.disable(activation.forward)
+    trace_instead_of_compiling(monkeypatch)
+    reading = TitleDecoder(model, compile_after=0)
+    assert reading.generate(prompts, {-1}, TOKENS) == expected
+    # The first to be refused may as well be a pass that writes.
+    writing_alone = TitleDecoder(model)
+    read = writing_alone.read(prompts)
+    writing_alone._trim.compiled = True
+    assert writing_alone.write(read, {-1}, TOKENS) == expected
+    for decoder in (reading, writing_alone):
+        assert not decoder._trim.compiled
+    assert caplog.text.count("titles go on without compiling") == 2
+
+
+@pytest.mark.fault
+def test_more_kinds_of_layers_than_the_compiler_keeps_are_no_hindrance(
+    prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace_instead_of_compiling(monkeypatch)
+    torch.compiler.reset()
+    monkeypatch.setattr(trim, "_MOST_GRAPHS", 0)
+    compiled = []
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for dtype in (torch.float32, torch.float64):
+            decoder = TitleDecoder(model_of("gemma3", dtype), compile_after=0)
+            expected = TitleDecoder(model_of("gemma3", dtype)).generate(prompts, {-1}, TOKENS)
+            assert decoder.generate(prompts, {-1}, TOKENS) == expected
+            compiled.append(decoder._trim.compiled)
+    assert compiled == [True, False]
+    assert "titles go on without compiling" in caplog.text
+    torch.compiler.reset()
 
 
 def test_tokens_are_looked_up_where_a_gpu_writes_few_titles() -> None:
@@ -281,12 +368,12 @@ def test_a_number_of_the_pass_that_is_no_tensor_shows(
     expected = decoder.generate(prompts[:1], {1}, TOKENS)
     steps: list[int] = []
 
-    def masks(cached: KeyCache, starts: torch.Tensor, _: torch.Tensor) -> dict[int | None, torch.Tensor]:
+    def columns(cached: KeyCache, starts: torch.Tensor, _: torch.Tensor) -> dict[int | None, Columns]:
         steps.append(len(steps))
         return original(cached, starts, torch.tensor([[cached.longest + steps[-1]]]))
 
-    original = KeyCache.masks
-    monkeypatch.setattr(KeyCache, "masks", masks)
+    original = KeyCache.columns
+    monkeypatch.setattr(KeyCache, "columns", columns)
     assert decoder.generate(prompts[:1], {1}, TOKENS) == expected
     steps.clear()
     Recorder(monkeypatch)
@@ -300,16 +387,18 @@ def test_a_broken_cache_shows(kind: str, fault: str, prompts: list[list[int]], m
     model = model_of(kind, torch.float64)
     decoder = TitleDecoder(model, 0)
     sound = decoder.generate(prompts, {1}, TOKENS)
-    masks, attend = KeyCache.masks, KeyCache.attend
-    if fault == "window":
-        # One token too old is seen, and the newest is not.
-        monkeypatch.setattr(
-            KeyCache, "masks", lambda *rest: {key: m.roll(-(key is not None), -1) for key, m in masks(*rest).items()}
-        )
-    elif fault == "padding":
-        monkeypatch.setattr(
-            KeyCache, "masks", lambda *rest: {key: torch.ones_like(mask) for key, mask in masks(*rest).items()}
-        )
+    columns, attend = KeyCache.columns, KeyCache.attend
+
+    def broken(*rest: Any) -> dict[int | None, Columns]:
+        found = {}
+        for window, (places, hidden) in columns(*rest).items():
+            # One token too old is seen, and the newest is not; or everything is.
+            moved = hidden.roll(-(window is not None), -1) if fault == "window" else torch.zeros_like(hidden)
+            found[window] = Columns(places, moved)
+        return found
+
+    if fault in {"window", "padding"}:
+        monkeypatch.setattr(KeyCache, "columns", broken)
     else:
         monkeypatch.setattr(KeyCache, "attend", lambda *rest: attend(*rest).roll(1, 0))
     assert decoder.generate(prompts, {1}, TOKENS) != sound

@@ -353,7 +353,7 @@ def test_an_error_of_the_compiler_while_recomputing_is_not_lost(monkeypatch: pyt
     def refuse(*_: Any) -> Any:
         raise Unsupported("the real reason")
 
-    monkeypatch.setattr(trim, "_run", refuse)
+    monkeypatch.setattr(trim, "run", refuse)
     with pytest.raises(Unsupported, match="the real reason"):
         loss.backward()
 
@@ -363,14 +363,14 @@ def test_what_is_recomputed_is_freed_at_once(kept: float, monkeypatch: pytest.Mo
     model = tiny_model("gemma3n", torch.float32)
     trim = CompletionTrim(model, kept_share=lambda _: kept)
     made: list[Any] = []
-    run = trim._run
+    run = trim.run
 
     def note(*arguments: Any) -> Any:
         result = run(*arguments)
         made.extend(map(weakref.ref, tree_leaves(result)))
         return result
 
-    monkeypatch.setattr(trim, "_run", note)
+    monkeypatch.setattr(trim, "run", note)
     gc.collect()
     gc.disable()
     try:

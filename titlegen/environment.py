@@ -156,6 +156,11 @@ def prepare_threads() -> None:
         os.environ.update(SHORT_WAIT)
 
 
+def prepare_compiler() -> None:
+    """Let torch keep what it compiles in titlegen's cache, not in a folder that a reboot empties."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory() / "compiled"))
+
+
 def prepare_training_environment(*, compile_model: bool) -> None:
     """Turn off the telemetry of the training libraries, and give their caches and the GPU's memory a lasting order.
 
@@ -165,14 +170,13 @@ def prepare_training_environment(*, compile_model: bool) -> None:
         compile_model: let Unsloth compile the whole model, which costs a minute before its first use.
     """
     prepare_threads()
-    cache = cache_directory()
+    prepare_compiler()
     for name, value in {
         "UNSLOTH_COMPILE_DISABLE": "0" if compile_model else "1",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        # Unsloth writes generated source beside the current directory otherwise, and torch forgets kernels at a reboot.
-        "UNSLOTH_COMPILE_LOCATION": str(cache / "unsloth"),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled"),
+        # Unsloth writes generated source beside the current directory otherwise.
+        "UNSLOTH_COMPILE_LOCATION": str(cache_directory() / "unsloth"),
         # Batches of many sizes would leave gaps that no later batch fits into.
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }.items():

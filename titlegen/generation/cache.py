@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from titlegen.families.modules import KeyValue
     from titlegen.train.packed import Packed
+
+
+# A kernel of attention copies masks of other widths first, for each layer.
+_ALIGNED = 16
+
+
+class Columns(NamedTuple):
+    """Where the tokens of a pass stand, the same for all layers with one window."""
+
+    places: Tensor
+    """(rows * width,) int64: their places among a layer's rows * columns."""
+    hidden: Tensor
+    """(rows, 1, width, 1, columns): 0 for what a token sees, minus infinity for the rest."""
 
 
 class KeyCache:
@@ -33,7 +46,7 @@ class KeyCache:
         """
         self.longest = longest
         self._windows = windows
-        self._columns = longest + room
+        self._columns = -(-(longest + room) // _ALIGNED) * _ALIGNED
         self._layers = [
             tuple(part.new_zeros(rows, self._columns - self._first(window), *part.shape[1:]) for part in pair)
             for pair, window in zip(keys, windows, strict=False)
@@ -42,11 +55,16 @@ class KeyCache:
     def fill(self, keys: Sequence[KeyValue], packed: Packed) -> None:
         """Take in what the layers made of prompts, (S, heads, head_dim); at most as many as there are rows."""
         rows, columns = self.places(packed)
-        for pair, dense, window in zip(keys, self._layers, self._windows, strict=False):
+        places = {}
+        for window in set(self._windows):
             first = self._first(window)
-            seen = (columns >= first).nonzero()[:, 0]
+            # What nobody sees any more is left out; finding that out takes the GPU's answer.
+            seen = (columns >= first).nonzero()[:, 0] if first else slice(None)
+            places[window] = seen, rows[seen], columns[seen] - first
+        for pair, dense, window in zip(keys, self._layers, self._windows, strict=False):
+            seen, row, column = places[window]
             for target, part in zip(dense, pair, strict=True):
-                target[rows[seen], columns[seen] - first] = part[seen]
+                target[row, column] = part[seen]
 
     def places(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Return row and column of each token of prompts, (S,) each."""
@@ -57,55 +75,54 @@ class KeyCache:
         return rows, columns
 
     def _first(self, window: int | None) -> int:
-        """Return the first column that a title's first token sees."""
-        return 0 if window is None else max(0, self.longest + 1 - window)
+        """Return the first column that is kept: at or shortly before the first one that a title's first token sees."""
+        return 0 if window is None else max(0, self.longest + 1 - window) // _ALIGNED * _ALIGNED
 
-    def add(self, layer: int, columns: Tensor, key: Tensor, value: Tensor) -> None:
-        """Put keys and values, (rows * width, heads, head_dim), into columns of the rows, (rows, width)."""
-        import torch
-
-        for cached, part in zip(self._layers[layer], (key, value), strict=True):
-            starts = torch.arange(len(columns), device=columns.device) * cached.shape[1]
-            places = starts[:, None] + columns - self._first(self._windows[layer])
-            cached.flatten(0, 1).index_copy_(0, places.flatten(), part)
-
-    def masks(self, starts: Tensor, columns: Tensor) -> dict[int | None, Tensor]:
-        """Return for each window which of its columns tokens see.
+    def columns(self, starts: Tensor, columns: Tensor) -> dict[int | None, Columns]:
+        """Return for each window where the tokens of a pass stand, and what they see.
 
         Args:
             starts: (rows,): the column of each row's first token.
             columns: (rows, width): where the tokens stand.
-
-        Returns:
-            (rows, width, columns) bool each.
         """
         import torch
 
-        masks = {}
+        like, found = self._layers[0][0], {}
         for window in set(self._windows):
-            places = torch.arange(self._first(window), self._columns, device=columns.device)
+            first = self._first(window)
+            size = self._columns - first
+            places = torch.arange(first, self._columns, device=columns.device)
             newest = columns[..., None]
             seen = (places >= starts[:, None, None]) & (places <= newest)
-            masks[window] = seen if window is None else seen & (places > newest - window)
-        return masks
+            if window is not None:
+                seen &= places > newest - window
+            hidden = torch.zeros_like(seen, dtype=like.dtype).masked_fill_(~seen, -torch.inf)
+            rows = torch.arange(len(columns), device=columns.device)[:, None] * size
+            found[window] = Columns((rows + columns - first).flatten(), hidden[:, None, :, None])
+        return found
 
-    def attend(self, layer: int, query: Tensor, mask: Tensor, scale: float) -> Tensor:
+    def add(self, layer: int, columns: Columns, key: Tensor, value: Tensor) -> None:
+        """Put keys and values of a pass, (rows * width, heads, head_dim), into their places."""
+        for cached, part in zip(self._layers[layer], (key, value), strict=True):
+            cached.flatten(0, 1).index_copy_(0, columns.places, part)
+
+    def attend(self, layer: int, query: Tensor, columns: Columns, scale: float) -> Tensor:
         """Return what tokens read from a layer, (rows * width, heads * head_dim).
 
         Args:
             layer: whose keys are read.
             query: (rows * width, heads, head_dim).
-            mask: (rows, width, columns).
+            columns: of the layer's window.
             scale: factor of the dot products.
         """
         import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
         key, value = (cached.transpose(1, 2) for cached in self._layers[layer])
-        rows, width, _ = mask.shape
+        rows, _, width, *_ = columns.hidden.shape
         # The heads that share a key stand beside each other: they are its queries, and no key is copied for them.
-        grouped = query.view(rows, width, key.shape[1], -1, query.shape[-1]).transpose(1, 2).flatten(2, 3)
-        seen = mask[:, :, None].expand(-1, -1, grouped.shape[2] // width, -1).flatten(1, 2)[:, None]
-        attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=seen, scale=scale)
+        grouped = query.view(rows, width, key.shape[1], -1, query.shape[-1]).transpose(1, 2)
+        hidden = columns.hidden.expand(-1, -1, -1, grouped.shape[3], -1).flatten(2, 3)
+        attended = F.scaled_dot_product_attention(grouped.flatten(2, 3), key, value, attn_mask=hidden, scale=scale)
         return (
             attended.view(rows, key.shape[1], width, -1, attended.shape[-1]).transpose(1, 2).reshape(rows * width, -1)
         )

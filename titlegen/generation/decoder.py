@@ -22,6 +22,9 @@ _COLUMNS, _KEPT = 64, 4
 # More titles at a time keep a GPU busy alone; benchmarks/gpu_lookup.py measures where that begins. A CPU is as soon as
 # there are several tokens: its products of four rows take nearly twice as long as those of one.
 _LOOKUP, _MOST_ROWS = 3, {"cuda": 8}
+# Prompt tokens after which compiling pays on a GPU. Estimated, not measured: some 20 s of compiling, of which a token,
+# with the title behind it, wins back what an uncompiled layer's passes over memory and launches cost.
+COMPILE_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,27 @@ class TitleDecoder:
     those layers keep no keys of their own either.
     """
 
-    def __init__(self, model: nn.Module, lookup: int | None = None, *, records: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        lookup: int | None = None,
+        *,
+        records: bool = True,
+        compile_after: int | None = None,
+    ) -> None:
         """Take a model, and how many tokens of each title are looked up for a pass.
 
         Args:
             model: a causal LM for which ``can_trim`` holds, or a PEFT model around one, in evaluation mode.
             lookup: 0 for none; without it, as many as pay on the model's device.
             records: run passes from recordings where the device can.
+            compile_after: compile each kind of layer once the prompts have so many tokens together, those that were
+                read before counted; None: never.
         """
         self._trim, self._lookup, self._records = CompletionTrim(model, clamp=False), lookup, records
         # The last used ones last.
         self._kept: dict[Shape, Writing] = {}
+        self._tokens, self._compile_after = 0, compile_after
 
     def generate(
         self, prompts: Sequence[Sequence[int]], stop: Collection[int], max_new_tokens: int, temperature: float = 0.0
@@ -66,10 +79,15 @@ class TitleDecoder:
         import torch
 
         trim = self._trim
-        with torch.inference_mode():
-            packed = _pack_prompts(prompts, trim.model.embed_tokens.weight.device)
+
+        def compute() -> Prefill:
             keys: list[KeyValue] = []
             return Prefill(packed, keys, trim.logits(trim.hidden(packed, keys)))
+
+        with torch.inference_mode():
+            packed = _pack_prompts(prompts).to(trim.model.embed_tokens.weight.device)
+            self._count(len(packed.ids))
+            return trim.compiling(compute)
 
     def write(
         self,
@@ -94,6 +112,14 @@ class TitleDecoder:
         ends = [next((i for i, token in enumerate(row) if token in stop), len(row)) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
 
+    def _count(self, tokens: int) -> None:
+        """Compile from now on where the tokens of prompts are as many as that takes."""
+        self._tokens += tokens
+        if self._compile_after is not None and self._tokens >= self._compile_after:
+            self._compile_after, self._trim.compiled = None, True
+            # What was recorded is not compiled.
+            self.forget()
+
     def forget(self) -> None:
         """Give back the memory of what is kept for the next batches."""
         self._kept.clear()
@@ -106,6 +132,9 @@ class TitleDecoder:
         if kept:
             # Few shapes: a recording takes longer than a title, and more columns cost next to nothing.
             rows, longest = 2 ** (rows - 1).bit_length(), -(-longest // _COLUMNS) * _COLUMNS
+        if self._trim.compiled:
+            # One token alone is not compiled.
+            rows = max(rows, 2)
         shape = Shape(rows, longest, max_new_tokens, lookup, len(stop), temperature)
         writing = self._kept.pop(shape, None) or Writing(self._trim, shape, reading, records=kept)
         if kept:
@@ -120,13 +149,16 @@ def default_lookup(device: torch.device, rows: int) -> int:
     return _LOOKUP if rows <= _MOST_ROWS.get(device.type, 0) else 0
 
 
-def _pack_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> Packed:
-    """Pack prompts whose last token alone predicts something: here a label that is not read."""
+def _pack_prompts(prompts: Sequence[Sequence[int]]) -> Packed:
+    """Pack prompts whose last token alone predicts something: here a label that is not read.
+
+    On the host, for packing asks for numbers a dozen times, each of which a GPU would be waited for.
+    """
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
     def padded(rows: Sequence[list[int]], filling: int) -> Tensor:
-        return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filling).to(device)
+        return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filling)
 
     inputs = {
         "input_ids": padded([[*prompt, 0] for prompt in prompts], 0),

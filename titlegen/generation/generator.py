@@ -7,8 +7,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from titlegen import environment
 from titlegen.errors import ConfigError, ExportError
-from titlegen.generation.decoder import TitleDecoder
+from titlegen.generation.decoder import COMPILE_TOKENS, TitleDecoder
 from titlegen.generation.transformers import load_model, load_tokenizer, write_tokens
 from titlegen.metrics.ranking import (
     Chosen,
@@ -99,7 +100,12 @@ class TransformersGenerator:
     @cached_property
     def decoder(self) -> TitleDecoder | None:
         """The trimmed decoder; None for an unknown architecture."""
-        return TitleDecoder(self.model) if can_trim(self.model) else None
+        if not can_trim(self.model):
+            return None
+        compiled = self.settings.compile
+        automatic = COMPILE_TOKENS if self.device == "cuda" else None
+        environment.prepare_compiler()
+        return TitleDecoder(self.model, compile_after=automatic if compiled == "auto" else 0 if compiled else None)
 
     @property
     def stop(self) -> list[int]:

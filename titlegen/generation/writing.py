@@ -113,7 +113,8 @@ class Writing:
             self._recorded[lookup]()
             return
         self._run.add(lookup)
-        self._advance(lookup)
+        # Nothing is written before every token has been read, so a pass that the compiler ends can begin anew.
+        self._trim.compiling(lambda: self._advance(lookup))
 
     def _record(self, lookup: int) -> Callable[[], object]:
         """Return a pass as a CUDA graph, which the GPU runs again without the CPU; recording runs nothing."""
@@ -160,22 +161,22 @@ class Writing:
         """Read tokens that stand in these columns, both (rows, width); return logits, (rows * width, vocabulary)."""
         trim, cache = self._trim, self._cache
         config = trim.model.config
-        streams, per_layer = trim.decoder.embed(trim.model, tokens.flatten())
+        streams, per_layer = trim.run("embed", trim.model, tokens.flatten())
         angles = trim.angles((columns - self._starts[:, None]).flatten(), streams[0])
-        masks = cache.masks(self._starts, columns)
+        places = cache.columns(self._starts, columns)
         newest: dict[str, int] = {}
         for index, layer in enumerate(trim.model.layers):
             kind, attention = config.layer_types[index], layer.self_attn
             if index <= trim.boundary:
-                state, query, key, value = trim.decoder.read(layer, streams, *angles[kind])
-                cache.add(index, columns, key, value)
+                state, query, key, value = trim.run("read", layer, streams, *angles[kind])
+                cache.add(index, places[attention.sliding_window], key, value)
                 newest[kind] = index
             else:
-                state, query = trim.decoder.read_query(layer, streams, *angles[kind])
-            attended = cache.attend(newest[kind], query, masks[attention.sliding_window], attention.scaling)
+                state, query = trim.run("read_query", layer, streams, *angles[kind])
+            attended = cache.attend(newest[kind], query, places[attention.sliding_window], attention.scaling)
             own = None if per_layer is None else per_layer[:, index]
-            streams = trim.decoder.write(layer, state, attended, own, trim.thresholds[index])
-        logits: Tensor = trim.logits(trim.decoder.final_hidden(trim.model, streams))
+            streams = trim.run("write", layer, state, attended, own, trim.thresholds[index])
+        logits: Tensor = trim.logits(trim.run("final_hidden", trim.model, streams))
         return logits
 
 

@@ -36,12 +36,17 @@ _HEAD_TOKENS = 512
 # Padding of products would make a graph of its own for few tokens. Matched patterns would let a product add to a
 # summand that is copied for it first, 260 times a pass; without, the sum is part of the operation that follows.
 _COMPILE_OPTIONS: dict[str, Any] = {"shape_padding": False, "pattern_matcher": False}
+# Of one half of a layer, in one process: training, with and without an adapter, one token and several, each kind of
+# layer. Compiled code is shared by everything that computes the same.
+_MOST_GRAPHS = 32
+# What stands around the layers: in training, a small share of a pass.
+_AROUND = frozenset({"embed", "final_hidden"})
 
 
 def _compile_errors() -> tuple[type[Exception], ...]:
     from torch._dynamo import exc  # torch exports them nowhere else
 
-    return exc.Unsupported, exc.BackendCompilerFailed
+    return exc.Unsupported, exc.BackendCompilerFailed, exc.FailOnRecompileLimitHit
 
 
 def text_model(model: PreTrainedModel | PeftModel) -> TextModel:
@@ -80,7 +85,8 @@ class CompletionTrim:
             model: a causal LM for which ``can_trim`` holds, or a PEFT model around one with the adapter ``default``.
             kept_share: given a batch's number of tokens, the share of the layers that keep their activations for the
                 backward pass, 0 to 1; the others recompute them.
-            compiled: compile each kind of layer once, for any number of tokens; used while gradients are on.
+            compiled: compile each kind of layer once, for any number of tokens; used while gradients are on, and in
+                inference mode, in which titles are written.
             clamp: limit weights, as transformers does in training and not otherwise.
         """
         self._causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -115,18 +121,25 @@ class CompletionTrim:
 
     def states(self, packed: Packed) -> Tensor:
         """Return what :meth:`hidden` does, without compiling where that fails."""
+        return self.compiling(lambda: self.hidden(packed))
+
+    def compiling(self, compute: Callable[[], Made]) -> Made:
+        """Return what ``compute`` does, without compiling where that fails."""
+        import torch
+
         try:
-            return self.hidden(packed)
+            return compute()
         except _compile_errors() as error:
             # Unsloth puts functions into Gemma 3 that are closed to the compiler, and a machine may have no C
             # compiler. The whole pass begins anew: a layer that ran compiled and is recomputed otherwise would not
             # match what it kept.
             # The first line says what the compiler could not do, the second to which function.
             reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-            _LOG.warning("training goes on without compiling: %s", reason)
+            work = "training goes" if torch.is_grad_enabled() else "titles go"
+            _LOG.warning("%s on without compiling: %s", work, reason)
             self.compiled = False
         # Not while the error is handled: its traceback holds what the broken pass had computed.
-        return self.hidden(packed)
+        return compute()
 
     def hidden(self, packed: Packed, keys: list[KeyValue] | None = None) -> Tensor:
         """Return the final hidden states of the predicting tokens, (N, hidden).
@@ -139,7 +152,7 @@ class CompletionTrim:
         layers, boundary = self.model.layers, self.boundary
         with torch.no_grad():
             # Nothing below the first layer is trained.
-            streams, per_layer = self.decoder.embed(self.model, packed.ids)
+            streams, per_layer = self.run("embed", self.model, packed.ids)
             angles = self.angles(packed.positions, streams[0])
             kept_angles = {kind: (cos[packed.kept], sin[packed.kept]) for kind, (cos, sin) in angles.items()}
         if self.compiled and torch.is_grad_enabled():
@@ -167,22 +180,23 @@ class CompletionTrim:
             streams = self._step(
                 recomputed > boundary, self._kept, index, streams, own, kept_angles[kind], shared[kind], packed
             )
-        return self.decoder.final_hidden(self.model, streams)
+        final: Tensor = self.run("final_hidden", self.model, streams)
+        return final
 
     def _full(
         self, index: int, streams: Streams, own: Tensor | None, angles: Angles, packed: Packed
     ) -> tuple[Streams, KeyValue]:
         """Run a layer for every token; return the streams, and keys and values of the complete rows."""
         layer = self.model.layers[index]
-        state, query, key, value = self._run("read", layer, streams, *angles)
+        state, query, key, value = self.run("read", layer, streams, *angles)
         attention, key, value = layer.self_attn, packed.complete(key), packed.complete(value)
         attended = attend(
             query, key, value, packed.own_rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
         )
-        return self._run("write", layer, state, attended, own, self.thresholds[index]), (key, value)
+        return self.run("write", layer, state, attended, own, self.thresholds[index]), (key, value)
 
     def _keys(self, layer: Layer, streams: Streams, angles: Angles, packed: Packed) -> KeyValue:
-        key, value = self._run("read_keys", layer, streams, *angles)
+        key, value = self.run("read_keys", layer, streams, *angles)
         return packed.complete(key), packed.complete(value)
 
     def _kept(
@@ -190,12 +204,12 @@ class CompletionTrim:
     ) -> Streams:
         """Run a layer for the predicting tokens, on keys and values of every token."""
         layer = self.model.layers[index]
-        state, query = self._run("read_query", layer, streams, *angles)
+        state, query = self.run("read_query", layer, streams, *angles)
         attention, (key, value) = layer.self_attn, shared
         attended = attend(
             query, key, value, packed.kept_rows, packed.rows, window=attention.sliding_window, scale=attention.scaling
         )
-        written: Streams = self._run("write", layer, state, attended, own, self.thresholds[index])
+        written: Streams = self.run("write", layer, state, attended, own, self.thresholds[index])
         return written
 
     @staticmethod
@@ -225,17 +239,23 @@ class CompletionTrim:
             raise errors.pop()
         return result
 
-    def _run(self, name: str, layer: Layer, *arguments: Tensor | Streams | None) -> Any:
-        """Call one half of a layer, compiled when that is on and gradients are."""
+    def run(self, name: str, module: Layer | TextModel, *arguments: Tensor | Streams | None) -> Any:
+        """Call one half of a layer, or what stands around them, compiled where that is on."""
         import torch
 
         function = getattr(self.decoder, name)
-        if not (self.compiled and torch.is_grad_enabled()):
-            return function(layer, *arguments)
+        wanted = torch.is_inference_mode_enabled() or (torch.is_grad_enabled() and name not in _AROUND)
+        first = arguments[0]
+        # One token alone is a kind of its own to the compiler, which is not worth its time.
+        alone = first is not None and len(first[0] if isinstance(first, tuple) else first) == 1
+        if alone or not (self.compiled and wanted):
+            return function(module, *arguments)
         if name not in self._compiled:
+            limits = torch._dynamo.config  # noqa: SLF001 - documented, though its module is private
+            limits.recompile_limit = max(limits.recompile_limit, _MOST_GRAPHS)
             self._compiled[name] = torch.compile(function, fullgraph=True, options=_COMPILE_OPTIONS)
         _mark_tokens(arguments)
-        return self._compiled[name](layer, *arguments)
+        return self._compiled[name](module, *arguments)
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the summed cross-entropy, a scalar float32, holding few logits at a time."""
