@@ -27,7 +27,8 @@ NOTES = (
     "bundled server, one slot, greedy, a lone client, new articles, each asked with --lookup N and with --lookup 0 in "
     "turn; ratios with to without, of the median and the 95th percentile of answers' times, and of the sums of times "
     "for reading and for writing. equal_titles: share of titles that are the same. shuffled_*: the characters of each "
-    "article in random order. load_1min: what the machine had to do, these servers included."
+    "article in random order. load_1min: what the machine had to do, these servers included. patched_*: llama-server, "
+    "built with serving/llama.cpp/prefetch.patch."
 )
 
 
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=300, help="of an article, at most")
     parser.add_argument("--lookup", type=int, nargs="+", default=[3], help="tokens that are looked up for a pass")
     parser.add_argument("--engine", default="xllamacpp")
+    parser.add_argument("--prefix", default="", help="of the figures' names, for another engine beside the first")
     parser.add_argument("--again", action="store_true", help="ask a second server without, for the noise")
     parser.add_argument("--pause", action="store_true", help="leave the machine to others half of the time")
     options = parser.parse_args()
@@ -127,6 +129,7 @@ def main() -> None:
             metrics[f"{prefix}writing_share"] = sum(item.writing for item in base) / whole
             metrics[f"{prefix}tokens"] = statistics.mean(item.tokens for item in base)
     metrics["load_1min"] = os.getloadavg()[0]
+    metrics = {options.prefix + name: value for name, value in metrics.items()}
     print(write_result("lookup_cpu", metrics, NOTES, "xllamacpp").read_text(encoding="utf-8"))
 
 
