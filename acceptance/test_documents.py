@@ -16,7 +16,7 @@ from titlegen.export import gguf_name
 from titlegen.files import digest_file
 from titlegen.manifest import Manifest, read_manifest
 from titlegen.models import resolve_base
-from titlegen.results import Converted, read_result
+from titlegen.results import ConvertedFiles, read_result
 from titlegen.runs import Folder
 from titlegen.settings import Settings, profile_names
 from titlegen.settings_table import render_settings
@@ -107,7 +107,7 @@ def test_reproducible(settings: Settings, outputs: Path, tmp_path: Path, finding
         if manifests[stage].inputs[name] != manifests[source].digest
     ]
     assert not broken, broken[0]
-    deployed = gguf_name(read_result(Converted, manifests[Folder.GGUF]).types[0])
+    deployed = gguf_name(read_result(ConvertedFiles, manifests[Folder.GGUF]).types[0])
     assert digest_file(outputs / Folder.GGUF / deployed) == manifests[Folder.GGUF].files[deployed].sha256
     tokenizer = resolve_base(settings.model) / "tokenizer.json"
     assert manifests[Folder.DATA].inputs["tokenizer"] == digest_file(tokenizer)

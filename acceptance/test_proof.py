@@ -11,7 +11,7 @@ from titlegen.export import gguf_name
 from titlegen.generation import load_tokenizer
 from titlegen.manifest import read_manifest
 from titlegen.models import resolve_base
-from titlegen.results import Converted, read_result
+from titlegen.results import ConvertedFiles, read_result
 from titlegen.runs import Folder
 from titlegen.serve import Client
 from titlegen.settings import Settings
@@ -32,7 +32,7 @@ _ARTICLES = 3
 def ggufs(outputs: Path) -> list[Path]:
     """The exported GGUF files, the deployed one first."""
     directory = outputs / Folder.GGUF
-    return [directory / gguf_name(kind) for kind in read_result(Converted, read_manifest(directory)).types]
+    return [directory / gguf_name(kind) for kind in read_result(ConvertedFiles, read_manifest(directory)).types]
 
 
 @pytest.mark.spec("PROOF-1")

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from exported_models import ANSWERS, ARTICLE, ECHO_TEMPLATE, TITLE, WRONG_NUMBER, Export, question, quiz
@@ -27,7 +27,20 @@ from titlegen.prompt import SYSTEM
 from titlegen.serve.batch import _resume
 from titlegen.settings import DataSettings
 
-Generate = Callable[..., int]
+
+class Said(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed for a program."""
+        return json.loads(self.out)
+
+
+Generate = Callable[..., Said]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,15 +51,24 @@ def titles(server: OfflineServer, export: Export) -> None:
 
 
 @pytest.fixture
-def generate(outputs: Path, server: OfflineServer) -> Generate:
-    """Run the command with a model of the server."""
+def generate(outputs: Path, server: OfflineServer, capsys: pytest.CaptureFixture[str]) -> Generate:
+    """Run the command with a model of the server, to the exit code ``ends``."""
 
-    def run(*arguments: str, model: str = "quiz", host: str = server.host) -> int:
+    def run(*arguments: object, model: str = "quiz", host: str = server.host, ends: int = EXIT_DONE) -> Said:
         # An answer of one character is doubtful, and the same again.
         fixed = ["--output", str(outputs), "--serve.host", host, "--serve.model-name", model, "--serve.redraws", "0"]
-        return main(["generate", *arguments, *fixed])
+        assert main(["generate", *map(str, arguments), *fixed]) == ends, arguments
+        return Said(*capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def article(tmp_path: Path) -> Path:
+    """An article in a file."""
+    path = tmp_path / "article.txt"
+    path.write_text(ARTICLE, encoding="utf-8")
+    return path
 
 
 def write_articles(path: Path, numbers: Any, **fields: Any) -> Path:
@@ -64,65 +86,49 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def titles_of(path: Path) -> list[str]:
+    return [row["title"] for row in read_lines(path)]
+
+
 # One article
 
 
-def test_title_of_a_file(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "article.txt"
-    path.write_text("\ufeff" + question(3), encoding="utf-8")
-    assert generate(str(path)) == EXIT_DONE
-    assert capsys.readouterr().out == ANSWERS[3] + "\n"
+def test_title_of_a_file(generate: Generate, article: Path) -> None:
+    article.write_text("\ufeff" + question(3), encoding="utf-8")
+    assert generate(article).out == ANSWERS[3] + "\n"
 
 
-def test_title_of_standard_input(
-    generate: Generate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_title_of_standard_input(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(question(4).encode())))
-    assert generate("-") == EXIT_DONE
-    assert capsys.readouterr().out == ANSWERS[4] + "\n"
+    assert generate("-").out == ANSWERS[4] + "\n"
 
 
-def test_trimming_is_said(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "article.txt"
-    path.write_text(ARTICLE * 2000, encoding="utf-8")
-    assert generate(str(path), model="titles") == EXIT_DONE
-    assert "its end was left out at a sentence end" in capsys.readouterr().err
+def test_trimming_is_said(generate: Generate, article: Path) -> None:
+    article.write_text(ARTICLE * 2000, encoding="utf-8")
+    assert "its end was left out at a sentence end" in generate(article, model="titles").err
 
 
-def test_candidates(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "article.txt"
-    path.write_text(ARTICLE, encoding="utf-8")
-    assert generate(str(path), "--n", "16", model="titles") == EXIT_DONE
+def test_candidates(generate: Generate, article: Path) -> None:
     # The second has a number that the article has not.
-    assert capsys.readouterr().out.splitlines() == [TITLE, WRONG_NUMBER]
-    assert generate(str(path), "--n", "16", "--json", model="titles") == EXIT_DONE
-    found = json.loads(capsys.readouterr().out)
+    assert generate(article, "--n", "16", model="titles").out.splitlines() == [TITLE, WRONG_NUMBER]
+    found = generate(article, "--n", "16", "--json", model="titles").json
     assert found["title"] == TITLE
     assert [candidate["title"] for candidate in found["candidates"]] == [TITLE, WRONG_NUMBER]
 
 
-def test_a_title_is_drawn_again_until_it_is_as_asked_for(
-    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "article.txt"
-    path.write_text(ARTICLE, encoding="utf-8")
+def test_a_title_is_drawn_again_until_it_is_as_asked_for(generate: Generate, article: Path) -> None:
     for title in (TITLE, WRONG_NUMBER):
         # One of both is the greedy title, which is asked for first.
-        assert generate(str(path), "--include", title[:2], model="titles") == EXIT_DONE
-        captured = capsys.readouterr()
-        assert captured.out.splitlines() == [title]
-        assert "was trained without --train.control-share" in captured.err
+        said = generate(article, "--include", title[:2], model="titles")
+        assert said.out.splitlines() == [title]
+        assert "was trained without --train.control-share" in said.err
 
 
-def test_what_no_title_has_is_said(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "article.txt"
-    path.write_text(ARTICLE, encoding="utf-8")
-    assert generate(str(path), "--include", "月球", "--chars", "28", "--json", model="titles") == EXIT_DONE
-    captured = capsys.readouterr()
-    found = json.loads(captured.out)
-    assert found["title"] in {TITLE, WRONG_NUMBER}
-    assert found["unmet"] == ["chars", "月球"]
-    assert "no title has 24 to 28 characters and the word 月球, however often it was asked for" in captured.err
+def test_what_no_title_has_is_said(generate: Generate, article: Path) -> None:
+    said = generate(article, "--include", "月球", "--chars", "28", "--json", model="titles")
+    assert said.json["title"] in {TITLE, WRONG_NUMBER}
+    assert said.json["unmet"] == ["chars", "月球"]
+    assert "no title has 24 to 28 characters and the word 月球, however often it was asked for" in said.err
 
 
 @pytest.mark.parametrize(
@@ -156,54 +162,41 @@ def test_what_no_title_has_is_said(generate: Generate, tmp_path: Path, capsys: p
     ],
 )
 def test_mistake_is_one_line(
-    generate: Generate,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    error: str,
+    generate: Generate, article: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(article.parent)
     Path("latin1.txt").write_bytes(b"a\xff")
     Path("empty.txt").touch()
     Path("folder").mkdir()
     Path("big5.txt").write_bytes(ARTICLE.encode("cp950"))
-    Path("article.txt").write_text(ARTICLE, encoding="utf-8")
     articles = write_articles(Path("articles.jsonl"), range(2)).read_bytes()
     Path("linked.jsonl").symlink_to("articles.jsonl")
-    assert generate(*arguments) == EXIT_ERROR
-    captured = capsys.readouterr()
-    assert error in captured.err.splitlines()[-1]
-    assert captured.out == ""
+    said = generate(*arguments, ends=EXIT_ERROR)
+    assert error in said.err.splitlines()[-1]
+    assert said.out == ""
     # What was there stays as it was.
     assert Path("articles.jsonl").read_bytes() == articles
-    assert Path("article.txt").read_text(encoding="utf-8") == ARTICLE
+    assert article.read_text(encoding="utf-8") == ARTICLE
 
 
 @pytest.mark.fault
-def test_missing_server_and_model_say_what_to_do(
-    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_server_and_model_say_what_to_do(generate: Generate, tmp_path: Path) -> None:
     source, target = write_articles(tmp_path / "articles.jsonl", range(3)), tmp_path / "titles.jsonl"
-    batch = (str(source), "--out", str(target))
-    assert generate(*batch, model="nosuch") == EXIT_ERROR
-    assert "run `titlegen deploy` first" in capsys.readouterr().err
-    assert generate(*batch, "--serve.retries", "0", host="http://127.0.0.1:9") == EXIT_ERROR
-    said = capsys.readouterr().err
+    batch = (source, "--out", target)
+    assert "run `titlegen deploy` first" in generate(*batch, model="nosuch", ends=EXIT_ERROR).err
+    said = generate(*batch, "--serve.retries", "0", host="http://127.0.0.1:9", ends=EXIT_ERROR).err
     assert "no server answers at http://127.0.0.1:9 ([Errno 111] Connection refused); run `titlegen serve`" in said
     # Who was promised that nothing else is needed is not told to install something.
     assert "ollama" not in said.lower()
     # No article is marked as bad for it: the next run does them all.
-    assert generate(*batch) == EXIT_DONE
-    assert [row["title"] for row in read_lines(target)] == ANSWERS[:3]
+    generate(*batch)
+    assert titles_of(target) == ANSWERS[:3]
 
 
 # A file of articles
 
 
-def test_file_keeps_order_and_goes_on_past_bad_articles(
-    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_file_keeps_order_and_goes_on_past_bad_articles(generate: Generate, tmp_path: Path) -> None:
     numbers = random.Random(0).sample(range(200), 60)
     rows: list[Any] = [{"id": number, "content": question(number)} for number in numbers]
     bad = [
@@ -220,13 +213,8 @@ def test_file_keeps_order_and_goes_on_past_bad_articles(
     for index, row in enumerate(bad):
         rows.insert(7 * index, row)
     source, target = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out" / "titles.jsonl"
-    assert generate(str(source), "--out", str(target), "--json") == EXIT_GATE
-    result = json.loads(capsys.readouterr().out)
-    assert {key: result[key] for key in ("lines", "resumed", "failed")} == {
-        "lines": len(rows),
-        "resumed": 0,
-        "failed": len(bad),
-    }
+    result = generate(source, "--out", target, "--json", ends=EXIT_GATE).json
+    assert (result["lines"], result["resumed"], result["failed"]) == (len(rows), 0, len(bad))
     found = read_lines(target)
     assert [row.get("title") for row in found] == [
         ANSWERS[row["id"]] if isinstance(row, dict) and isinstance(row["id"], int) else None for row in rows
@@ -236,9 +224,7 @@ def test_file_keeps_order_and_goes_on_past_bad_articles(
     assert all(row["error"].startswith(f"line {n}: ") for n, row in enumerate(found, 1) if "error" in row)
 
 
-def test_tables_arrays_and_folders_are_read_as_for_prepare(
-    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_arrays_and_folders_are_read_as_for_prepare(generate: Generate, tmp_path: Path) -> None:
     rows = [{"id": f"a{number}", "content": question(number)} for number in range(4)]
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -254,45 +240,36 @@ def test_tables_arrays_and_folders_are_read_as_for_prepare(
         source.write_bytes(data)
     for number, place in enumerate([*map(str, sources), str(folder), f"{tmp_path}/*.json"]):
         target = tmp_path / f"titles{number}"
-        assert generate(place, "--out", str(target)) == EXIT_DONE, place
-        assert [row["title"] for row in read_lines(target)] == ANSWERS[:4]
+        generate(place, "--out", target)
+        assert titles_of(target) == ANSWERS[:4]
     (tmp_path / "empty.jsonl").touch()
-    assert generate(str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "t")) == EXIT_ERROR
-    assert "is empty" in capsys.readouterr().err
+    assert "is empty" in generate(tmp_path / "empty.jsonl", "--out", tmp_path / "t", ends=EXIT_ERROR).err
 
 
 def test_candidates_for_every_article_of_a_file(generate: Generate, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [{"text": ARTICLE}, {"text": "短訊。" + ARTICLE}])
     target = tmp_path / "titles.jsonl"
-    column = ("--data.content-column", "text")
-    assert generate(str(source), "--out", str(target), "--n", "12", *column, model="titles") == EXIT_DONE
+    generate(source, "--out", target, "--n", "12", "--data.content-column", "text", model="titles")
     assert [row["titles"] for row in read_lines(target)] == [[TITLE, WRONG_NUMBER]] * 2
-    assert [row["title"] for row in read_lines(target)] == [TITLE] * 2
+    assert titles_of(target) == [TITLE] * 2
 
 
 @pytest.mark.fault
-def test_interrupted_file_is_gone_on_from(
-    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_file_is_resumed(generate: Generate, tmp_path: Path) -> None:
     source, target = write_articles(tmp_path / "in.jsonl", range(10)), tmp_path / "titles.jsonl"
-    command = (str(source), "--out", str(target))
-    assert generate(*command) == EXIT_DONE
+    generate(source, "--out", target)
     whole = target.read_bytes()
     kept = whole.splitlines(keepends=True)
     for length in (0, 1, 5, 10, len(kept[5]) - 1):
         # Cut off in the middle of the sixth line.
         target.write_bytes(b"".join(kept[:5]) + kept[5][:length])
-        assert generate(*command) == EXIT_DONE
-        assert "5 had been done before" in capsys.readouterr().out
+        assert "5 had been done before" in generate(source, "--out", target).out
         assert target.read_bytes() == whole
 
 
 @pytest.mark.fault
-def test_ctrl_c_keeps_what_is_done(
-    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_keeps_what_is_done(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = write_articles(tmp_path / "in.jsonl", range(20)), tmp_path / "titles.jsonl"
-    command = (str(source), "--out", str(target))
 
     def interrupt(done: int) -> None:
         if done == 6:
@@ -301,11 +278,10 @@ def test_ctrl_c_keeps_what_is_done(
     original = serve.generate_file
     with monkeypatch.context() as patch:
         patch.setattr(serve, "generate_file", lambda *a, **fields: original(*a, **{**fields, "on_line": interrupt}))
-        assert generate(*command) == EXIT_INTERRUPTED
-    assert [row["title"] for row in read_lines(target)] == ANSWERS[:6]
-    assert generate(*command) == EXIT_DONE
-    assert "6 had been done before" in capsys.readouterr().out
-    assert [row["title"] for row in read_lines(target)] == ANSWERS[:20]
+        generate(source, "--out", target, ends=EXIT_INTERRUPTED)
+    assert titles_of(target) == ANSWERS[:6]
+    assert "6 had been done before" in generate(source, "--out", target).out
+    assert titles_of(target) == ANSWERS[:20]
 
 
 @pytest.mark.fault
@@ -324,7 +300,7 @@ def test_server_killed_in_the_middle_of_a_file(outputs: Path, export: Export, tm
     assert [row["title"] for row in done] == ANSWERS[: len(done)]
     with offline_server(tmp_path) as server:
         assert main(["generate", *fixed, "--serve.host", server.host]) == EXIT_DONE
-    assert [row["title"] for row in read_lines(target)] == ANSWERS
+    assert titles_of(target) == ANSWERS
 
 
 @contextlib.contextmanager
@@ -344,133 +320,105 @@ def killed_after(server: OfflineServer, target: Path, lines: int) -> Iterator[No
 
 
 @pytest.mark.fault
-def test_lines_with_an_error_are_done_again(
-    generate: Generate, server: OfflineServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_with_an_error_are_done_again(generate: Generate, server: OfflineServer, tmp_path: Path) -> None:
     source, target = write_articles(tmp_path / "in.jsonl", range(8)), tmp_path / "titles.jsonl"
-    command = (str(source), "--out", str(target), "--concurrency", "1", "--serve.retries", "1")
+    command = (source, "--out", target, "--concurrency", "1", "--serve.retries", "1")
     with slow_proxy(server.host) as proxy:
         proxy.answer = (500, b'{"error":"an error was encountered while running the model: unexpected EOF"}')
-        threading.Thread(target=mend_after, args=(proxy, 6)).start()
-        assert generate(*command, host=proxy.url) == EXIT_GATE
-        captured = capsys.readouterr()
+        threading.Thread(target=answer_after, args=(proxy, 6, None)).start()
+        said = generate(*command, host=proxy.url, ends=EXIT_GATE)
         failed = [number for number, row in enumerate(read_lines(target), 1) if "error" in row]
         assert failed == list(range(1, len(failed) + 1))
         assert 1 <= len(failed) <= 4
-        assert "line 1: " in captured.err
-        assert "unexpected EOF" in captured.err
-        assert "run the command again" in captured.out
+        assert "line 1: " in said.err
+        assert "unexpected EOF" in said.err
+        assert "run the command again" in said.out
         asked = len(proxy.prompts)
-        assert generate(*command, host=proxy.url) == EXIT_DONE
+        generate(*command, host=proxy.url)
         # Only they are asked for again.
         assert len(proxy.prompts) == asked + len(failed)
-    assert [row["title"] for row in read_lines(target)] == ANSWERS[:8]
+    assert titles_of(target) == ANSWERS[:8]
     assert set(tmp_path.iterdir()) == {source, target}
 
 
-def mend_after(proxy: SlowProxy, requests: int) -> None:
-    """Let the server answer again after so many requests."""
+def answer_after(proxy: SlowProxy, requests: int, answer: tuple[int, bytes] | None) -> None:
+    """After so many requests let the proxy give an answer, or with None the server again."""
     while len(proxy.prompts) < requests:
         time.sleep(0.001)
-    proxy.answer = None
+    proxy.answer = answer
 
 
 @pytest.mark.fault
-def test_doing_lines_again_can_be_interrupted(
-    generate: Generate, server: OfflineServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doing_lines_again_can_be_interrupted(generate: Generate, server: OfflineServer, tmp_path: Path) -> None:
     """What is done again stays done, what is not keeps its error, and no line is lost or doubled."""
     source, target = write_articles(tmp_path / "in.jsonl", range(8)), tmp_path / "titles.jsonl"
-    command = (str(source), "--out", str(target), "--concurrency", "1", "--serve.retries", "0")
+    command = (source, "--out", target, "--concurrency", "1", "--serve.retries", "0")
     with slow_proxy(server.host) as proxy:
         proxy.answer = (500, b'{"error":"llama-server process no longer running"}')
-        assert generate(*command, host=proxy.url) == EXIT_GATE
+        generate(*command, host=proxy.url, ends=EXIT_GATE)
         assert all("error" in row for row in read_lines(target))
-        capsys.readouterr()
         # Three are answered, then the server is away.
-        threading.Thread(target=break_after, args=(proxy, len(proxy.prompts) + 3)).start()
+        away = (proxy, len(proxy.prompts) + 3, (503, b'{"error":"server busy"}'))
+        threading.Thread(target=answer_after, args=away).start()
         proxy.answer = None
-        assert generate(*command, host=proxy.url) == EXIT_ERROR
+        generate(*command, host=proxy.url, ends=EXIT_ERROR)
         found = read_lines(target)
         assert [row["id"] for row in found] == [f"a{number}" for number in range(8)]
         titles = [row.get("title") for row in found]
         assert [title for title in titles if title] == ANSWERS[: sum(map(bool, titles))]
         assert 1 <= sum(map(bool, titles)) < 8
         proxy.answer = None
-        assert generate(*command, host=proxy.url) == EXIT_DONE
-    assert [row["title"] for row in read_lines(target)] == ANSWERS[:8]
-
-
-def break_after(proxy: SlowProxy, requests: int) -> None:
-    """Let the server be away after so many requests."""
-    while len(proxy.prompts) < requests:
-        time.sleep(0.001)
-    proxy.answer = (503, b'{"error":"server busy"}')
+        generate(*command, host=proxy.url)
+    assert titles_of(target) == ANSWERS[:8]
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b" \n\n"])
-def test_an_empty_file_is_an_error(
-    generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
-) -> None:
+def test_an_empty_file_is_an_error(generate: Generate, tmp_path: Path, content: bytes) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "titles.jsonl"
     source.write_bytes(content)
-    assert generate(str(source), "--out", str(target)) == EXIT_ERROR
-    assert "in.jsonl' is empty" in capsys.readouterr().err
+    assert "in.jsonl' is empty" in generate(source, "--out", target, ends=EXIT_ERROR).err
     assert not target.exists()
 
 
 @pytest.mark.fault
 def test_warnings_stand_in_every_answer(
-    generate: Generate, server: OfflineServer, export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    generate: Generate, server: OfflineServer, export: Export, article: Path, tmp_path: Path
 ) -> None:
     export.write(chain(WRONG_NUMBER))
     server.create("wrong", export.file, template=PROMPT.template, system=SYSTEM)
-    path = tmp_path / "article.txt"
-    path.write_text(ARTICLE, encoding="utf-8")
-    assert generate(str(path), model="wrong") == EXIT_DONE
-    captured = capsys.readouterr()
-    assert captured.out == WRONG_NUMBER + "\n"
-    assert "the article does not have the number 79" in captured.err
-    assert generate(str(path), "--json", model="wrong") == EXIT_DONE
-    found = json.loads(capsys.readouterr().out)
+    said = generate(article, model="wrong")
+    assert said.out == WRONG_NUMBER + "\n"
+    assert "the article does not have the number 79" in said.err
+    found = generate(article, "--json", model="wrong").json
     (warning,) = found["warnings"]
     assert {claim["text"]: claim["supported"] for claim in found["evidence"]}["79"] is False
     assert {reason["subject"]: reason["good"] for reason in found["reasons"]}["facts"] is False
     assert all(check["passed"] for check in found["checks"])
     assert (warning["kind"], warning["text"], warning["message_zh"]) == ("number", "79", "內文沒有「79」這個數字")
     source, target = write_lines(tmp_path / "in.jsonl", [{"content": ARTICLE}] * 2), tmp_path / "titles.jsonl"
-    assert generate(str(source), "--out", str(target), model="wrong") == EXIT_DONE
-    assert "2 with a warning" in capsys.readouterr().out
+    assert "2 with a warning" in generate(source, "--out", target, model="wrong").out
     assert [[warning["kind"] for warning in row["warnings"]] for row in read_lines(target)] == [["number"]] * 2
 
 
 @pytest.mark.fault
-def test_the_same_command_prints_the_same_title(
-    generate: Generate, tmp_path: Path, server: OfflineServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_same_command_prints_the_same_title(generate: Generate, article: Path, server: OfflineServer) -> None:
     """Also beside other requests, and whatever temperature the Modelfile has."""
-    path = tmp_path / "article.txt"
-    path.write_text(ARTICLE, encoding="utf-8")
     with slow_proxy(server.host) as proxy:
         printed = set()
         for _ in range(4):
-            others = [threading.Thread(target=server.generate, kwargs={"model": "titles", "prompt": ARTICLE + "甲"})]
-            for other in others:
-                other.start()
-            assert generate(str(path), model="titles", host=proxy.url) == EXIT_DONE
-            printed.add(capsys.readouterr().out)
-            for other in others:
-                other.join()
+            other = threading.Thread(target=server.generate, kwargs={"model": "titles", "prompt": ARTICLE + "甲"})
+            other.start()
+            printed.add(generate(article, model="titles", host=proxy.url).out)
+            other.join()
     assert len(printed) == 1
     assert [options["temperature"] for options in proxy.options] == [0.0] * 4
 
 
 @pytest.mark.fault
-def test_full_disk_is_said(generate: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write_articles(tmp_path / "in.jsonl", range(3))
-    assert generate(str(source), "--out", "/dev/full") == EXIT_ERROR
-    assert "cannot write /dev/full: No space left on device; make room" in capsys.readouterr().err
+def test_full_disk_is_said(generate: Generate, tmp_path: Path) -> None:
+    said = generate(write_articles(tmp_path / "in.jsonl", range(3)), "--out", "/dev/full", ends=EXIT_ERROR).err
+    assert "cannot write /dev/full: No space left on device; make room" in said
 
 
 @pytest.mark.fault
@@ -493,12 +441,12 @@ def test_results_of_something_else_are_not_touched(tmp_path: Path) -> None:
 
 def test_longer_result_is_another_files(generate: Generate, tmp_path: Path) -> None:
     source, target = write_articles(tmp_path / "in.jsonl", range(4)), tmp_path / "titles.jsonl"
-    assert generate(str(source), "--out", str(target)) == EXIT_DONE
+    generate(source, "--out", target)
     before = target.read_bytes()
     # The same ids, but fewer articles, and then other ones.
     write_articles(source, range(3))
-    assert generate(str(source), "--out", str(target)) == EXIT_ERROR
+    generate(source, "--out", target, ends=EXIT_ERROR)
     # A column that no title is made of may change.
     write_articles(source, range(4), note="changed")
-    assert generate(str(source), "--out", str(target)) == EXIT_DONE
+    generate(source, "--out", target)
     assert target.read_bytes() == before

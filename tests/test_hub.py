@@ -43,7 +43,7 @@ from titlegen.hub.card import CardFacts, read_preference, read_report, render_ca
 from titlegen.hub.target import connect
 from titlegen.manifest import MANIFEST, check_files, read_manifest, write_manifest
 from titlegen.prompt import SYSTEM
-from titlegen.results import Check
+from titlegen.results import Check, Pushed
 from titlegen.settings import HubSettings, Settings, load_settings
 from titlegen.standins import HUB_TOKEN
 
@@ -140,6 +140,41 @@ def artefacts(tiny_merged: Path, tiny_adapter: Path, tmp_path: Path) -> Artefact
     return made
 
 
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """All that a push needs: a server without faults, a repository that does not exist yet, a model, and settings."""
+
+    server: HubServer
+    target: HubTarget
+    artefacts: Artefacts
+    settings: Settings
+
+    def push(self, **hub: Any) -> Pushed:
+        return push_model(self.target, self.artefacts, with_hub(self.settings, **hub))
+
+    def preview(self) -> dict[str, Any]:
+        return preview_push(self.target, self.artefacts, self.settings)
+
+    @property
+    def head(self) -> str:
+        """The last commit of main."""
+        with connect(self.target) as api:
+            return str(api.model_info(self.target.repo_id).sha)
+
+    def refuse(self, match: str, **hub: Any) -> None:
+        """Check that neither a push nor its preview sends anything."""
+        self.server.break_at()
+        for act in (preview_push, push_model):
+            with pytest.raises((HubError, GateError), match=match):
+                act(self.target, self.artefacts, with_hub(self.settings, **hub))
+        assert {request["method"] for request in self.server.requests()} <= {"GET"}
+
+
+@pytest.fixture
+def case(server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings) -> Case:
+    return Case(server, target, artefacts, settings)
+
+
 def refresh(artefacts: Artefacts) -> None:
     """Write the manifests again, after a test changed what a stage made."""
     trained = Settings.model_fields["train"].default.model_dump(mode="json")
@@ -181,29 +216,27 @@ def uploads(server: HubServer) -> list[dict[str, Any]]:
 # The way things go when nothing breaks.
 
 
-def test_the_first_push_arrives_whole(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, tmp_path: Path
-) -> None:
-    artefacts = dataclasses.replace(artefacts, card=tmp_path / "model-card.md")
-    result = push_model(target, artefacts, with_hub(settings, include_adapter=True))
-    with connect(target) as api:
-        card = Path(api.hf_hub_download(target.repo_id, "README.md"))
+def test_the_first_push_arrives_whole(case: Case, tmp_path: Path) -> None:
+    case = dataclasses.replace(case, artefacts=dataclasses.replace(case.artefacts, card=tmp_path / "model-card.md"))
+    result = case.push(include_adapter=True)
+    with connect(case.target) as api:
+        card = Path(api.hf_hub_download(case.target.repo_id, "README.md"))
     assert (tmp_path / "model-card.md").read_bytes() == card.read_bytes()
-    files = remote_files(target)
+    files = remote_files(case.target)
     assert files == {
-        *(path.name for path in artefacts.export.iterdir()),
+        *(path.name for path in case.artefacts.export.iterdir()),
         *("titlegen-Q8_0.gguf", "report.json", "data_card.json", "README.md", MANIFEST),
         *("Modelfile", "template", "system", "params"),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
     }
     assert result.committed
-    assert result.url == f"{server.url}/{target.repo_id}"
+    assert result.url == f"{case.server.url}/{case.target.repo_id}"
     assert result.files == result.verified_files == len(files)
-    with connect(target) as api:
-        assert result.commit == api.model_info(target.repo_id).sha
-        assert api.model_info(target.repo_id).private
-        assert len(api.list_repo_commits(target.repo_id)) == 2
-        copy = Path(api.snapshot_download(target.repo_id, local_dir=tmp_path / "copy"))
+    with connect(case.target) as api:
+        assert result.commit == api.model_info(case.target.repo_id).sha
+        assert api.model_info(case.target.repo_id).private
+        assert len(api.list_repo_commits(case.target.repo_id)) == 2
+        copy = Path(api.snapshot_download(case.target.repo_id, local_dir=tmp_path / "copy"))
     # A downloaded copy proves itself: its manifest lists every file.
     (copy / ".gitattributes").unlink()
     shutil.rmtree(copy / ".cache")
@@ -211,80 +244,72 @@ def test_the_first_push_arrives_whole(
     assert result.bytes == sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
 
 
-def test_an_unchanged_push_makes_no_commit(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    first = push_model(target, artefacts, settings)
-    server.break_at()
-    again = push_model(target, artefacts, settings)
+def test_an_unchanged_push_makes_no_commit(case: Case) -> None:
+    first = case.push()
+    case.server.break_at()
+    again = case.push()
     assert not again.committed
     assert again.commit == first.commit
-    assert uploads(server) == []
-    assert not [request for request in server.requests() if "/commit/" in request["path"]]
+    assert uploads(case.server) == []
+    assert not [request for request in case.server.requests() if "/commit/" in request["path"]]
 
 
-def test_a_changed_push_replaces_what_an_earlier_one_left_and_nothing_else(
-    target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    change_model(artefacts, "one")
-    push_model(target, artefacts, settings)
-    with connect(target) as api:
-        api.upload_file(repo_id=target.repo_id, path_or_fileobj=b"mine", path_in_repo="by-hand.txt")
-    (artefacts.export / "NOTICE-one").unlink()
-    change_model(artefacts, "two")
-    plan = preview_push(target, artefacts, settings)
+def test_a_changed_push_replaces_what_an_earlier_one_left_and_nothing_else(case: Case) -> None:
+    change_model(case.artefacts, "one")
+    case.push()
+    with connect(case.target) as api:
+        api.upload_file(repo_id=case.target.repo_id, path_or_fileobj=b"mine", path_in_repo="by-hand.txt")
+    (case.artefacts.export / "NOTICE-one").unlink()
+    change_model(case.artefacts, "two")
+    plan = case.preview()
     assert plan["changes"] == {
         "add": ["NOTICE-two"],
         "update": [MANIFEST, "model.safetensors", "titlegen-Q8_0.gguf", "tokenizer.model"],
         "delete": ["NOTICE-one"],
     }
-    result = push_model(target, artefacts, settings)
+    result = case.push()
     assert result.extra_files == ["by-hand.txt"]
-    assert {"NOTICE-two", "by-hand.txt"} <= remote_files(target)
-    assert "NOTICE-one" not in remote_files(target)
+    assert {"NOTICE-two", "by-hand.txt"} <= remote_files(case.target)
+    assert "NOTICE-one" not in remote_files(case.target)
 
 
-def test_a_dry_run_changes_nothing(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    plan = preview_push(target, artefacts, settings)
+def test_a_dry_run_changes_nothing(case: Case) -> None:
+    plan = case.preview()
     assert json.loads(json.dumps(plan)) == plan
-    assert plan["files"]["model.safetensors"] == (artefacts.export / "model.safetensors").stat().st_size
+    assert plan["files"]["model.safetensors"] == (case.artefacts.export / "model.safetensors").stat().st_size
     assert set(plan["changes"]["add"]) == set(plan["files"])
-    assert {request["method"] for request in server.requests()} == {"GET"}
-    assert server.http.get(f"/api/models/{target.repo_id}").status_code == 404
+    assert {request["method"] for request in case.server.requests()} == {"GET"}
+    assert case.server.http.get(f"/api/models/{case.target.repo_id}").status_code == 404
 
 
-def test_a_branch_a_tag_and_a_pull_request(target: HubTarget, artefacts: Artefacts, settings: Settings) -> None:
-    first = push_model(target, artefacts, with_hub(settings, tag="v1"))
-    assert push_model(target, artefacts, with_hub(settings, tag="v1")).commit == first.commit
-    change_model(artefacts, "two")
-    server_refs = connect(target)
-    with server_refs as api:
-        branched = push_model(target, artefacts, with_hub(settings, revision="next"))
-        pulled = push_model(target, artefacts, with_hub(settings, create_pr=True))
-        refs = api.list_repo_refs(target.repo_id, include_pull_requests=True)
+def test_a_branch_a_tag_and_a_pull_request(case: Case) -> None:
+    first = case.push(tag="v1")
+    assert case.push(tag="v1").commit == first.commit
+    change_model(case.artefacts, "two")
+    with connect(case.target) as api:
+        branched = case.push(revision="next")
+        pulled = case.push(create_pr=True)
+        refs = api.list_repo_refs(case.target.repo_id, include_pull_requests=True)
     assert {ref.name: ref.target_commit for ref in refs.branches} == {
         "main": first.commit,
         "next": branched.commit,
     }
     assert [(ref.name, ref.target_commit) for ref in refs.tags] == [("v1", first.commit)]
-    assert pulled.pull_request == f"{target.url}/discussions/1"
+    assert pulled.pull_request == f"{case.target.url}/discussions/1"
     assert pulled.revision == "refs/pr/1"
     assert [ref.target_commit for ref in refs.pull_requests or []] == [pulled.commit]
-    assert "NOTICE-two" in remote_files(target, "refs/pr/1")
-    assert "NOTICE-two" not in remote_files(target)
+    assert "NOTICE-two" in remote_files(case.target, "refs/pr/1")
+    assert "NOTICE-two" not in remote_files(case.target)
 
 
-def test_a_tag_never_moves(server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings) -> None:
-    first = push_model(target, artefacts, with_hub(settings, tag="v1"))
-    change_model(artefacts, "two")
-    server.break_at()
+def test_a_tag_never_moves(case: Case) -> None:
+    first = case.push(tag="v1")
+    change_model(case.artefacts, "two")
+    case.server.break_at()
     with pytest.raises(HubError, match="the tag 'v1' is on another model"):
-        push_model(target, artefacts, with_hub(settings, tag="v1"))
-    assert uploads(server) == []
-    with connect(target) as api:
-        assert api.model_info(target.repo_id).sha == first.commit
+        case.push(tag="v1")
+    assert uploads(case.server) == []
+    assert case.head == first.commit
 
 
 LOAD = """
@@ -307,41 +332,37 @@ print(json.dumps({
 
 
 @pytest.mark.heavy
-def test_what_was_pushed_is_loaded_by_the_usual_programs(
-    target: HubTarget, artefacts: Artefacts, settings: Settings, tmp_path: Path
-) -> None:
-    push_model(target, artefacts, settings)
-    environment = os.environ | target.environment() | {"HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", LOAD, target.repo_id]
+def test_what_was_pushed_is_loaded_by_the_usual_programs(case: Case, tmp_path: Path) -> None:
+    case.push()
+    environment = os.environ | case.target.environment() | {"HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", LOAD, case.target.repo_id]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
     loaded = json.loads(result.stdout.strip().splitlines()[-1])
     assert loaded["parameters"] > 100_000
     assert loaded["vocabulary"] > 1_000
     assert loaded["kept"] == 90
-    assert set(loaded["snapshot"]) - {".gitattributes"} == remote_files(target)
+    assert set(loaded["snapshot"]) - {".gitattributes"} == remote_files(case.target)
     program = Path(sys.executable).with_name("hf")
-    command = [str(program), "download", target.repo_id, "README.md", "--local-dir", str(tmp_path / "cli")]
+    command = [str(program), "download", case.target.repo_id, "README.md", "--local-dir", str(tmp_path / "cli")]
     subprocess.run(command, env=environment, capture_output=True, check=True)  # noqa: S603 - huggingface_hub's program
     assert "model-index:" in (tmp_path / "cli" / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_clean_download_gives_the_same_title(
-    target: HubTarget, artefacts: Artefacts, settings: Settings, articles: list[dict[str, str]]
-) -> None:
-    push_model(target, artefacts, settings)
+def test_a_clean_download_gives_the_same_title(case: Case, articles: list[dict[str, str]]) -> None:
+    case.push()
     article = articles[0]["content"]
-    checked = check_download(target, article, export=artefacts.export)
+    checked = check_download(case.target, article, export=case.artefacts.export)
     assert checked.same_title
     assert checked.verified_files > 10
     with pytest.raises(HubError, match="titles an article"):
-        check_download(target, article, expected="另一個標題")
+        check_download(case.target, article, expected="另一個標題")
 
 
-def test_verify_only_compares_every_file(target: HubTarget, artefacts: Artefacts, settings: Settings) -> None:
+def test_verify_only_compares_every_file(case: Case) -> None:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    pushed = push_model(target, artefacts, settings)
-    verified = verify_remote(target, target.repo_id, artefacts, settings)
+    pushed = case.push()
+    verified = verify_remote(case.target, case.target.repo_id, case.artefacts, case.settings)
     assert verified.commit == pushed.commit
     assert verified.verified_files == pushed.files
     changes: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -349,87 +370,67 @@ def test_verify_only_compares_every_file(target: HubTarget, artefacts: Artefacts
         CommitOperationAdd("model.safetensors", b"other weights"),
         CommitOperationDelete("template"),
     ]
-    with connect(target) as api:
-        api.create_commit(target.repo_id, changes, commit_message="tamper")
+    with connect(case.target) as api:
+        api.create_commit(case.target.repo_id, changes, commit_message="tamper")
     with pytest.raises(HubError, match=r"template is missing; config\.json is different; model\.saf"):
-        verify_remote(target, target.repo_id, artefacts, settings)
+        verify_remote(case.target, case.target.repo_id, case.artefacts, case.settings)
     with pytest.raises(HubError, match="404"):
-        verify_remote(target, "local/none", artefacts, settings)
+        verify_remote(case.target, "local/none", case.artefacts, case.settings)
 
 
 # What is refused before a byte is sent.
 
 
-def refuse(server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, match: str) -> None:
-    server.break_at()
-    for act in (preview_push, push_model):
-        with pytest.raises((HubError, GateError), match=match):
-            act(target, artefacts, settings)
-    assert {request["method"] for request in server.requests()} <= {"GET"}
-
-
-def test_an_export_that_is_not_what_its_manifest_says(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    (artefacts.export / "config.json").write_text("{}", encoding="utf-8")
+def test_an_export_that_is_not_what_its_manifest_says(case: Case) -> None:
+    (case.artefacts.export / "config.json").write_text("{}", encoding="utf-8")
     for act in (preview_push, push_model):
         with pytest.raises(VerifyError, match=r"config\.json changed"):
-            act(target, artefacts, settings)
-    assert server.requests() == []
+            act(case.target, case.artefacts, case.settings)
+    assert case.server.requests() == []
 
 
 @pytest.mark.parametrize(("named", "key"), [("GGUF", "merged"), ("report", "model")])
-def test_artefacts_of_different_models(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, named: str, key: str
-) -> None:
-    write_manifest(getattr(artefacts, named.lower()), named, {}, {key: "0" * 64}, {})
-    refuse(server, target, artefacts, settings, f"the {named} is of another model")
-    write_manifest(getattr(artefacts, named.lower()), named, {}, {}, {})
-    refuse(server, target, artefacts, settings, f"the {named} is of another model")
+def test_artefacts_of_different_models(case: Case, named: str, key: str) -> None:
+    write_manifest(getattr(case.artefacts, named.lower()), named, {}, {key: "0" * 64}, {})
+    case.refuse(f"the {named} is of another model")
+    write_manifest(getattr(case.artefacts, named.lower()), named, {}, {}, {})
+    case.refuse(f"the {named} is of another model")
 
 
-def test_a_report_of_titles_from_elsewhere(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    inputs = {"model": read_manifest(artefacts.export).digest}
-    write_manifest(artefacts.report, "evaluate", {}, inputs, {"target": "theirs.jsonl"})
-    refuse(server, target, artefacts, settings, r"titles that this model did not write \(theirs.jsonl\)")
+def test_a_report_of_titles_from_elsewhere(case: Case) -> None:
+    inputs = {"model": read_manifest(case.artefacts.export).digest}
+    write_manifest(case.artefacts.report, "evaluate", {}, inputs, {"target": "theirs.jsonl"})
+    case.refuse(r"titles that this model did not write \(theirs.jsonl\)")
 
 
 @pytest.mark.parametrize("name", ["adapter", "report"])
-def test_an_adapter_or_report_that_was_changed(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, name: str
-) -> None:
-    path = getattr(artefacts, name) / {"adapter": "adapter_model.safetensors", "report": "report.json"}[name]
+def test_an_adapter_or_report_that_was_changed(case: Case, name: str) -> None:
+    path = getattr(case.artefacts, name) / {"adapter": "adapter_model.safetensors", "report": "report.json"}[name]
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(VerifyError, match=f"{path.name} changed"):
-        push_model(target, artefacts, settings)
-    assert server.requests() == []
+        case.push()
+    assert case.server.requests() == []
 
 
-def test_the_adapter_of_another_run(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    path = artefacts.adapter / "adapter_model.safetensors"
+def test_the_adapter_of_another_run(case: Case) -> None:
+    path = case.artefacts.adapter / "adapter_model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    write_manifest(artefacts.adapter, "train", {}, {}, {})
-    refuse(server, target, artefacts, settings, "is another adapter than the one in")
+    write_manifest(case.artefacts.adapter, "train", {}, {}, {})
+    case.refuse("is another adapter than the one in")
 
 
-def test_an_export_that_was_not_verified(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, tmp_path: Path
-) -> None:
+def test_an_export_that_was_not_verified(case: Case, tmp_path: Path) -> None:
     verification = tmp_path / "verify"
     verification.mkdir()
-    made = dataclasses.replace(artefacts, verification=verification)
+    case = dataclasses.replace(case, artefacts=dataclasses.replace(case.artefacts, verification=verification))
     with pytest.raises(VerifyError, match="does not exist"):
-        push_model(target, made, settings)
-    digest = read_manifest(artefacts.export).digest
+        case.push()
+    digest = read_manifest(case.artefacts.export).digest
     passed = vars(Check("weights.merged", "tensors", "0 wrong", "0 wrong", passed=True))
     failed = vars(Check("tokens.gguf", "tokens", "1 wrong", "0 wrong", passed=False))
-    gguf = read_manifest(artefacts.gguf).digest
+    gguf = read_manifest(case.artefacts.gguf).digest
     for inputs, checks, match in (
         ({"merged": digest, "gguf": gguf}, [], "no check ran"),
         ({"merged": digest, "gguf": gguf}, [passed, failed], "tokens.gguf"),
@@ -439,39 +440,33 @@ def test_an_export_that_was_not_verified(
         ({"merged": digest}, [passed], "verification is of other GGUF files"),
     ):
         write_manifest(verification, "verify", {}, inputs, {"checks": checks})
-        refuse(server, target, made, settings, match)
+        case.refuse(match)
     write_manifest(verification, "verify", {}, {"merged": digest, "gguf": gguf}, {"checks": [passed]})
-    assert preview_push(target, made, settings)["bytes"] > 0
+    assert case.preview()["bytes"] > 0
 
 
-def test_what_would_be_loaded_beside_the_model_is_removed(
-    target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    push_model(target, artefacts, settings)
-    with connect(target) as api:
+def test_what_would_be_loaded_beside_the_model_is_removed(case: Case) -> None:
+    case.push()
+    with connect(case.target) as api:
         for name in ("adapter_config.json", "notes.txt"):
-            api.upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id=target.repo_id)
-    assert preview_push(target, artefacts, settings)["changes"]["delete"] == ["adapter_config.json"]
+            api.upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id=case.target.repo_id)
+    assert case.preview()["changes"]["delete"] == ["adapter_config.json"]
     # What else others put there is theirs.
-    assert push_model(target, artefacts, settings).extra_files == ["notes.txt"]
+    assert case.push().extra_files == ["notes.txt"]
 
 
-def test_a_failed_gate_needs_consent_and_is_written_into_the_card(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    (artefacts.report / "report.json").write_text(json.dumps(report_content("fail")), encoding="utf-8")
-    refresh(artefacts)
-    refuse(
-        server, target, artefacts, settings, r"gates failed: rougeL 0\.410 is below 0\.3 \(.*--train\.num-train-epochs"
-    )
-    result = push_model(target, artefacts, with_hub(settings, allow_failed_gates=True))
+def test_a_failed_gate_needs_consent_and_is_written_into_the_card(case: Case) -> None:
+    (case.artefacts.report / "report.json").write_text(json.dumps(report_content("fail")), encoding="utf-8")
+    refresh(case.artefacts)
+    case.refuse(r"gates failed: rougeL 0\.410 is below 0\.3 \(.*--train\.num-train-epochs")
+    result = case.push(allow_failed_gates=True)
     assert result.failed_gates == ["rougeL"]
-    with connect(target) as api:
-        card = Path(api.hf_hub_download(target.repo_id, "README.md")).read_text(encoding="utf-8")
+    with connect(case.target) as api:
+        card = Path(api.hf_hub_download(case.target.repo_id, "README.md")).read_text(encoding="utf-8")
     assert "failed the gate rougeL" in card
-    (artefacts.report / "report.json").write_text(json.dumps(report_content("undecided")), encoding="utf-8")
-    refresh(artefacts)
-    assert push_model(target, artefacts, settings).failed_gates == []
+    (case.artefacts.report / "report.json").write_text(json.dumps(report_content("undecided")), encoding="utf-8")
+    refresh(case.artefacts)
+    assert case.push().failed_gates == []
 
 
 @pytest.mark.fault
@@ -501,12 +496,10 @@ def test_a_known_failed_gate_ends_a_push_at_once_with_exit_code_1(
         '{"scores": {}, "gates": [{"name": "a](http://evil)", "limit": 0, "value": 0, "verdict": "pass"}]}',
     ],
 )
-def test_a_report_that_is_none(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, content: str
-) -> None:
-    (artefacts.report / "report.json").write_text(content, encoding="utf-8")
-    refresh(artefacts)
-    refuse(server, target, artefacts, settings, "is not a report")
+def test_a_report_that_is_none(case: Case, content: str) -> None:
+    (case.artefacts.report / "report.json").write_text(content, encoding="utf-8")
+    refresh(case.artefacts)
+    case.refuse("is not a report")
 
 
 SECRETS = {
@@ -535,16 +528,14 @@ def test_a_secret_is_found_and_not_repeated(tmp_path: Path, kind: str, name: str
     assert kind == "a private key" or scan_files({name: path}, []) == []
 
 
-def test_a_secret_keeps_a_push_from_starting(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = artefacts.export / "generation_config.json"
+def test_a_secret_keeps_a_push_from_starting(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = case.artefacts.export / "generation_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"made_by": "wangxiaoming"}), encoding="utf-8")
-    refresh(artefacts)
-    assert preview_push(target, artefacts, settings)["bytes"] > 0
+    refresh(case.artefacts)
+    assert case.preview()["bytes"] > 0
     monkeypatch.setattr("getpass.getuser", lambda: "wangxiaoming")
-    refuse(server, target, artefacts, settings, "generation_config.json holds the user name of this machine")
+    case.refuse("generation_config.json holds the user name of this machine")
 
 
 def test_the_token_in_use_is_found_in_any_byte(tmp_path: Path) -> None:
@@ -560,33 +551,25 @@ def test_the_token_in_use_is_found_in_any_byte(tmp_path: Path) -> None:
     ("repo_id", "match"),
     [("a/b/c", "not a valid name"), ("a/--b", "not a valid name"), ("../x", "not a valid name"), ("x", "no owner")],
 )
-def test_a_name_that_cannot_be(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, repo_id: str, match: str
-) -> None:
-    refuse(server, dataclasses.replace(target, repo_id=repo_id), artefacts, settings, match)
+def test_a_name_that_cannot_be(case: Case, repo_id: str, match: str) -> None:
+    dataclasses.replace(case, target=dataclasses.replace(case.target, repo_id=repo_id)).refuse(match)
 
 
-def test_settings_that_exclude_each_other(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    refuse(server, target, artefacts, with_hub(settings, create_pr=True, revision="next"), "goes to main")
-    refuse(server, target, artefacts, with_hub(settings, create_pr=True, tag="v1"), "not a release")
+def test_settings_that_exclude_each_other(case: Case) -> None:
+    case.refuse("goes to main", create_pr=True, revision="next")
+    case.refuse("not a release", create_pr=True, tag="v1")
 
 
-def test_a_public_repository_for_a_private_model(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    server.api().create_repo(target.repo_id, private=False)
-    refuse(server, target, artefacts, settings, "is public, and hub.private is on")
-    assert push_model(target, artefacts, with_hub(settings, private=False)).committed
+def test_a_public_repository_for_a_private_model(case: Case) -> None:
+    case.server.api().create_repo(case.target.repo_id, private=False)
+    case.refuse("is public, and hub.private is on")
+    assert case.push(private=False).committed
 
 
-def test_a_disk_that_is_too_small(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(server.directory)
+def test_a_disk_that_is_too_small(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(case.server.directory)
     monkeypatch.setattr("shutil.disk_usage", lambda _path: usage._replace(free=1000))
-    refuse(server, target, artefacts, settings, "GiB are free")
+    case.refuse("GiB are free")
 
 
 def test_a_token_that_may_not_write_there(artefacts: Artefacts, settings: Settings) -> None:
@@ -784,47 +767,43 @@ def test_ollama_reads_the_prompt_from_the_repository() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 10))])
-def test_a_connection_cut_and_resumed_sends_nothing_whole_twice(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, seed: int
-) -> None:
+def test_a_connection_cut_and_resumed_sends_nothing_whole_twice(case: Case, seed: int) -> None:
     import random
 
-    size = sum(path.stat().st_size for path in artefacts.export.iterdir()) + 300_000
-    proxy = BreakingProxy(server.port)
-    server.break_at()
+    size = sum(path.stat().st_size for path in case.artefacts.export.iterdir()) + 300_000
+    proxy = BreakingProxy(case.server.port)
+    case.server.break_at()
     try:
-        through = dataclasses.replace(target, endpoint=proxy.url)
+        through = dataclasses.replace(case.target, endpoint=proxy.url)
         # The first requests are small; from here on most bytes are those of files.
         proxy.break_after(random.Random(seed).randrange(4_000, size))
         with pytest.raises(HubError, match="push again"):
-            push_model(through, artefacts, settings)
-        before = server.requests()
+            push_model(through, case.artefacts, case.settings)
+        before = case.server.requests()
         whole = [request["bytes"] for request in before if request["method"] == "PUT" and request["status"] == 200]
         proxy.mend()
-        server.break_at()
-        assert push_model(through, artefacts, settings).committed
+        case.server.break_at()
+        assert push_model(through, case.artefacts, case.settings).committed
     finally:
         proxy.close()
-    again = [request["bytes"] for request in uploads(server)]
+    again = [request["bytes"] for request in uploads(case.server)]
     # The three large files have three sizes: each was received whole exactly once.
-    sizes = [(artefacts.export / name).stat().st_size for name in ("model.safetensors", "tokenizer.model")]
+    sizes = [(case.artefacts.export / name).stat().st_size for name in ("model.safetensors", "tokenizer.model")]
     assert sorted(whole + again) == sorted([*sizes, 300_004])
 
 
 @pytest.mark.fault
-def test_a_connection_cut_once_is_taken_up_by_the_same_push(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_cut_once_is_taken_up_by_the_same_push(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("titlegen.hub.target._FIRST_WAIT_S", 1.0)
-    proxy = BreakingProxy(server.port)
+    proxy = BreakingProxy(case.server.port)
     proxy.break_after(500_000)
     threading.Timer(1.0, proxy.mend).start()
     try:
-        result = push_model(dataclasses.replace(target, endpoint=proxy.url), artefacts, settings)
+        result = push_model(dataclasses.replace(case.target, endpoint=proxy.url), case.artefacts, case.settings)
     finally:
         proxy.close()
     assert result.committed
-    assert len({request["path"] for request in uploads(server) if request["status"] == 200}) == 3
+    assert len({request["path"] for request in uploads(case.server) if request["status"] == 200}) == 3
 
 
 REFUSALS = [
@@ -843,32 +822,27 @@ REFUSALS = [
 
 @pytest.mark.fault
 @pytest.mark.parametrize("refusal", REFUSALS, ids=str)
-def test_a_refusal_leaves_the_old_revision_and_says_what_to_do(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, refusal: tuple[int, str, str]
-) -> None:
+def test_a_refusal_leaves_the_old_revision_and_says_what_to_do(case: Case, refusal: tuple[int, str, str]) -> None:
     status, at, remedy = refusal
-    first = push_model(target, artefacts, settings)
-    change_model(artefacts, "two")
-    server.break_at({"at": at, "status": status, "times": 1000})
+    first = case.push()
+    change_model(case.artefacts, "two")
+    case.server.break_at({"at": at, "status": status, "times": 1000})
     with pytest.raises(HubError, match=remedy) as caught:
-        push_model(target, artefacts, settings)
+        case.push()
     assert f"status {status}" in str(caught.value)
     assert "\n" not in str(caught.value)
-    server.break_at()
-    with connect(target) as api:
-        assert api.model_info(target.repo_id).sha == first.commit
-    assert push_model(target, artefacts, settings).committed
+    case.server.break_at()
+    assert case.head == first.commit
+    assert case.push().committed
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("status", "remedy"), [(403, "may not write there"), (402, "see its billing page")])
-def test_a_repository_that_may_not_be_created(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, status: int, remedy: str
-) -> None:
-    server.break_at({"at": "POST /api/repos/create", "status": status, "times": 1000})
+def test_a_repository_that_may_not_be_created(case: Case, status: int, remedy: str) -> None:
+    case.server.break_at({"at": "POST /api/repos/create", "status": status, "times": 1000})
     with pytest.raises(HubError, match=remedy):
-        push_model(target, artefacts, settings)
-    assert uploads(server) == []
+        case.push()
+    assert uploads(case.server) == []
 
 
 PASSING = [
@@ -885,14 +859,12 @@ PASSING = [
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("status", "at"), PASSING)
-def test_a_passing_failure_is_waited_out(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, status: int, at: str
-) -> None:
-    server.break_at({"at": at, "status": status, "headers": {"Retry-After": "0"}})
-    assert push_model(target, artefacts, settings).committed
-    assert [request["status"] for request in server.requests()].count(status) == 1
-    with connect(target) as api:
-        assert len(api.list_repo_commits(target.repo_id)) == 2
+def test_a_passing_failure_is_waited_out(case: Case, status: int, at: str) -> None:
+    case.server.break_at({"at": at, "status": status, "headers": {"Retry-After": "0"}})
+    assert case.push().committed
+    assert [request["status"] for request in case.server.requests()].count(status) == 1
+    with connect(case.target) as api:
+        assert len(api.list_repo_commits(case.target.repo_id)) == 2
 
 
 @pytest.mark.fault
@@ -919,53 +891,46 @@ def test_the_hub_is_given_the_time_it_asks_for(
 
 @pytest.mark.fault
 @pytest.mark.parametrize("step", ["write", "object", "commit", "ref"])
-def test_a_full_disk_on_the_server(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, step: str
-) -> None:
-    first = push_model(target, artefacts, settings)
-    change_model(artefacts, "two")
-    incoming = set((server.directory / "incoming").iterdir())
-    server.break_at({"at": step, "errno": "ENOSPC", "times": 1000})
+def test_a_full_disk_on_the_server(case: Case, step: str) -> None:
+    first = case.push()
+    change_model(case.artefacts, "two")
+    incoming = set((case.server.directory / "incoming").iterdir())
+    case.server.break_at({"at": step, "errno": "ENOSPC", "times": 1000})
     with pytest.raises(HubError, match="disk is full; free space"):
-        push_model(target, artefacts, settings)
-    server.break_at()
-    with connect(target) as api:
-        assert api.model_info(target.repo_id).sha == first.commit
-    assert set((server.directory / "incoming").iterdir()) == incoming
-    assert push_model(target, artefacts, settings).committed
+        case.push()
+    case.server.break_at()
+    assert case.head == first.commit
+    assert set((case.server.directory / "incoming").iterdir()) == incoming
+    assert case.push().committed
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("pattern", [r"PUT .*", r".*/commit/main"])
-def test_a_file_that_is_corrupted_on_arrival_is_found(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, pattern: str
-) -> None:
+def test_a_file_that_is_corrupted_on_arrival_is_found(case: Case, pattern: str) -> None:
     # One flipped bit in the last large file, or in the last small one, after the server has checked it.
     skip = 2 if pattern.startswith("PUT") else 8
-    server.break_at({"at": "object", "corrupt": True, "skip": skip})
+    case.server.break_at({"at": "object", "corrupt": True, "skip": skip})
     with pytest.raises(HubError, match=r"does not hold what was sent: .* is different") as caught:
-        push_model(target, artefacts, settings)
-    found = {name for name in remote_files(target) if f"{name} is different" in str(caught.value)}
+        case.push()
+    found = {name for name in remote_files(case.target) if f"{name} is different" in str(caught.value)}
     assert len(found) == 1
     assert (found <= LFS_FILES) == pattern.startswith("PUT")
 
 
 @pytest.mark.fault
-def test_a_download_that_differs_from_the_manifest_is_found(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings
-) -> None:
-    push_model(target, artefacts, settings)
-    record = read_manifest(artefacts.export).files["model.safetensors"]
-    stored = server.directory / "objects" / record.sha256[:2] / record.sha256
+def test_a_download_that_differs_from_the_manifest_is_found(case: Case) -> None:
+    case.push()
+    record = read_manifest(case.artefacts.export).files["model.safetensors"]
+    stored = case.server.directory / "objects" / record.sha256[:2] / record.sha256
     content = bytearray(stored.read_bytes())
     content[-1] ^= 1
     stored.write_bytes(content)
     try:
         with pytest.raises(HubError, match=r"differs from its manifest: model\.safetensors"):
-            check_download(target, "內容")
+            check_download(case.target, "內容")
     finally:
         # The server is shared, and other repositories hold the same file.
-        shutil.copyfile(artefacts.export / "model.safetensors", stored)
+        shutil.copyfile(case.artefacts.export / "model.safetensors", stored)
 
 
 PUSH = """
@@ -998,37 +963,35 @@ def start_push(given: dict[str, Any], artefacts: Artefacts, **environment: str) 
 
 
 @pytest.mark.fault
-def test_two_pushes_at_once_are_not_mixed(
-    server: HubServer, target: HubTarget, artefacts: Artefacts, settings: Settings, tmp_path: Path
-) -> None:
+def test_two_pushes_at_once_are_not_mixed(case: Case, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(artefacts.export.parent, other)
+    shutil.copytree(case.artefacts.export.parent, other)
     second = artefacts_in(other)
-    change_model(artefacts, "one")
+    change_model(case.artefacts, "one")
     change_model(second, "two")
-    server.api().create_repo(target.repo_id, private=True)
+    case.server.api().create_repo(case.target.repo_id, private=True)
     # Both see the empty repository before either of them commits.
-    server.break_at({"at": ".*/commit/main", "pause_s": 3.0})
-    given = {"endpoint": target.endpoint, "token": HUB_TOKEN, "repo_id": target.repo_id}
-    running = [start_push(given, made) for made in (artefacts, second)]
+    case.server.break_at({"at": ".*/commit/main", "pause_s": 3.0})
+    given = {"endpoint": case.target.endpoint, "token": HUB_TOKEN, "repo_id": case.target.repo_id}
+    running = [start_push(given, made) for made in (case.artefacts, second)]
     for process in running:
         output, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         assert json.loads(output.splitlines()[-1])["committed"]
-    statuses = [request["status"] for request in server.requests() if request["path"].endswith("/commit/main")]
+    statuses = [request["status"] for request in case.server.requests() if request["path"].endswith("/commit/main")]
     assert statuses.count(412) >= 1
-    with connect(target) as api:
-        commits = [commit.commit_id for commit in api.list_repo_commits(target.repo_id)][:-1]
+    with connect(case.target) as api:
+        commits = [commit.commit_id for commit in api.list_repo_commits(case.target.repo_id)][:-1]
         assert len(commits) == 2
         seen = set()
         for commit in commits:
-            files = set(api.list_repo_files(target.repo_id, revision=commit))
-            (mine,) = [made for made in (artefacts, second) if next(made.export.glob("NOTICE-*")).name in files]
+            files = set(api.list_repo_files(case.target.repo_id, revision=commit))
+            (mine,) = [made for made in (case.artefacts, second) if next(made.export.glob("NOTICE-*")).name in files]
             seen.add(mine)
-            with assemble_files(mine, settings, target.repo_id) as staged:
+            with assemble_files(mine, case.settings, case.target.repo_id) as staged:
                 assert files - {".gitattributes"} == set(staged.files)
                 infos: dict[str, Any] = {
-                    entry.path: entry for entry in api.list_repo_tree(target.repo_id, revision=commit)
+                    entry.path: entry for entry in api.list_repo_tree(case.target.repo_id, revision=commit)
                 }
                 assert infos["model.safetensors"].lfs.sha256 == staged.files["model.safetensors"].sha256
         assert len(seen) == 2
@@ -1193,17 +1156,15 @@ def test_with_a_token_it_is_the_real_hub(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_mode_and_an_unreachable_hub_are_explained(
-    target: HubTarget, artefacts: Artefacts, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_mode_and_an_unreachable_hub_are_explained(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    gone = dataclasses.replace(target, endpoint=f"http://127.0.0.1:{free_port()}")
+    gone = dataclasses.replace(case.target, endpoint=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(HubError, match=r"does not answer .*check the network, HF_ENDPOINT and the proxy"):
-        push_model(gone, artefacts, settings)
+        push_model(gone, case.artefacts, case.settings)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
-        push_model(target, artefacts, settings)
+        case.push()
 
 
 def test_a_report_is_optional_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

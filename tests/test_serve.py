@@ -53,7 +53,7 @@ from titlegen.families.gemma4 import FAMILY as GEMMA4
 from titlegen.manifest import write_manifest
 from titlegen.modelfile import render_modelfile
 from titlegen.models import write_tokenizer
-from titlegen.prompt import INSTRUCTION, SYSTEM
+from titlegen.prompt import SYSTEM
 from titlegen.results import Check
 from titlegen.serve.endpoint import Endpoint, Patience
 from titlegen.serve.server import http_options
@@ -115,11 +115,7 @@ def names(settings: ServeSettings) -> dict[str, str]:
 
 
 def title(settings: ServeSettings, merged: Path, article: str = ARTICLE) -> str:
-    client = serve.Client(settings, merged)
-    try:
-        return client.generate(article).title
-    finally:
-        client.close()
+    return serve.Client(settings, merged).generate(article).title
 
 
 def titles(answers: list[serve.Answer] | TitlegenError) -> list[str]:
@@ -382,9 +378,7 @@ def test_deploy_serves_the_model_and_loads_it(
     assert names(settings) == {"latest": result["digest"]}
     assert result["previous"] is None
     engines = {engine.pid for engine in server.engines}
-    client = serve.Client(settings, export.merged)
-    answer = client.generate(ARTICLE)
-    client.close()
+    answer = serve.Client(settings, export.merged).generate(ARTICLE)
     # The first title came from a process that was there before.
     assert {engine.pid for engine in server.engines} == engines
     assert (answer.title, answer.done_reason) == (TITLE, "stop")
@@ -778,19 +772,15 @@ def test_any_text_is_prepared_or_refused(client: serve.Client, article: str) -> 
 
 def test_without_a_tokenizer_bytes_are_counted(deployed: tuple[ServeSettings, Path]) -> None:
     client = serve.Client(deployed[0])
-    try:
-        content, trimmed = client.prepare("市府今天宣布。" * 1000)
-        assert trimmed
-        assert len(PROMPT.render(content).encode()) <= deployed[0].num_ctx - deployed[0].num_predict
-        assert client.generate(ARTICLE).title == TITLE
-    finally:
-        client.close()
+    content, trimmed = client.prepare("市府今天宣布。" * 1000)
+    assert trimmed
+    assert len(PROMPT.render(content).encode()) <= deployed[0].num_ctx - deployed[0].num_predict
+    assert client.generate(ARTICLE).title == TITLE
 
 
 def test_budget_of_training_is_kept(deployed: tuple[ServeSettings, Path]) -> None:
     client = serve.Client(*deployed, max_content_tokens=40)
     content, trimmed = client.prepare(ARTICLE * 5)
-    client.close()
     assert trimmed
     assert content.endswith("。")
     assert counted(client, content) <= counted(client, "") + 40
@@ -803,14 +793,11 @@ def test_an_article_is_as_long_as_those_that_the_model_was_trained_on(
         shutil.copy(deployed[1] / name, tmp_path)
 
     def length() -> int:
-        with contextlib.closing(serve.Client(deployed[0], tmp_path)) as client:
-            content, trimmed = client.prepare(ARTICLE * 500)
-            around, tokens = client.expected_tokens(""), client.expected_tokens(content)
-            assert trimmed
-            assert around is not None
-            assert tokens is not None
-            assert tokens <= around + client.content_tokens
-            return client.content_tokens
+        client = serve.Client(deployed[0], tmp_path)
+        content, trimmed = client.prepare(ARTICLE * 500)
+        assert trimmed
+        assert counted(client, content) <= counted(client, "") + client.content_tokens
+        return client.content_tokens
 
     window = length()
     assert window > 1000
@@ -831,9 +818,8 @@ def test_prompt_that_the_server_cuts_is_an_error(deployed: tuple[ServeSettings, 
     answer = {"model": MODEL, "response": TITLE, "done": True, "done_reason": "stop", "prompt_eval_count": 128}
     with slow_proxy(deployed[0].host) as proxy:
         proxy.answer = (200, json.dumps(answer).encode())
-        client = serve.Client(changed(deployed[0], host=proxy.url), deployed[1])
-        with contextlib.closing(client), pytest.raises(ServeError, match="it cut the article"):
-            client.generate(ARTICLE * 20)
+        with pytest.raises(ServeError, match="it cut the article"):
+            title(changed(deployed[0], host=proxy.url), deployed[1], ARTICLE * 20)
 
 
 @pytest.mark.fault
@@ -842,28 +828,19 @@ def test_prompt_that_the_server_refuses_is_an_error(
 ) -> None:
     body = {"model": "small-window", "from": MODEL, "parameters": {"num_ctx": 256}, "stream": False}
     server.http.post("/api/create", json=body).raise_for_status()
-    client = serve.Client(*deployed, model_name="small-window")
-    with contextlib.closing(client), pytest.raises(ServeError, match="exceeds the available context size"):
-        client.generate(ARTICLE * 20)
+    with pytest.raises(ServeError, match="exceeds the available context size"):
+        serve.Client(*deployed, model_name="small-window").generate(ARTICLE * 20)
 
 
 def test_model_that_is_not_deployed(deployed: tuple[ServeSettings, Path]) -> None:
-    client = serve.Client(*deployed, model_name="nosuch")
-    try:
-        with pytest.raises(ServeError, match="no model 'nosuch'; run `titlegen deploy` first"):
-            client.generate(ARTICLE)
-    finally:
-        client.close()
+    with pytest.raises(ServeError, match="no model 'nosuch'; run `titlegen deploy` first"):
+        serve.Client(*deployed, model_name="nosuch").generate(ARTICLE)
 
 
 @pytest.mark.fault
 def test_slow_server_is_an_error(deployed: tuple[ServeSettings, Path]) -> None:
-    client = serve.Client(changed(deployed[0], timeout_s=0.001), deployed[1])
-    try:
-        with pytest.raises(ServeError, match=r"did not answer within 0\.004 s"):
-            client.generate(ARTICLE)
-    finally:
-        client.close()
+    with pytest.raises(ServeError, match=r"did not answer within 0\.004 s"):
+        title(changed(deployed[0], timeout_s=0.001), deployed[1])
 
 
 @pytest.mark.fault
@@ -872,12 +849,9 @@ def test_repetition_is_an_error(export: Export, settings: ServeSettings, server:
     name = settings.model_name
     server.create(name, export.file, template=PROMPT.template, system=SYSTEM)
     client = serve.Client(settings, export.merged)
-    try:
-        assert client.ask(ARTICLE, {"num_predict": 100}).done_reason == "aborted"
-        with pytest.raises(ServeError, match="repeated itself"):
-            client.generate(ARTICLE)
-    finally:
-        client.close()
+    assert client.ask(ARTICLE, {"num_predict": 100}).done_reason == "aborted"
+    with pytest.raises(ServeError, match="repeated itself"):
+        client.generate(ARTICLE)
 
 
 @pytest.mark.fault
@@ -885,9 +859,7 @@ def test_busy_server_is_asked_again(export: Export, tmp_path: Path) -> None:
     with offline_server(tmp_path, "--max-queue", "1") as server:
         settings = ServeSettings(host=server.host, retries=10)
         export.deploy(settings, tmp_path)
-        client = serve.Client(settings, export.merged)
-        answers = list(client.generate_many([ARTICLE] * 12, concurrency=3))
-        client.close()
+        answers = list(serve.Client(settings, export.merged).generate_many([ARTICLE] * 12, concurrency=3))
         assert [titles(answer) for answer in answers] == [[TITLE]] * 12
         # Some of these requests had been turned away.
         assert "POST /api/generate 503" in server.log.read_text()
@@ -898,22 +870,18 @@ def test_lost_connection_is_tried_again(export: Export, tmp_path: Path) -> None:
     with offline_server(tmp_path) as server:
         settings = ServeSettings(host=server.host, retries=10)
         export.deploy(settings, tmp_path)
-    client = serve.Client(settings, export.merged)
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(client.generate, ARTICLE)
+        waiting = threads.submit(title, settings, export.merged)
         with offline_server(tmp_path, port=server.port):
-            assert waiting.result().title == TITLE
-    client.close()
+            assert waiting.result() == TITLE
 
 
 @pytest.mark.fault
 def test_busy_server_is_an_error_in_the_end(export: Export, tmp_path: Path) -> None:
     with offline_server(tmp_path, "--max-queue", "0") as server:
         server.create(MODEL, export.file)
-        client = serve.Client(ServeSettings(host=server.host, retries=1), export.merged)
         with pytest.raises(ServeError, match="busy, also after 1 further tries"):
-            client.generate(ARTICLE)
-        client.close()
+            title(ServeSettings(host=server.host, retries=1), export.merged)
 
 
 # Source: Ollama 0.33 says these when its runner dies, and what a proxy in front of it says when it is restarted.
@@ -938,7 +906,6 @@ def test_a_servers_failure_loses_no_title(deployed: tuple[ServeSettings, Path], 
         client = serve.Client(changed(deployed[0], host=proxy.url), deployed[1])
         proxy.faults = [FAILURES[failure]] * 3
         answers = list(client.generate_many([ARTICLE] * 6, concurrency=1))
-        client.close()
     assert [titles(answer) for answer in answers] == [[TITLE]] * 6
     assert len(proxy.prompts) == 9
 
@@ -960,10 +927,8 @@ def test_a_failure_that_stays_is_one_line(
 ) -> None:
     with slow_proxy(deployed[0].host) as proxy:
         proxy.answer = answer
-        client = serve.Client(changed(deployed[0], host=proxy.url, retries=1), deployed[1])
         with pytest.raises(ServeError, match=error) as caught:
-            client.generate(ARTICLE)
-        client.close()
+            title(changed(deployed[0], host=proxy.url, retries=1), deployed[1])
     assert isinstance(caught.value, serve.UnavailableError) == unavailable
     assert len(str(caught.value)) < 500
     # What the server refuses is not asked for again.
@@ -981,7 +946,6 @@ def test_a_slow_machine_is_waited_for(deployed: tuple[ServeSettings, Path]) -> N
         assert 1 < asked <= 3
         # Now it is known how long an answer takes here.
         assert [client.generate(ARTICLE).title for _ in range(3)] == [TITLE] * 3
-        client.close()
     assert len(proxy.prompts) == asked + 3
     assert len(said) == asked - 1
     assert "did not answer within 0.5 s; asking again, and waiting 1 s" in said[0]
@@ -1005,9 +969,9 @@ def test_the_same_article_gets_the_same_title_also_beside_others(
     export.write({**chain(TITLE), **chain(OTHER_TITLE), "\n": ("市", "國")})
     warm = {"temperature": 0.3}
     server.create(settings.model_name, export.file, template=PROMPT.template, system=SYSTEM, parameters=warm)
-    with contextlib.closing(serve.Client(settings, export.merged)) as client:
-        alone = [client.generate(ARTICLE).title for _ in range(8)]
-        beside = list(client.generate_many([ARTICLE, ARTICLE + "民眾叫好。", *[ARTICLE] * 14], concurrency=8))
+    client = serve.Client(settings, export.merged)
+    alone = [client.generate(ARTICLE).title for _ in range(8)]
+    beside = list(client.generate_many([ARTICLE, ARTICLE + "民眾叫好。", *[ARTICLE] * 14], concurrency=8))
     assert len(set(alone)) == 1
     assert {title for answer in beside for title in titles(answer)} == set(alone)
     # A request without options gets the Modelfile's.
@@ -1023,27 +987,24 @@ def test_simplified_articles_and_titles_are_converted_as_the_training_data_was(
     write_scripted_gguf(path, with_characters(VOCABULARY, simplified), chain(simplified))
     server.create(settings.model_name, path, template=PROMPT.template, system=SYSTEM)
     article = "市府今天说，下个月起扩大公车路网，新增十二条路线。"
-    with (
-        slow_proxy(server.host) as proxy,
-        contextlib.closing(serve.Client(changed(settings, host=proxy.url))) as client,
-    ):
+    with slow_proxy(server.host) as proxy:
+        client = serve.Client(changed(settings, host=proxy.url))
         answer = client.generate(article)
         assert client.read(article).converted
     assert proxy.prompts == ["市府今天說，下個月起擴大公車路網，新增十二條路線。"]
     assert (answer.title, answer.raw) == ("市府擴大公車路網 盼民眾搭乘", simplified)
     assert [warning.kind for warning in answer.warnings] == []
     # As data.script says: what was kept in training is kept here.
-    with contextlib.closing(serve.Client(settings, convert=False)) as client:
-        kept = client.generate(article)
+    kept = serve.Client(settings, convert=False).generate(article)
     assert (kept.title, [warning.kind for warning in kept.warnings]) == (simplified, ["script"])
 
 
 @pytest.mark.fault
 def test_an_answer_says_what_is_wrong_with_it(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
     server.create(settings.model_name, export.write(chain(WRONG_NUMBER)).file, template=PROMPT.template, system=SYSTEM)
-    with contextlib.closing(serve.Client(settings, export.merged)) as client:
-        (warning,) = client.generate(ARTICLE).warnings
-        text = client.read(ARTICLE).text
+    client = serve.Client(settings, export.merged)
+    (warning,) = client.generate(ARTICLE).warnings
+    text = client.read(ARTICLE).text
     assert (warning.kind, warning.text) == ("number", "79")
     assert warning.evidence is None or text[warning.evidence.start : warning.evidence.end] == warning.evidence.text
 
@@ -1131,19 +1092,15 @@ def test_candidates_are_ranked(export: Export, settings: ServeSettings, server: 
     follows = {**chain(TITLE), **chain(WRONG_NUMBER), **chain(EXPLAINED), "\n": ("市", "鐵", "標")}
     export.write(follows)
     server.create(settings.model_name, export.file, template=PROMPT.template, system=SYSTEM)
-    client = serve.Client(settings, export.merged)
-    candidates = client.generate_candidates(ARTICLE, 24)
-    client.close()
+    candidates = serve.Client(settings, export.merged).generate_candidates(ARTICLE, 24)
     assert [answer.title for answer in candidates] == [TITLE, WRONG_NUMBER, EXPLAINED]
 
 
 @pytest.mark.fault
 def test_candidates_that_are_none_are_an_error(export: Export, settings: ServeSettings, server: OfflineServer) -> None:
     server.create(settings.model_name, export.write({}).file, template=PROMPT.template, system=SYSTEM)
-    client = serve.Client(settings, export.merged)
     with pytest.raises(ServeError, match="wrote nothing for this article"):
-        client.generate_candidates(ARTICLE, 3)
-    client.close()
+        serve.Client(settings, export.merged).generate_candidates(ARTICLE, 3)
 
 
 def test_served_generator_returns_raw_output(deployed: tuple[ServeSettings, Path]) -> None:
@@ -1161,10 +1118,10 @@ def test_a_doubtful_title_gives_way_to_one_that_is_drawn(
     articles = {title: f"{title.replace(' ', '，')}，今天宣布。" for title in (TITLE, WRONG_NUMBER)}
     for redraws in (0, 8):
         changed = settings.model_copy(update={"redraws": redraws})
-        with contextlib.closing(serve.Client(changed, export.merged)) as client:
-            greedy = client.ask(ARTICLE).raw
-            answers = {title: client.generate(article) for title, article in articles.items()}
-            several = client.generate_candidates(ARTICLE, 2)
+        client = serve.Client(changed, export.merged)
+        greedy = client.ask(ARTICLE).raw
+        answers = {title: client.generate(article) for title, article in articles.items()}
+        several = client.generate_candidates(ARTICLE, 2)
         for right, answer in answers.items():
             doubtful = redraws > 0 and right != greedy
             assert answer.title == (right if doubtful else greedy)
@@ -1195,7 +1152,6 @@ def test_a_title_that_was_cut_off_comes_last(
     assert [answer.raw for answer in client.ask_candidates(ARTICLE, 3)] == [TITLE[:-1], WRONG_NUMBER, TITLE]
     # The same titles again at another time, the first as it is asked for alone.
     assert asked == [{"temperature": heat, "seed": seed} for seed, heat in enumerate((0.0, 0.8, 0.8))]
-    client.close()
 
 
 def test_served_generator_takes_the_best_candidate(
@@ -1203,8 +1159,8 @@ def test_served_generator_takes_the_best_candidate(
 ) -> None:
     export.write({**chain(TITLE), **chain(WRONG_NUMBER), "\n": ("鐵", "市")})
     server.create(settings.model_name, export.file, template=PROMPT.template, system=SYSTEM)
-    with contextlib.closing(serve.Client(settings, export.merged)) as client:
-        assert {answer.raw for answer in client.ask_candidates(ARTICLE, 16)} == {TITLE, WRONG_NUMBER}
+    answers = serve.Client(settings, export.merged).ask_candidates(ARTICLE, 16)
+    assert {answer.raw for answer in answers} == {TITLE, WRONG_NUMBER}
     generator = serve.ServedGenerator(settings, export.merged, digest="", candidates=16)
     assert generator.generate([ARTICLE]) == [TITLE]
     decoding: Any = generator.describe()["decoding"]
@@ -1216,17 +1172,11 @@ def test_two_hundred_clients_at_once(export: Export, settings: ServeSettings, se
     """None is lost and none is mixed up: each article has an answer and a length of its own."""
     server.create(settings.model_name, export.write(quiz()).file, template=ECHO_TEMPLATE, system=SYSTEM)
     articles = ["公車" * number + question(number) for number in range(200)]
-    client = serve.Client(settings, export.merged)
     with concurrent.futures.ThreadPoolExecutor(200) as threads:
-        answers = list(threads.map(client.generate, articles))
-    client.close()
+        answers = list(threads.map(serve.Client(settings, export.merged).generate, articles))
     assert [answer.title for answer in answers] == ANSWERS
     counts = [answer.prompt_tokens for answer in answers]
     assert counts == sorted(set(counts))
-
-
-def test_instruction_is_in_the_template_once() -> None:
-    assert PROMPT.template.count(INSTRUCTION) == 1
 
 
 def interrupt_rollback(

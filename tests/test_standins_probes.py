@@ -78,12 +78,10 @@ ROUTES = [
     Row("HEAD /api/ps", None, 405, TEXT, ""),
     Row("HEAD /api/generate", None, 405, TEXT, ""),
     Row("GET //api/tags", None, 404, TEXT, GONE),
-    Row("GET /nope", None, 404, TEXT, GONE),
     Row("PUT /api/generate", None, 405, TEXT, "405 method not allowed"),
     Row("OPTIONS /api/generate", None, 405, TEXT, "405 method not allowed"),
     Row("POST /", None, 405, TEXT, "405 method not allowed"),
     Row("DELETE /api/blobs/sha256:" + 64 * "0", None, 405, TEXT, "405 method not allowed"),
-    Row("POST /api/delete", {"model": "x"}, 405, TEXT, "405 method not allowed"),
     # Not offered, whatever Ollama answers.
     *(
         Row(request, {"model": MODEL}, 404, TEXT, GONE)
@@ -114,7 +112,6 @@ BASE = b'{"model":"probe","prompt":"P","stream":false,"options":{"num_predict":1
 ANSWERED = {"model": MODEL, "response": TITLE[0], "done": True, "done_reason": "length"}
 # Content of a request, status, fields of the answer.
 CONTENTS: list[tuple[bytes, int, dict[str, Any]]] = [
-    (BASE, 200, ANSWERED),
     (b" \n\t" + BASE + b" xyz", 200, ANSWERED),
     (b'{"Model":"probe","PROMPT":"P","Stream":false,"OPTIONS":{"num_predict":1}}', 200, ANSWERED),
     (b'{"model":"nosuch",' + BASE[1:], 200, ANSWERED),
@@ -148,8 +145,6 @@ FIELDS: list[tuple[dict[str, Any], int, dict[str, Any]]] = [
             "-probe",
         )
     ),
-    ({"model": ""}, 404, {"error": "model '' not found"}),
-    ({"model": "probe:v9"}, 404, {"error": "model 'probe:v9' not found"}),
     ({"options": {"stop": "x"}}, 500, {"error": 'option "stop" must be of type array'}),
     ({"options": {"stop": [1]}}, 500, {"error": 'option "stop" must be of an array of strings'}),
     ({"options": {"use_mmap": "yes"}}, 500, {"error": 'option "use_mmap" must be of type boolean'}),
@@ -180,25 +175,9 @@ def test_fields(server: OfflineServer, fields: dict[str, Any], status: int, answ
 
 def test_an_answer_has_the_keys_of_ollamas_but_the_context(server: OfflineServer) -> None:
     answer = server.generate(model=MODEL, prompt="P")
-    assert list(answer) == [
-        "model",
-        "created_at",
-        "response",
-        "done",
-        "done_reason",
-        "total_duration",
-        "load_duration",
-        "prompt_eval_count",
-        "prompt_eval_duration",
-        "eval_count",
-        "eval_duration",
-    ]
-
-
-def test_an_empty_system_text_is_none(server: OfflineServer) -> None:
-    for fields, head in (({}, SYSTEM), ({"system": ""}, SYSTEM), ({"system": "甲"}, "甲")):
-        answer = server.generate(model=MODEL, prompt="P", _debug_render_only=True, **fields)
-        assert answer["_debug_info"]["rendered_template"] == f'<user>\n{head}\n\n"P"\n'
+    counts = [f"{what}_{kind}" for what in ("prompt_eval", "eval") for kind in ("count", "duration")]
+    times = ["total_duration", "load_duration"]
+    assert list(answer) == ["model", "created_at", "response", "done", "done_reason", *times, *counts]
 
 
 @pytest.mark.parametrize(("wanted", "length"), [(0, 4), (3, 4), (-5, 4), (256, 256), (50_000, 2048)])
@@ -309,11 +288,6 @@ def test_a_file_is_known_by_its_name_or_its_beginning(server: OfflineServer, dig
     assert "\nTEMPLATE {{ .Prompt }}\n" in shown["modelfile"]
 
 
-def test_a_gathered_creation(server: OfflineServer) -> None:
-    body = {"name": "made", "from": MODEL, "stream": False}
-    check(ask(server, "POST /api/create", body), Row("", None, 200, BARE_JSON, {"status": "success"}))
-
-
 @pytest.mark.fault
 def test_safetensors_are_refused_with_the_reason(server: OfflineServer) -> None:
     digests = {}
@@ -335,11 +309,6 @@ def test_show(server: OfflineServer) -> None:
     assert not {"general.name", "tokenizer.chat_template"} & info.keys()
     assert info["gemma3.attention.layer_norm_rms_epsilon"] == 1e-6
     assert info["tokenizer.ggml.tokens"] is None
-    for name, status, error in (
-        ("bad name!", 400, "invalid model name"),
-        ("NoSuch", 404, "model 'NoSuch:latest' not found"),
-    ):
-        check(ask(server, "POST /api/show", {"model": name}), Row("", None, status, JSON, {"error": error}))
 
 
 def names(server: OfflineServer, route: str = "tags") -> list[str]:
@@ -356,11 +325,6 @@ def test_a_name_keeps_its_case(server: OfflineServer) -> None:
     assert "Cased:latest" not in names(server)
 
 
-def test_what_cannot_be_deleted(server: OfflineServer) -> None:
-    for name, status, error in (("bad name!", 400, 'name "bad name!" is invalid'), ("x", 404, "model 'x' not found")):
-        check(ask(server, "DELETE /api/delete", {"model": name}), Row("", None, status, JSON, {"error": error}))
-
-
 def test_a_loaded_model_keeps_the_name_under_which_it_was_loaded(server: OfflineServer) -> None:
     server.generate(model=MODEL, keep_alive=0)
     ask(server, "POST /api/copy", {"source": MODEL, "destination": "second"})
@@ -370,17 +334,6 @@ def test_a_loaded_model_keeps_the_name_under_which_it_was_loaded(server: Offline
     ask(server, "DELETE /api/delete", {"model": "second"})
     (entry,) = server.http.get("/api/ps").json()["models"]
     assert list(entry) == ["name", "model", "size", "digest", "details", "expires_at", "size_vram", "context_length"]
-
-
-def test_blobs(server: OfflineServer, digest: str) -> None:
-    for written, status in (
-        (digest, 200),
-        (digest.replace(":", "-"), 200),
-        ("sha256:" + digest[7:].upper(), 404),
-        ("sha256:" + 64 * "0", 404),
-        ("sha256:xyz", 400),
-    ):
-        assert ask(server, f"HEAD /api/blobs/{written}").status_code == status
 
 
 # Pages

@@ -88,8 +88,9 @@ def _needs_gpu(settings: Settings) -> bool:
     return settings.train.backend == "unsloth"
 
 
-def _gate(settings: Settings, *, needed: bool) -> Literal["absent", "missing"]:
-    return "missing" if needed and _needs_gpu(settings) else "absent"
+def _without(settings: Settings, name: str, found: str, remedy: str = "") -> MachineCheck:
+    """Return the check of something that is not there, and that only a profile for the GPU needs."""
+    return MachineCheck(name, "missing", found, remedy) if _needs_gpu(settings) else MachineCheck(name, "absent", found)
 
 
 def _python(_: Settings) -> MachineCheck:
@@ -137,13 +138,8 @@ def _torch(settings: Settings) -> MachineCheck:
     except ImportError:
         return MachineCheck("torch", "missing", "not installed", "python -m pip install -c constraints.txt -e .")
     if torch.version.cuda is None:
-        state = _gate(settings, needed=True)
-        remedy = (
-            "install a CUDA build of torch: python -m pip install -c constraints.txt torch"
-            if state == "missing"
-            else ""
-        )
-        return MachineCheck("torch", state, f"{torch.__version__}, without CUDA", remedy)
+        remedy = "install a CUDA build of torch: python -m pip install -c constraints.txt torch"
+        return _without(settings, "torch", f"{torch.__version__}, without CUDA", remedy)
     return MachineCheck("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}")
 
 
@@ -151,11 +147,10 @@ def _gpu(settings: Settings) -> MachineCheck:
     try:
         import torch
     except ImportError:
-        return MachineCheck("GPU", _gate(settings, needed=True), "unknown without torch")
+        return _without(settings, "GPU", "unknown without torch")
     if not torch.cuda.is_available():
-        state = _gate(settings, needed=True)
-        remedy = "run on a machine with an NVIDIA GPU, or use --profile quickstart" if state == "missing" else ""
-        return MachineCheck("GPU", state, "torch sees none", remedy)
+        remedy = "run on a machine with an NVIDIA GPU, or use --profile quickstart"
+        return _without(settings, "GPU", "torch sees none", remedy)
     properties = torch.cuda.get_device_properties(0)
     gib = properties.total_memory / 2**30
     found = f"{properties.name}, {gib:.0f} GiB"
@@ -200,9 +195,8 @@ def _compiler(settings: Settings) -> MachineCheck:
 def _driver(settings: Settings) -> MachineCheck:
     output = _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
     if output is None:
-        state = _gate(settings, needed=True)
-        remedy = "install the NVIDIA driver, so that nvidia-smi answers" if state == "missing" else ""
-        return MachineCheck("NVIDIA driver", state, "nvidia-smi does not answer", remedy)
+        remedy = "install the NVIDIA driver, so that nvidia-smi answers"
+        return _without(settings, "NVIDIA driver", "nvidia-smi does not answer", remedy)
     return MachineCheck("NVIDIA driver", "ok", output.splitlines()[0])
 
 
@@ -219,9 +213,7 @@ def _unsloth(settings: Settings) -> MachineCheck:
     try:
         return MachineCheck("Unsloth", "ok", metadata.version("unsloth"))
     except metadata.PackageNotFoundError:
-        state = _gate(settings, needed=True)
-        remedy = "python -m pip install -c constraints.txt -e '.[gpu]'" if state == "missing" else ""
-        return MachineCheck("Unsloth", state, "not installed", remedy)
+        return _without(settings, "Unsloth", "not installed", "python -m pip install -c constraints.txt -e '.[gpu]'")
 
 
 def _base_model(settings: Settings) -> MachineCheck:

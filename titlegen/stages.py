@@ -10,7 +10,7 @@ from titlegen import prompt
 from titlegen.errors import ConfigError
 from titlegen.files import digest_file, digest_json, write_atomically
 from titlegen.plural import count
-from titlegen.results import Converted, Merged, Preferred, Prepared, Trained, Verified
+from titlegen.results import ConvertedFiles, Merged, Preferred, Prepared, Trained, Verified
 from titlegen.runs import Folder, Run, Stage, StageRun, say
 
 if TYPE_CHECKING:
@@ -225,13 +225,13 @@ MERGE = Stage(
 # 5. Convert the merged model.
 
 
-def _convert(run: Run, directory: Path) -> Converted:
+def _convert(run: Run, directory: Path) -> ConvertedFiles:
     from titlegen.export import gguf_name, write_gguf
 
     kinds = run.settings.export.gguf_types
     for kind in kinds:
         write_gguf(run.folder(Folder.EXPORT), kind, directory / gguf_name(kind))
-    return Converted(types=list(kinds))
+    return ConvertedFiles(types=list(kinds))
 
 
 CONVERT = Stage(

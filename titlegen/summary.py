@@ -9,7 +9,7 @@ from titlegen.record import MADE_BY, given_profile, made_by, profiles_made, reca
 from titlegen.release import kept_result
 from titlegen.results import (
     Check,
-    Converted,
+    ConvertedFiles,
     Deployed,
     Evaluated,
     Gate,
@@ -114,7 +114,7 @@ def _merged(manifest: Manifest) -> str:
 
 
 def _converted(manifest: Manifest) -> str:
-    return ", ".join(read_result(Converted, manifest).types)
+    return ", ".join(read_result(ConvertedFiles, manifest).types)
 
 
 def _verified(manifest: Manifest) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from titlegen.cluster.job import Job, Receipt
 from titlegen.cluster.output import (
-    Counts,
     Opened,
+    RunCounts,
     check_complete,
     close_directory,
     join,
@@ -35,7 +35,7 @@ _ONE_BLOCK_BYTES = 1
 class Finished:
     """The result of a run."""
 
-    counts: Counts
+    counts: RunCounts
     resumed: int
     """Lines that were done before."""
     seconds: float

@@ -18,7 +18,7 @@ STAGE = "generate"
 _SHOWN = 3
 
 
-class Counts(Result):
+class RunCounts(Result):
     """The articles of a finished run: all, those without a title and with a warning, and the ids that repeat."""
 
     lines: int
@@ -36,7 +36,7 @@ class Opened:
     key: str
     done: dict[Place, int]
     """The blocks that an earlier run finished, with their articles."""
-    counts: Counts | None = None
+    counts: RunCounts | None = None
     """Of an earlier run that finished all of them."""
 
 
@@ -101,10 +101,12 @@ def open_directory(directory: Path, settings: Mapping[str, object], inputs: Mapp
     done = whole_parts(directory, form)
     names = {path.name for path in find_parts(directory, form).values()}
     is_finished = earlier.results.get("finished") and names == {n for n in earlier.files if n.startswith("part-")}
-    return Opened(key, done, read_result(Counts, earlier) if is_finished else None)
+    return Opened(key, done, read_result(RunCounts, earlier) if is_finished else None)
 
 
-def close_directory(directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], counts: Counts) -> None:
+def close_directory(
+    directory: Path, settings: Mapping[str, object], inputs: Mapping[str, str], counts: RunCounts
+) -> None:
     """Record that everything is done, with the digest of each file."""
     files = {
         path.name: FileRecord(size=path.stat().st_size, sha256=digest_file(path))
@@ -114,7 +116,7 @@ def close_directory(directory: Path, settings: Mapping[str, object], inputs: Map
     write_manifest(directory, STAGE, settings, inputs, counts.as_json() | {"finished": True}, files=files)
 
 
-def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_rows: int) -> Counts:
+def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_rows: int) -> RunCounts:
     """Count the records of the files, and check that no article is missing or there twice; 8 bytes an article.
 
     Args:
@@ -150,7 +152,7 @@ def check_complete(directory: Path, form: str, rows: Mapping[int, int], block_ro
         warned += sum(bool(record["warnings"]) for record in records)
         digests.append(np.array([hash(str(record["id"])) for record in records], np.int64))
     repeated_ids, repeated_id = _repeated(np.concatenate(digests), parts)
-    return Counts(
+    return RunCounts(
         lines=sum(rows.values()), failed=failed, warned=warned, repeated_ids=repeated_ids, repeated_id=repeated_id
     )
 

@@ -12,7 +12,7 @@ from titlegen.cluster.vllm import check_vllm
 from titlegen.data.files import find_files
 from titlegen.data.sources import open_source, source_digest
 from titlegen.errors import DataError, MissingDependencyError, ServeError
-from titlegen.families.gemma3n import FAMILY as MISSION
+from titlegen.families.gemma3n import FAMILY as DEFAULT_FAMILY
 from titlegen.files import digest_json
 from titlegen.models import family_at, fingerprint
 from titlegen.plural import count
@@ -104,7 +104,7 @@ def generate_directory(
         make_titler=make_titler,
     )
     say(f"generate: {count(len(files), 'file')} of articles")
-    family = family_at(export) if export.is_dir() else MISSION
+    family = family_at(export) if export.is_dir() else DEFAULT_FAMILY
     inputs = {"articles": source_digest(data), "model": model, "prompt": family.prompt.digest}
     finished = generate(job, _output_settings(job), inputs, ordered=ordered, say=say, observe=observe)
     return _summary(job, finished)

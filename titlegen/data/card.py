@@ -13,7 +13,7 @@ from titlegen.data.dedup import Rows
 from titlegen.data.filters import printable
 from titlegen.files import write_atomically
 from titlegen.plural import count
-from titlegen.results import Dates, Part, Prepared, Reading
+from titlegen.results import Dates, Part, Prepared, SourceReading
 
 PICTURE = "lengths.png"
 _BINS = 40
@@ -21,7 +21,7 @@ _EXAMPLE_CHARS = 120
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_{}[]#|~!"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
-class Rule(Part):
+class RuleUse(Part):
     """What one rule did."""
 
     articles: int
@@ -33,9 +33,9 @@ class Rule(Part):
 class DataCard(Prepared):
     """The data card, with pieces of the articles."""
 
-    scripts: dict[str, Rule]
+    scripts: dict[str, RuleUse]
     """What was in Simplified characters."""
-    rules: dict[Literal["content", "title"], dict[str, Rule]]
+    rules: dict[Literal["content", "title"], dict[str, RuleUse]]
     """What cleaning removed."""
     length_chars: dict[str, dict[str, int | float]]
 
@@ -60,9 +60,9 @@ def write_card(directory: Path, results: Prepared, pool: Collected, rows: Rows) 
     draw_lengths(directory / PICTURE, lengths)
 
 
-def _rules(rules: Mapping[str, RuleCount]) -> dict[str, Rule]:
+def _rules(rules: Mapping[str, RuleCount]) -> dict[str, RuleUse]:
     return {
-        name: Rule(
+        name: RuleUse(
             articles=count.articles,
             pieces=count.pieces,
             chars=count.chars,
@@ -147,7 +147,7 @@ def _dates(dates: Dates) -> str:
     return _table(("written", "articles", "examples"), rows)
 
 
-def _reading(read: Reading) -> list[str]:
+def _reading(read: SourceReading) -> list[str]:
     """Return how the source's files and cells were read; empty when there is nothing to report."""
     rows = [
         *((f"{what}: flattened to text", count) for what, count in read.flattened.items()),
@@ -162,7 +162,7 @@ def _reading(read: Reading) -> list[str]:
     return ["## Reading", f"Files or splits: {files}{passed}.", *([table] if rows else [])]
 
 
-def _scripts(scripts: Mapping[str, Rule]) -> list[str]:
+def _scripts(scripts: Mapping[str, RuleUse]) -> list[str]:
     """Return what was in Simplified characters; empty when nothing was."""
     rows = [
         (what, rule.articles, " · ".join(_escape(text) for text in rule.examples)) for what, rule in scripts.items()
@@ -170,7 +170,7 @@ def _scripts(scripts: Mapping[str, Rule]) -> list[str]:
     return ["## Simplified Chinese", _table(("what", "articles", "examples"), rows)] if rows else []
 
 
-def _rule_table(rules: Mapping[str, Rule]) -> str:
+def _rule_table(rules: Mapping[str, RuleUse]) -> str:
     rows = [
         (name, rule.articles, rule.pieces, rule.chars, " · ".join(_escape(text) for text in rule.examples))
         for name, rule in rules.items()

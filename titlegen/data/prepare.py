@@ -27,7 +27,7 @@ from titlegen.data.split import balance_rows, best_first, draw, keep_first, leak
 from titlegen.data.workers import clean_chunks
 from titlegen.errors import ConfigError, DataError
 from titlegen.files import writable
-from titlegen.results import Coverage, Prepared, Reading, Step
+from titlegen.results import Coverage, Prepared, SourceReading, Step
 from titlegen.settings import DataSettings
 
 # Comparing the strategies costs three shortenings an article; this many give the mean to about two points.
@@ -256,7 +256,7 @@ def _results(source: Source, pool: Collected, kept: Kept, sizes: Mapping[str, in
     return Prepared(
         source=source.name,
         columns=source.columns,
-        read=Reading(
+        read=SourceReading(
             files=source.findings.files,
             passed_over=list(source.findings.passed_over),
             flattened=dict(sorted(source.findings.flattened.items())),

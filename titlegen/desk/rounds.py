@@ -22,7 +22,7 @@ _TRIES, _TRIES_WHEN_ASKED = 3, 6
 
 
 @dataclass(frozen=True)
-class Written:
+class Accepted:
     """A title that was accepted."""
 
     answer: Answer
@@ -49,8 +49,8 @@ class Round:
     )
     """What happens; None once the titles so far are enough."""
     stopped: threading.Event = field(default_factory=threading.Event)
-    kept: list[Written] = field(default_factory=list)
-    others: list[Written] = field(default_factory=list)
+    kept: list[Accepted] = field(default_factory=list)
+    others: list[Accepted] = field(default_factory=list)
     """Titles that are not as they were asked for."""
     ended: bool = False
     """Whether the titles so far were enough."""
@@ -96,7 +96,7 @@ class Round:
             given=given, fitting=len(self.kept), refused=self.refused, tries=self.tries
         )
 
-    def accept(self, answer: Answer, facts: Facts) -> Written | None:
+    def accept(self, answer: Answer, facts: Facts) -> Accepted | None:
         """Return a title unless it is none, is known, or is not as it was asked for."""
         title = printable(answer.title)
         known = {written.title for written in (*self.kept, *self.others)} | set(self.request.seen)
@@ -105,7 +105,7 @@ class Round:
         if not self.wanted.allows(title):
             self.refused += 1
             return None
-        written = Written(answer, title, facts)
+        written = Accepted(answer, title, facts)
         if self.wanted.unmet(title):
             self.others.append(written)
             return None
@@ -114,7 +114,7 @@ class Round:
         self.kept.append(written)
         return written
 
-    def rank(self, facts: Facts) -> list[tuple[Written, Standing]]:
+    def rank(self, facts: Facts) -> list[tuple[Accepted, Standing]]:
         """Return the titles that are shown, the best first; where some are missing, the nearest others follow."""
         if self.redraws_until:
             whole = [written for written in self.kept[1:] if written.answer.done_reason == "stop"]

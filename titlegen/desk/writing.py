@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
-from titlegen.desk.rounds import Round, Written, printable
+from titlegen.desk.rounds import Accepted, Round, printable
 from titlegen.desk.schema import (
     MAX_TITLE_CHARS,
     ArticleView,
@@ -148,7 +148,7 @@ class Writer:
                 return
             make = partial(self._tell_tried, work.wanted, seed, work.accept(answer, facts))
 
-    def _tell_tried(self, wanted: Wanted, seed: int, written: Written | None) -> Event:
+    def _tell_tried(self, wanted: Wanted, seed: int, written: Accepted | None) -> Event:
         if written is None:
             return DroppedEvent(seed=seed)
         return CandidateEvent(seed=seed, candidate=self._describe(wanted, written, ()))
@@ -219,7 +219,7 @@ class Writer:
             keep_articles=desk.keep_articles,
         )
 
-    def _describe(self, wanted: Wanted, written: Written, reasons: Sequence[Reason]) -> Candidate:
+    def _describe(self, wanted: Wanted, written: Accepted, reasons: Sequence[Reason]) -> Candidate:
         length = wanted.length
         return Candidate(
             title=written.title,

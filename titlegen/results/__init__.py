@@ -15,15 +15,24 @@ from titlegen.results.evaluated import (
     TitleChange,
     Verdict,
 )
-from titlegen.results.exported import Check, Converted, Merged, Verified
-from titlegen.results.prepared import Coverage, DataCardSummary, DateForm, DateOrder, Dates, Prepared, Reading, Step
+from titlegen.results.exported import Check, ConvertedFiles, Merged, Verified
+from titlegen.results.prepared import (
+    Coverage,
+    DataCardSummary,
+    DateForm,
+    DateOrder,
+    Dates,
+    Prepared,
+    SourceReading,
+    Step,
+)
 from titlegen.results.released import Deployed, Pushed
 from titlegen.results.trained import Decision, Learned, Preferred, Trained
 
 __all__ = [
     "Check",
     "Comparison",
-    "Converted",
+    "ConvertedFiles",
     "Coverage",
     "DataCardSummary",
     "Dataset",
@@ -43,10 +52,10 @@ __all__ = [
     "Prepared",
     "Pushed",
     "R",
-    "Reading",
     "Result",
     "Score",
     "ScoredVariant",
+    "SourceReading",
     "Step",
     "TitleChange",
     "Trained",

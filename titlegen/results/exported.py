@@ -17,7 +17,7 @@ class Merged(Result):
     """Budget of an article, in training and in serving."""
 
 
-class Converted(Result):
+class ConvertedFiles(Result):
     """Types of the GGUF files."""
 
     types: list[str]

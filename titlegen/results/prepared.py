@@ -8,7 +8,7 @@ from pydantic import Field
 from titlegen.results.base import Name, Part, Result
 
 
-class Reading(Part):
+class SourceReading(Part):
     """How a source was read."""
 
     files: dict[str, str] = Field(default_factory=dict)
@@ -64,7 +64,7 @@ class Prepared(Result):
 
     source: str = ""
     columns: dict[str, str] = Field(default_factory=dict)
-    read: Reading = Reading()
+    read: SourceReading = SourceReading()
     rows: int = 0
     kept: int = 0
     splits: dict[str, int]

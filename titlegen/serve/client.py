@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from titlegen.control import NO_CONTROL, Control, ask
 from titlegen.errors import ServeError, TitlegenError
-from titlegen.families.gemma3n import FAMILY as MISSION
+from titlegen.families.gemma3n import FAMILY as DEFAULT_FAMILY
 from titlegen.metrics.title_warnings import Facts
 from titlegen.models import family_at
 from titlegen.prompt import PromptFormat
@@ -81,7 +81,7 @@ class Client:
         self._has_tokenizer = model_directory is not None
         self._count = token_counter(model_directory)
         if prompt is None:
-            prompt = (MISSION if model_directory is None else family_at(model_directory)).prompt
+            prompt = (DEFAULT_FAMILY if model_directory is None else family_at(model_directory)).prompt
         self.prompt = prompt
         trained = max_content_tokens or trained_content_tokens(model_directory)
         self.content_tokens = content_budget(settings, prompt, self._count, trained)

@@ -11,7 +11,7 @@ from titlegen.errors import ConfigError, ServeError, TitlegenError
 from titlegen.export import gguf_name
 from titlegen.files import write_atomically
 from titlegen.manifest import read_manifest
-from titlegen.results import Converted, read_result
+from titlegen.results import ConvertedFiles, read_result
 from titlegen.serve.bounded import read_json
 from titlegen.serve.connection import connect
 from titlegen.serve.server import http_options, server_url
@@ -110,4 +110,4 @@ def write_record(settings: ServeSettings, gguf_directory: Path, digest: str) -> 
 
 def _exported_digest(gguf_directory: Path) -> str:
     manifest = read_manifest(gguf_directory)
-    return manifest.files[gguf_name(read_result(Converted, manifest).types[0])].sha256
+    return manifest.files[gguf_name(read_result(ConvertedFiles, manifest).types[0])].sha256

@@ -7,13 +7,13 @@ from pathlib import Path
 from titlegen.errors import ConfigError, ServeError, VerifyError
 from titlegen.export import gguf_name
 from titlegen.families import ModelFamily, all_families, family_of_gguf
-from titlegen.families.gemma3n import FAMILY as MISSION
+from titlegen.families.gemma3n import FAMILY as DEFAULT_FAMILY
 from titlegen.files import digest_file
 from titlegen.gguf_reader import GgufError, read_header
 from titlegen.manifest import read_manifest
 from titlegen.modelfile import render_modelfile
 from titlegen.models import family_at
-from titlegen.results import Converted, read_result
+from titlegen.results import ConvertedFiles, read_result
 from titlegen.settings import ServeSettings
 
 # For envsubst, which replaces these two and would replace every other dollar sign that begins a name.
@@ -47,7 +47,7 @@ class ModelSource:
 
 def render_template(settings: ServeSettings | None = None) -> str:
     """Return the text of serving/ollama/Modelfile.template."""
-    return _HEADER + render_modelfile(HUB_SOURCE, settings or ServeSettings(), MISSION.prompt)
+    return _HEADER + render_modelfile(HUB_SOURCE, settings or ServeSettings(), DEFAULT_FAMILY.prompt)
 
 
 def resolve_source(settings: ServeSettings, gguf_directory: Path, family: ModelFamily) -> ModelSource:
@@ -113,7 +113,7 @@ def _family_of_file(path: Path, otherwise: ModelFamily) -> ModelFamily:
 
 def _exported(directory: Path, family: ModelFamily) -> ModelSource:
     manifest = read_manifest(directory)
-    name = gguf_name(read_result(Converted, manifest).types[0])
+    name = gguf_name(read_result(ConvertedFiles, manifest).types[0])
     if name not in manifest.files:
         raise VerifyError(f"{directory / name} is not in the manifest; run `titlegen export` again")
     path, digest = directory / name, manifest.files[name].sha256
