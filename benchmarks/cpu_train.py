@@ -5,16 +5,15 @@ quickstart's settings, the same rows in the same order from the same adapter; al
 """
 
 import argparse
-import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from machine import describe_run
+from machine import write_report
+from step_clock import step_clock
 
 from titlegen.train.encode import EncodedRow
 
@@ -69,7 +68,7 @@ def main() -> None:
         **{f"{name}_s": value for name, value in medians.items()},
         "largest_loss_difference": max(abs(a - b) for a, b in zip(losses["trl"], losses["titlegen"], strict=True)),
     }
-    report = describe_run("train_cpu", "torch", "transformers", "trl", "peft") | {
+    report = {
         "metrics": {name: float(f"{value:.3g}") for name, value in metrics.items()},
         "losses": losses,
         "notes": f"medians of a step of {train.per_device_train_batch_size} articles of the embedded corpus, "
@@ -77,7 +76,7 @@ def main() -> None:
         f"{arguments.rounds} rounds in turn, random order in all. TRL with the model's own loss, as its kernel needs a "
         "GPU; it recomputes activations by default.",
     }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(arguments.out, report, "torch", "transformers", "trl", "peft", name="train_cpu")
 
 
 def _plain(model: Any, tokenizer: Any, rows: list[EncodedRow], train: Any, work: Path, *, checkpointing: bool) -> Any:
@@ -134,18 +133,8 @@ def _ours(model: Any, tokenizer: Any, rows: list[EncodedRow], train: Any, work: 
 
 def _run(trainer: Any) -> tuple[list[float], list[float]]:
     """Return the seconds and the loss of each step."""
-    from transformers import TrainerCallback
-
     times: list[float] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc] # transformers is untyped
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.started = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter() - self.started)
-
-    trainer.add_callback(Clock())
+    trainer.add_callback(step_clock(times))
     trainer.train()
     return times, [record["loss"] for record in trainer.state.log_history if "loss" in record]
 

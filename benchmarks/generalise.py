@@ -8,14 +8,12 @@ report.json on the model's own test split stand beside them.
 """
 
 import argparse
-import json
 import random
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import describe_run
+from machine import write_report
 
 from titlegen.data import Example, load_split, prepare
 from titlegen.evaluate import evaluate, read_predictions
@@ -73,7 +71,7 @@ def main() -> None:
         own = EvaluationReport.model_validate_json(arguments.corpus.read_bytes())
         metrics |= {f"corpus_{name}": own.scores[name].value for name in ("rougeL", "bleu1")}
         metrics["corpus_rows"] = own.rows
-    found = describe_run("generalise", "titlegen", "torch", "transformers") | {
+    found = {
         "metrics": {name: round(value, 4) for name, value in metrics.items()},
         "notes": f"{len(examples)} articles of {arguments.articles.name}, seed {arguments.seed}, at most "
         f"{arguments.max_content_tokens} tokens each; none of them was seen in training.",
@@ -83,8 +81,7 @@ def main() -> None:
             for example, title in list(zip(examples, titles, strict=True))[:_SHOWN]
         ],
     }
-    arguments.out.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps(found["metrics"], indent=1) + "\n")
+    write_report(arguments.out, found, "titlegen", "torch", "transformers", name="generalise")
 
 
 def draw_examples(arguments: Any, tokenizer: Path) -> list[Example]:

@@ -32,6 +32,13 @@ def describe_run(name: str, *packages: str) -> dict[str, Any]:
     }
 
 
+def write_report(path: Path, found: Mapping[str, Any], *packages: str, name: str = "") -> None:
+    """Write a result of a script that says where its figures go, and print it; ``name`` is the file's by default."""
+    text = json.dumps(describe_run(name or path.stem, *packages) | dict(found), ensure_ascii=False, indent=2)
+    write_atomically(path, text + "\n")
+    print(text)
+
+
 def cpu_name() -> str:
     """Return how many CPU cores this machine has, and of what kind."""
     return f"{os.cpu_count()} CPU cores, {platform.machine()}"

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from machine import describe_run
+from machine import write_report
 
 from titlegen import environment
 from titlegen.data import Example, load_split
@@ -51,12 +51,11 @@ def main() -> None:
         examples = random.Random(arguments.seed).sample(examples, min(arguments.rows, len(examples)))
         written = _write(arguments, name, examples)
         metrics |= {f"{name}_{key}": value for key, value in _score(arguments, name, examples, written).items()}
-    found = describe_run("redraw", "titlegen", "torch", "transformers") | {
+    found = {
         "metrics": {key: round(value, 4) for key, value in metrics.items()},
         "notes": "The scores behind _N are those with N titles drawn where the first is doubtful.",
     }
-    write_atomically(arguments.out / "redraw.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    sys.stdout.write(json.dumps(found["metrics"], indent=1) + "\n")
+    write_report(arguments.out / "redraw.json", found, "titlegen", "torch", "transformers")
 
 
 def _write(arguments: argparse.Namespace, name: str, examples: list[Example]) -> dict[str, dict[str, Any]]:
