@@ -191,6 +191,21 @@ def test_an_adapter_learns_on_weights_in_4_bits(examples: list[Example], tiny_ba
     assert not all(torch.equal(weight, weight.bfloat16().float()) for weight in weights)
 
 
+@pytest.mark.slow
+def test_an_adapter_learns_on_weights_in_fp8_what_it_learns_on_whole_ones(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("titlegen.train.backends.check_fp8", lambda: None)
+    monkeypatch.setattr("titlegen.train.fp8.LARGE", 2**12)
+    whole, found = (run(examples, tiny_base, tmp_path / str(fp8), changed(fp8=fp8)) for fp8 in (False, True))
+    assert (whole["frozen_weights"], found["frozen_weights"]) == ("float32", "float8_e4m3fn and float32")
+    assert 0.005 < found["fp8_error"] < 0.3
+    assert found["loss_at_start"] != found["full_loss_at_start"] == whole["full_loss_at_start"]
+    curves = [list(results["losses"].values()) for results in (found, whole)]
+    assert curves[0] == pytest.approx(curves[1], rel=0.01)
+    assert found["val_loss"] == pytest.approx(whole["val_loss"], rel=0.005)
+
+
 # Gemma 3n's multimodal class, that of the published weights, says it takes no count of labels.
 @pytest.mark.parametrize("takes_a_count", [True, False])
 def test_accumulated_passes_equal_one_large_batch(

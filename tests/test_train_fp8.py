@@ -50,6 +50,7 @@ def test_each_row_is_rounded_to_three_bits_of_its_own() -> None:
     assert ((rounded - values).abs() / values.abs())[near].max() <= 2**-4
     assert relative(rounded, values) == pytest.approx(fp8._ROUNDING, rel=0.2)
     assert torch.equal(fp8.quantise(torch.zeros(2, 16))[0].float(), torch.zeros(2, 16))
+    assert fp8.quantise(values.T)[0].is_contiguous()
     # What is broken is not made whole.
     assert fp8.quantise(torch.tensor([[1.0, math.nan], [math.inf, 1.0]]))[0].float().isnan().any(-1).all()
 
@@ -61,7 +62,8 @@ def test_products_and_gradients_are_those_of_the_weight_that_the_codes_stand_for
     output = layer(inputs)
     codes, scales = fp8.quantise(inputs.detach().flatten(0, 1))
     assert relative(output.detach().flatten(0, 1), (codes.float() * scales) @ weight.T) < 1e-6
-    gradient = torch.randn(2, 7, 48)
+    # Stored the other way round, as a product's own gradient may be.
+    gradient = torch.randn(48, 7, 2).transpose(0, 2)
     output.backward(gradient)
     assert inputs.grad is not None
     # The gradient alone is rounded, and the weight not a second time.
