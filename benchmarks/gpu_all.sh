@@ -139,13 +139,15 @@ pipeline() {
 
 measure_resume() {
   [ "$family" = gemma3n ] || { echo "resume: for gemma3n alone"; return; }
-  model && pipeline resume resume_e4b --model "$work/$family" --rows 200 ${small:+--set train.backend=peft
-    train.no-load-in-4bit train.max-length=160 train.gradient-accumulation-steps=1 train.no-auto-batch}
+  model && pipeline resume resume_e4b --model "$work/$family" --rows 200 ${small:+--rows 80 --set train.backend=peft
+    train.no-load-in-4bit train.max-length=160 train.gradient-accumulation-steps=1 train.no-auto-batch
+    train.num-train-epochs=0.7}
 }
 
 # Without a GPU: one of the trainings, of few rows.
 measure_quality() {
-  pipeline quality train_270m ${small:+--labels peft --rows 60 --set train.num-train-epochs=0.1 train.no-auto-batch}
+  pipeline quality train_270m ${small:+--labels peft --rows 40 --set train.num-train-epochs=0.1
+    train.per-device-train-batch-size=2 train.gradient-accumulation-steps=1 train.no-auto-batch}
 }
 
 measure_generate() {

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from training_models import SMALLEST_FIRST, gradients, random_batch, relative, tiny_model, trace_instead_of_compiling
+from gpu_curves import compare, train
+from training_models import (
+    KINDS,
+    SMALLEST_FIRST,
+    gradients,
+    random_batch,
+    relative,
+    tiny_model,
+    trace_instead_of_compiling,
+)
 
 from titlegen.errors import ConfigError, TrainError
 from titlegen.settings import TrainSettings
@@ -160,6 +169,23 @@ def test_layers_in_fp8_compile(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     trim = CompletionTrim(model, kept_share=lambda _: 0.5, compiled=True)
     assert relative(gradients(model, trim(BATCH)), expected) < 1e-2
     assert trim.compiled
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("feed_forward")
+@pytest.mark.parametrize("kind", KINDS)
+def test_fifty_steps_differ_less_than_those_of_two_seeds(kind: str) -> None:
+    model = tiny_model(kind, torch.float32, dropout=0.05)
+    start = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+    batches = [random_batch([(20, 4), (5, 9)], step % 10, shared=4) for step in range(50)]
+    trim, settings = CompletionTrim(model), TrainSettings(learning_rate=2e-3)
+    losses = {f"whole_{seed}": train(model, start, batches, trim, settings, seed) for seed in (0, 1)}
+    fp8.quantise_weights(model)
+    losses |= {f"fp8_{seed}": train(model, start, batches, trim, settings, seed) for seed in (0, 1)}
+    for curve in losses.values():
+        assert sum(curve[-10:]) < 0.95 * sum(curve[:10])
+    found = compare(losses)
+    assert 0 < found["apart_mean"] < found["seeds_apart_mean"]
 
 
 @pytest.mark.fault
