@@ -1,4 +1,4 @@
-"""The large frozen projections in FP8 while training: half the bytes of 16 bits, at twice the rate.
+"""The large frozen projections in FP8 while training: half the bytes of 16 bits, and products of twice the peak rate.
 
 A weight has a scale for each output channel, activations and gradients one for each token: in e4m3, whose 3 bits of
 mantissa leave a value a relative error of 2.4%. With a scale for each token its 4 bits of exponent are enough for
