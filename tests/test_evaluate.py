@@ -31,7 +31,7 @@ from titlegen.evaluate.gates import judge, rows_to_decide
 from titlegen.evaluate.highlight import mark_title, visible
 from titlegen.evaluate.report import Mark
 from titlegen.generation import Advance, Draft, TransformersGenerator, unwatched
-from titlegen.generation.decoder import Prefill, TitleDecoder
+from titlegen.generation.decoder import COMPILE_TOKENS, Prefill, TitleDecoder
 from titlegen.metrics import baselines
 from titlegen.metrics.ranking import Chosen
 from titlegen.metrics.records import SCORES
@@ -232,6 +232,26 @@ def test_greedy_titles_are_those_of_transformers_own_generation(
         with monkeypatch.context() as patch:
             patch.setattr("titlegen.generation.generator.can_trim", lambda _: False)
             assert TransformersGenerator(tiny_base, adapter, settings).generate(short) == titles
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "tokens"),
+    [(True, "cpu", 0), (False, "cuda", None), ("auto", "cuda", COMPILE_TOKENS), ("auto", "cpu", None)],
+)
+def test_layers_are_compiled_as_the_setting_says(
+    tiny_base: Path, setting: Any, device: str, tokens: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Set first, so that what is set meanwhile does not stay.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("TITLEGEN_CACHE", "/cache")
+    generator = TransformersGenerator(tiny_base, None, EvaluateSettings(compile=setting))
+    generator.device = device
+    decoder = generator.decoder
+    assert decoder is not None
+    assert decoder._compile_after == tokens
+    # What is compiled outlives a reboot.
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == (None if tokens is None else "/cache/compiled")
 
 
 def test_generation_ends_at_the_end_of_turn(tiny_base: Path) -> None:

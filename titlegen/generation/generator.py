@@ -102,10 +102,11 @@ class TransformersGenerator:
         """The trimmed decoder; None for an unknown architecture."""
         if not can_trim(self.model):
             return None
-        compiled = self.settings.compile
         automatic = COMPILE_TOKENS if self.device == "cuda" else None
-        environment.prepare_compiler()
-        return TitleDecoder(self.model, compile_after=automatic if compiled == "auto" else 0 if compiled else None)
+        compile_after = {"auto": automatic, True: 0, False: None}[self.settings.compile]
+        if compile_after is not None:
+            environment.prepare_compiler()
+        return TitleDecoder(self.model, compile_after=compile_after)
 
     @property
     def stop(self) -> list[int]:
