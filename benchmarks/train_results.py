@@ -27,7 +27,7 @@ _COMMON = (
     "and PEFT, bf16, checkpointing, 4 rows of 2,048 tokens; unsloth: as it ships, compiled; titlegen: on such rows cut "
     "out of real text; titlegen_pts: on rows as in the PTS set. Tokens a second are those after warm-up, without "
     "checkpoints. loss_at_start: the trimmed loss of two rows before the first step, and the full model's. "
-    "to_first_step_s counts from the call of fit; cold: with an empty compile cache. "
+    "to_first_step_s counts from the call of fit; cold: in the first turn, or where said with an empty compile cache. "
 )
 
 
