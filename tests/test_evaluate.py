@@ -137,6 +137,17 @@ def test_titles_of_another_model_or_split_are_not_taken_over(tmp_path: Path) -> 
 
 
 @pytest.mark.fault
+def test_what_another_release_kept_is_written_again(tmp_path: Path) -> None:
+    partial = tmp_path / "partial.jsonl"
+    generate_predictions(Rule(), EXAMPLES, partial, prompt="")
+    key, *kept = map(json.loads, partial.read_text(encoding="utf-8").splitlines())
+    write_lines(partial, [key, *({name: record[name] for name in ("id", "prediction")} for record in kept)])
+    again = Rule()
+    assert generate_predictions(again, EXAMPLES, partial, prompt="").predictions == LEADS
+    assert sum(map(len, again.batches)) == len(EXAMPLES)
+
+
+@pytest.mark.fault
 def test_a_generator_that_loses_titles_is_an_error(tmp_path: Path) -> None:
     class Lossy(Rule):
         def choose(self, contents: Sequence[str], advance: Advance = unwatched) -> list[Chosen]:

@@ -145,7 +145,11 @@ def _read_partial(partial: Path, key: str, ids: set[str]) -> dict[str, _Written]
     if not records or records[0] != {"key": key}:
         return {}
     # A batch that was cut off is generated again: titles that are drawn depend on which stand beside them.
-    titles = [_Written(**record) for record in records[1:]]
+    try:
+        titles = [_Written(**record) for record in records[1:]]
+    except TypeError:
+        # Another release kept something else of each title.
+        return {}
     written = Counter(title.call for title in titles)
     return {title.id: title for title in titles if written[title.call] == title.titles and title.id in ids}
 
