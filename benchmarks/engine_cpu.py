@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-from machine import describe_run, measured_folder, write_result
+from machine import measured_folder, write_report, write_result
 from test_serve_speed import articles, wait_for
+from turns import Turns
 
 from titlegen.daemon import free_port
 from titlegen.environment import SHORT_WAIT
 from titlegen.families.gemma3 import PROMPT
-from titlegen.files import write_atomically
 
 CHARS, TITLE_TOKENS, NUM_CTX, DRAFTS = 300, 48, 4096, (2, 3, 4)
 NOTES = (
@@ -138,16 +138,13 @@ def time_memory(size: int) -> dict[str, float]:
     import numpy as np
 
     numbers = np.arange(size // 8, dtype=np.int64)
-    found: dict[str, float] = {}
+    found, turns = dict[str, float](), Turns[int]()
     for threads in THREADS:
         parts = np.array_split(numbers, threads)
         with ThreadPoolExecutor(threads) as pool:
-            taken = []
             for _ in range(ROUNDS):
-                started = time.perf_counter()
-                list(pool.map(np.sum, parts))
-                taken.append(time.perf_counter() - started)
-        seconds = statistics.median(taken)
+                turns(threads, lambda: list(pool.map(np.sum, parts)))  # noqa: B023 - called at once
+        seconds = turns.medians(0)[threads]
         found |= {f"gbyte_s_{threads}": size / seconds / 1e9, f"stream_ms_{threads}": 1e3 * seconds}
     return found
 
@@ -278,14 +275,11 @@ def main() -> None:
             for name in sorted(clients, reverse=bool(number % 2)):
                 timing = ask(clients[name], article)
                 found[name] += [timing] if number else []
-    result = describe_run("engine_cpu", "xllamacpp")
     base = found.pop("wheel")
-    metrics = [compare(name, timings, base) for name, timings in sorted(found.items())]
-    result["metrics"] = {key: value for part in metrics for key, value in part.items()}
-    result["metrics"] |= {"articles": options.articles, "load_1min": round(os.getloadavg()[0], 1)}
-    text = json.dumps(result | {"notes": NOTES}, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(measured_folder() / "engine_cpu.json", text)
-    print(json.dumps(result, indent=2))
+    metrics = {"articles": options.articles, "load_1min": round(os.getloadavg()[0], 1)}
+    for name, timings in sorted(found.items()):
+        metrics |= compare(name, timings, base)
+    write_report(measured_folder() / "engine_cpu.json", {"metrics": metrics, "notes": NOTES}, "xllamacpp")
 
 
 if __name__ == "__main__":

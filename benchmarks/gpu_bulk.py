@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bulk_rate import steady_rate
 from gpu_train import make_examples
-from machine import describe_run
+from machine import write_report
 
 from titlegen.cluster.job import Job, Receipt, read_blocks
 from titlegen.cluster.parts import Place
@@ -48,13 +48,8 @@ def main() -> None:
         print("FOUND " + json.dumps(roles[arguments.role](arguments)))
         return
     metrics = measure(arguments)
-    result = describe_run("bulk_gpu", "torch", "transformers") | {
-        "metrics": metrics,
-        "notes": notes(arguments, metrics),
-    }
-    text = json.dumps(result, ensure_ascii=False, indent=2)
-    (arguments.out / "bulk_gpu.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    found = {"metrics": metrics, "notes": notes(arguments, metrics)}
+    write_report(arguments.out / "bulk_gpu.json", found, "torch", "transformers")
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:

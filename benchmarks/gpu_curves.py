@@ -7,15 +7,13 @@ with the large ones in FP8. Writes OUT/NAME.json.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from gpu_train import SMALL_LARGE, make_examples
-from machine import describe_run
+from machine import write_report
 from random_e4b import FAMILIES
 
 # Every logit of more rows takes the plain computation beyond 80 GiB.
@@ -42,7 +40,7 @@ def main() -> None:
     arguments.shape = "pts"
     losses, more = curves(arguments)
     metrics = compare(losses) | more
-    report = describe_run(arguments.name, "torch", "transformers", "peft") | {
+    report = {
         "metrics": {name: round(value, 4) for name, value in metrics.items()},
         "losses": {name: [round(loss, 4) for loss in curve] for name, curve in losses.items()},
         "notes": _NOTES.format(
@@ -51,9 +49,7 @@ def main() -> None:
             else "the trimmed computation and transformers' own loss under autocast"
         ),
     }
-    text = json.dumps(report, indent=1) + "\n"
-    (arguments.out / f"{arguments.name}.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    write_report(arguments.out / f"{arguments.name}.json", report, "torch", "transformers", "peft")
 
 
 def curves(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float]]:

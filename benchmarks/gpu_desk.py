@@ -5,16 +5,15 @@
 """
 
 import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe_run
+from machine import write_report
 from random_e4b import FAMILIES, random_model, text_config, text_config_270m
+from turns import Turns
 
 from titlegen.generation.decoder import TitleDecoder
 from titlegen.metrics.ranking import candidate_temperature
@@ -55,11 +54,8 @@ def main() -> None:
             metrics[f"{name}_peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-    report = describe_run(arguments.name, "torch", "transformers") | {"metrics": metrics, "notes": NOTES}
-    text = json.dumps(report, indent=2) + "\n"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{arguments.name}.json").write_text(text, encoding="utf-8")
-    print(text)
+    path = arguments.out / f"{arguments.name}.json"
+    write_report(path, {"metrics": metrics, "notes": NOTES}, "torch", "transformers")
 
 
 def measure(model: Any, arguments: argparse.Namespace) -> dict[str, float]:
@@ -87,17 +83,15 @@ def measure(model: Any, arguments: argparse.Namespace) -> dict[str, float]:
         "five_in_turn": five_in_turn,
         "reading": reading,
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    turns = Turns[str]()
     for number in range(arguments.rounds + 2):
         # Articles differ in length, within one shape of a recording.
         size = (arguments.read - number % 40,)
         prompt = torch.randint(5, model.config.vocab_size, size, generator=generator).tolist()
         for name, write in ways.items():
-            started = time.perf_counter()
-            write(prompt)
-            taken[name].append(time.perf_counter() - started)
-    medians = {f"{name}_ms": round(1000 * statistics.median(seconds[2:]), 1) for name, seconds in taken.items()}
-    return {"first_s": round(taken["first"][0], 3), **medians}
+            turns(name, partial(write, prompt))
+    medians = {f"{name}_ms": round(1000 * seconds, 1) for name, seconds in turns.medians(2).items()}
+    return {"first_s": round(turns.seconds["first"][0], 3), **medians}
 
 
 if __name__ == "__main__":

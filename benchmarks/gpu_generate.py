@@ -7,15 +7,15 @@ tokens. All take turns, on the same articles, with as many at a time.
 """
 
 import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpu_train import make_examples
-from machine import describe_run
+from machine import write_report
+from turns import Turns
 
 from titlegen import environment
 from titlegen.generation.decoder import TitleDecoder
@@ -75,35 +75,35 @@ def main() -> None:
         "generate_static": (rows, lambda batch, number: theirs(longest, batch, number)),
         "generate_by_length": (by_length, lambda batch, number: theirs(None, batch, number)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    reading: dict[str, list[float]] = {name: [] for name in variants}
+
+    def write_all(name: str, tokens: int) -> dict[tuple[int, ...], list[int]]:
+        written: dict[tuple[int, ...], list[int]] = {}
+        ordered, write = variants[name]
+        for start in range(0, len(ordered), arguments.batch):
+            batch = ordered[start : start + arguments.batch]
+            # The tokens are on the host: the GPU is done.
+            written |= zip(map(tuple, batch), write(batch, tokens), strict=True)
+        return written
+
     titles: dict[str, dict[tuple[int, ...], list[int]]] = {}
-    started = time.perf_counter()
-    compiled(by_length[: arguments.batch], _TITLE_TOKENS)
-    metrics = {"compiled_first_s": time.perf_counter() - started}
-    for number in range(arguments.rounds + 1):
-        for name, (ordered, write) in variants.items():
-            for taken, tokens in ((reading, 1), (seconds, _TITLE_TOKENS)):
-                started = time.perf_counter()
-                written: dict[tuple[int, ...], list[int]] = {}
-                for start in range(0, len(ordered), arguments.batch):
-                    batch = ordered[start : start + arguments.batch]
-                    written |= zip(map(tuple, batch), write(batch, tokens), strict=True)
-                # The tokens are on the host: the GPU is done. The first round warms up.
-                if number:
-                    taken[name].append(time.perf_counter() - started)
-            titles[name] = written
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    reading, writing = Turns[str](), Turns[str]()
+    writing("first", lambda: compiled(by_length[: arguments.batch], _TITLE_TOKENS))
+    metrics = {"compiled_first_s": writing.seconds.pop("first")[0]}
+    for _ in range(arguments.rounds + 1):
+        for name in variants:
+            reading(name, partial(write_all, name, 1))
+            titles[name] = writing(name, partial(write_all, name, _TITLE_TOKENS))
+    read, medians = reading.medians(1), writing.medians(1)
     same = [titles["titlegen"][key][0] == title[0] for key, title in titles["generate_by_length"].items()]
     metrics |= {
         "ratio_vs_static": medians["generate_static"] / medians["titlegen"],
         "ratio_vs_by_length": medians["generate_by_length"] / medians["titlegen"],
         **{f"{name}_titles_s": len(rows) / taken for name, taken in medians.items()},
-        **{f"{name}_reading_share": statistics.median(reading[name]) / medians[name] for name in variants},
+        **{f"{name}_reading_share": read[name] / medians[name] for name in variants},
         "same_first_token": sum(same) / len(same),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
     }
-    report = describe_run(arguments.name, "torch", "transformers") | {
+    report = {
         "metrics": {name: float(f"{value:.3g}") for name, value in metrics.items()},
         "notes": f"{len(rows)} prompts of {statistics.mean(map(len, rows)):.0f} tokens on average, at most {longest}, "
         f"{_TITLE_TOKENS} tokens a title, {arguments.batch} at a time, {arguments.rounds} rounds in turn after one to "
@@ -112,7 +112,7 @@ def main() -> None:
         "titlegen_compiled: each kind of layer compiled; compiled_first_s: its first batch, compiling included. "
         "With random weights the likeliest tokens lie within rounding of the next: same_first_token is their share.",
     }
-    (arguments.out / f"{arguments.name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(arguments.out / f"{arguments.name}.json", report, "torch", "transformers")
 
 
 def encode_prompts(arguments: argparse.Namespace, tokenizer: Any) -> list[list[int]]:

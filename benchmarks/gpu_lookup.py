@@ -7,18 +7,16 @@ passes, 40 titles of the quickstart).
 """
 
 import argparse
-import json
 import os
 import re
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from machine import describe_run
+from machine import write_report
 from random_e4b import FAMILIES, random_model, text_config
+from turns import Turns
 
 from titlegen import environment
 from titlegen.generation import writing
@@ -95,11 +93,8 @@ def main() -> None:
         metrics |= measure(model, batch, arguments)
     if torch.cuda.is_available():
         metrics["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    report = describe_run(arguments.name, "torch", "transformers") | {"metrics": metrics, "notes": NOTES}
-    text = json.dumps(report, indent=2) + "\n"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{arguments.name}.json").write_text(text, encoding="utf-8")
-    print(text)
+    path = arguments.out / f"{arguments.name}.json"
+    write_report(path, {"metrics": metrics, "notes": NOTES}, "torch", "transformers")
 
 
 def measure(model: Any, batch: int, arguments: argparse.Namespace) -> dict[str, float]:
@@ -119,14 +114,7 @@ def measure(model: Any, batch: int, arguments: argparse.Namespace) -> dict[str, 
     told, module = Told(arguments.right), cast("Any", writing)
     looked_up = module.look_up
     titles: dict[str, list[list[int]]] = {}
-    taken: dict[str, list[float]] = {name: [] for name in (*decoders, "reading", "compiled_reading")}
-
-    def timed(name: str, function: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
-        result = function()
-        taken[name].append(time.perf_counter() - started)
-        return result
-
+    turns = Turns[str]()
     for _ in range(arguments.rounds + 1):
         for name, decoder in decoders.items():
             if name == "anew":
@@ -134,18 +122,17 @@ def measure(model: Any, batch: int, arguments: argparse.Namespace) -> dict[str, 
             if name == "right":
                 told.take(titles["plain"], model.device)
             module.look_up = told.look_up if name == "right" else looked_up
-            titles[name] = timed(name, lambda: decoder.generate(prompts, {_NO_TOKEN}, arguments.write))  # noqa: B023
+            titles[name] = turns(name, partial(decoder.generate, prompts, {_NO_TOKEN}, arguments.write))
         for name, prefix in (("plain", ""), ("compiled", "compiled_")):
-            timed(f"{prefix}reading", lambda: decoders[name].read(prompts).logits.argmax(-1).tolist())  # noqa: B023
+            turns(f"{prefix}reading", lambda: decoders[name].read(prompts).logits.argmax(-1).tolist())  # noqa: B023
     module.look_up = looked_up
     found = {f"batch_{batch}_{name}": value for name, value in limits(model, sum(lengths)).items()}
-    found |= {f"batch_{batch}_first_s": round(taken["plain"][0], 3)}
-    found |= {f"batch_{batch}_compiled_first_s": round(taken["compiled"][0], 3)}
+    found |= {f"batch_{batch}_first_s": round(turns.seconds["plain"][0], 3)}
+    found |= {f"batch_{batch}_compiled_first_s": round(turns.seconds["compiled"][0], 3)}
     for name in ("plain", "compiled"):
         parts = profile_parts(decoders[name], prompts, arguments.write)
         found |= {f"batch_{batch}_{name}_{part}": value for part, value in parts.items()}
-    for name, seconds in taken.items():
-        median = statistics.median(seconds[1:])
+    for name, median in turns.medians(1).items():
         found[f"batch_{batch}_{name}_ms"] = round(1000 * median, 1)
         if name in titles:
             found[f"batch_{batch}_{name}_titles_s"] = round(batch / median, 2)

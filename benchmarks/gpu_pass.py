@@ -6,14 +6,13 @@ launching it; one over 4 x 2,048; and one over 8 rows of 545 with two fifths of 
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import describe_run
+from machine import write_report
 from random_e4b import random_model
 
 ROUNDS, PASSES = 3, 6
@@ -122,9 +121,7 @@ def main() -> None:
     for name, trim in trims.items():
         busy, kernels = profile_pass(runner(trim, "full"))
         metrics |= {f"gpu_ms_{name}": round(busy, 1), f"kernels_{name}": kernels}
-    report = describe_run("pass_e4b", "torch", "transformers", "peft") | {"metrics": metrics}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "pass_e4b.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(arguments.out / "pass_e4b.json", {"metrics": metrics}, "torch", "transformers", "peft")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from machine import describe_run
+from machine import write_report
 
 from titlegen.runs import Folder
 
@@ -81,11 +81,8 @@ def main() -> None:
     name, role = ROLES[arguments.role]
     result = role(arguments)
     packages = ("torch", "transformers", "peft", "trl", "unsloth", "bitsandbytes")
-    report = describe_run(name, *filter(_installed, packages)) | result
-    report["notes"] = _NOTES[name].format(rows=f"{arguments.rows:,}")
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    (arguments.out / f"{name}.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    found = {**result, "notes": _NOTES[name].format(rows=f"{arguments.rows:,}")}
+    write_report(arguments.out / f"{name}.json", found, *filter(_installed, packages))
 
 
 def _installed(name: str) -> bool:

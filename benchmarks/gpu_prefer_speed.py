@@ -8,16 +8,15 @@ pair, each with its article. With ``--model`` and ``--tokenizer`` a run in 4 bit
 """
 
 import argparse
-import json
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import describe_run
+from machine import write_report
 from random_e4b import TINY, copy_tokenizer, random_model
+from step_clock import step_clock
 
 from titlegen.errors import TitlegenError
 from titlegen.models import resolve_base
@@ -75,11 +74,7 @@ def main() -> None:
     del model, plain
     if arguments.model:
         metrics |= low_memory(arguments, tokenizer)
-    report = describe_run("prefer_e4b", "torch", "transformers", "peft", "trl") | {"metrics": metrics}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=1) + "\n"
-    (arguments.out / "prefer_e4b.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    write_report(arguments.out / "prefer_e4b.json", {"metrics": metrics}, "torch", "transformers", "peft", "trl")
 
 
 def make_rows(count: int, per_article: int, vocabulary: int = 200_000) -> list[PairRow]:
@@ -111,19 +106,9 @@ def measure(
 ) -> dict[str, float]:
     """Train on the pairs, and return tokens a second after warm-up, with and without the reference, and memory."""
     import torch
-    from transformers import TrainerCallback
 
     cuda = torch.cuda.is_available()
     seconds: list[float] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc] # transformers is untyped
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            wait()
-            self.started = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            wait()
-            seconds.append(time.perf_counter() - self.started)
 
     def wait() -> None:
         if cuda:
@@ -151,7 +136,7 @@ def measure(
         wait()
         reference = time.perf_counter() - started
         trainer.args.save_strategy = "no"
-        trainer.add_callback(Clock())
+        trainer.add_callback(step_clock(seconds))
         trainer.train()
     if trimmed:
         untrim(model)

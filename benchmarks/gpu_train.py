@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from random_e4b import FAMILIES, copy_tokenizer, random_model, text_config
+from step_clock import step_clock
 
 WARM = 2
 _ROW, _SMALL_ROW = 2048, 64
@@ -154,7 +155,6 @@ def unsloth(arguments: argparse.Namespace) -> dict[str, Any]:
     import unsloth as library  # noqa: I001 - before trl and transformers
     import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     model, tokenizer = library.FastModel.from_pretrained(str(arguments.model), max_seq_length=2048, load_in_4bit=True)
@@ -171,17 +171,6 @@ def unsloth(arguments: argparse.Namespace) -> dict[str, Any]:
     # published weights lie within the limit, so leaving it out changes nothing.
     object.__setattr__(model.config.get_text_config(), "altup_coef_clip", None)
     seconds: list[float] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc] # transformers is untyped
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            self.started = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - self.started)
-            # What a time limit cuts off has said how far it came: Gemma 4's layers compile for minutes.
-            print(f"step {len(seconds)}: {seconds[-1]:.2f} s", flush=True)
 
     trainer = SFTTrainer(
         model=model,
@@ -202,7 +191,7 @@ def unsloth(arguments: argparse.Namespace) -> dict[str, Any]:
             seed=3407,
         ),
     )
-    trainer.add_callback(Clock())
+    trainer.add_callback(step_clock(seconds))
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
