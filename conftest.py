@@ -24,6 +24,12 @@ LONGEST = (
 TICK_S, LOG_TICK_S = 1.0, 30.0
 _SAVE, _RESTORE, _CLEAR = "\x1b7", "\x1b8", "\x1b[K"
 
+# A busy machine would break hypothesis's own limit of 200 ms an example. What fails is to fail for everybody, in what
+# they changed; `--hypothesis-profile explore` looks at other examples each time.
+settings.register_profile("explore", deadline=None)
+settings.register_profile("titlegen", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("titlegen")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run name the profile, the server, and whether a release depends on it."""
@@ -37,9 +43,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Let the threads of torch wait as they do in a run, share the cores among the workers, and show where a run is."""
     prepare_threads()
-    # A busy machine would break hypothesis's own limit of 200 ms an example.
-    settings.register_profile("titlegen", deadline=None)
-    settings.load_profile("titlegen")
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
     config.pluginmanager.register(Heartbeat(config), "titlegen-heartbeat")

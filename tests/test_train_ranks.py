@@ -261,7 +261,7 @@ def test_hosts_that_share_a_folder_do_not_wait_for_each_other(tmp_path: Path, mo
         pass
 
 
-@settings(derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=120),
     batch=st.integers(1, 9),

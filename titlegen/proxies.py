@@ -227,7 +227,7 @@ def _exempt_hosts(text: str) -> Iterator[str]:
         if networks:
             continue
         host, port = _host_and_port(f"//{entry.removesuffix(':*')}")
-        host = host or entry.strip("[]")
+        host = host or entry.strip("[]").lower()
         host = host.removeprefix("*").strip(".")
         if "*" in host:
             _remembered.add(host)
