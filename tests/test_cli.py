@@ -44,6 +44,7 @@ def imported(modules: str, wanted: list[str]) -> str:
     [
         (["trian"], 'Did you mean "train"'),
         (["train", "--train.max-lenght", "3"], "Did you mean --train.max-length"),
+        (["generate", "a.txt", "--serve.start-offline", "false"], "nothing takes 'false'; a switch has no value"),
         (["train", "--train.max-length", "long"], "setting 'train.max_length' = 'long'"),
         (["train", "--profile", "quikstart"], "did you mean 'quickstart'"),
         (["train", "--profile", "gemma3n-e4b"], "needs an NVIDIA GPU"),

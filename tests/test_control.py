@@ -41,8 +41,9 @@ def test_the_prompt_without_a_control_is_the_specifications_byte_for_byte() -> N
 def test_a_control_cannot_leave_its_line_or_its_turn() -> None:
     with pytest.raises(ConfigError, match="cannot be asked for"):
         Control(None, ("<eos>",))
-    with pytest.raises(ConfigError, match="in one line"):
-        Control(None, ("臺南\n標題",))
+    for word in ("臺南\n標題", "臺南\u2028標題", "臺\0南", "臺\x1b南", "\udcff"):
+        with pytest.raises(ConfigError, match="in one line"):
+            Control(None, (word,))
 
 
 @pytest.mark.parametrize(

@@ -302,6 +302,20 @@ def test_choices_are_kept_and_exported(app: httpx.Client, tmp_path: Path, desk_o
         export_choices(settings, tmp_path / "c.xlsx")
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "title", ["", " ", "\u3000\n", "公車增開\n夜間服務", "公車\0增開", "公車\u2028增開", "公車\x1b[2J"]
+)
+def test_what_is_no_title_is_not_kept(app: httpx.Client, title: str) -> None:
+    answer = app.post("/api/titles", json={"article": ARTICLE, "number": 1}).json()
+    before = app.get("/api/preferences.jsonl").text
+    refused = app.post("/api/choices", json={"generation": answer["generation"], "place": 0, "title": title})
+    assert refused.status_code == 422
+    assert "body.title" in refused.json()["message"]
+    # A pair of it would make `titlegen prefer` refuse the whole file.
+    assert app.get("/api/preferences.jsonl").text == before
+
+
 def test_a_choice_is_taken_back(app: httpx.Client) -> None:
     answer = app.post("/api/titles", json={"article": ARTICLE, "number": 1}).json()
     body = {"generation": answer["generation"], "place": 0, "title": titles_of(answer)[0]}

@@ -72,7 +72,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def written(folder: Path, *rows: dict[str, Any]) -> Path:
     path = folder / "choices.jsonl"
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(record) + "\n" for record in rows), encoding="utf-8")
     return path
 
 
@@ -112,6 +112,9 @@ def test_choices_about_articles_that_are_scored_are_left_out(tmp_path: Path) -> 
         ({"chosen": " "}, "'chosen' is empty"),
         ({"rejected": "長" * 201}, "201 characters, 200 at most"),
         ({"content": 1}, "'content' is int"),
+        ({"content": "\ud800"}, "'content' holds half a character"),
+        ({"article_digest": "\udfff"}, "'article_digest' holds half a character"),
+        ({"chosen": "甲\udcff"}, "'chosen' holds half a character"),
     ],
 )
 def test_a_file_that_is_no_desks_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

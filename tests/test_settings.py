@@ -74,6 +74,7 @@ def test_a_profile_of_any_editor_is_read(encoding: str, end: str, tmp_path: Path
         ("[data]\n".encode("utf-16-le"), "not valid TOML"),
         (b"\xff\xfe\x00", "is not UTF-16 text in line 1"),
         (None, "cannot be read: Is a directory"),
+        (b"#" * 2**21, "has more than 1048576 bytes"),
     ],
 )
 def test_a_profile_that_cannot_be_read_is_one_line(raw: bytes | None, said: str, tmp_path: Path) -> None:
@@ -118,6 +119,16 @@ def test_a_bad_value_is_shown_with_its_key() -> None:
         ({"train": {"devices": 0}}, "or equal to 1, or: Input should be 'auto'"),
         ({"train": {"learning_rate": float("inf")}}, "'train.learning_rate' = inf: Input should be a finite number"),
         ({"data": {"source": ""}}, "setting 'data.source' = '': String should have at least 1 character"),
+        ({"train": {"seed": 2**32}}, "setting 'train.seed' = 4294967296: Input should be less than 4294967296"),
+        ({"data": {"seed": -1}}, "setting 'data.seed' = -1: Input should be greater than or equal to 0"),
+        ({"prefer": {"seed": 10**200}}, "setting 'prefer.seed' = 1000"),
+        ({"evaluate": {"seed": 2**64}}, "setting 'evaluate.seed' = "),
+        (
+            {"desk": {"style": "a\0b"}},
+            "setting 'desk.style' = 'a\\x00b': Value error, it holds a null byte; take it out",
+        ),
+        ({"data": {"source": "a\0b"}}, "setting 'data.source' = 'a\\x00b': Value error, it holds a null byte"),
+        ({"output": "a\0b"}, "setting 'output' = 'a\\x00b': Value error, it holds a null byte"),
         ({"train": 3}, "setting 'train' = 3: Input should be a valid dictionary"),
     ],
 )
@@ -154,3 +165,10 @@ def test_every_setting_is_explained() -> None:
 def test_low_memory_is_refused_without_the_computation_that_saves_it() -> None:
     with pytest.raises(ConfigError, match=r"low_memory needs train.completion_trim"):
         load_settings(profile="quickstart", train={"low_memory": True, "completion_trim": False})
+
+
+@pytest.mark.fault
+def test_a_file_without_an_end_is_no_profile(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="no profile is so large"):
+        read_profile(str(tmp_path / "mine.toml"))

@@ -64,6 +64,12 @@ def run(given: list[str]) -> int:
     try:
         return int(app(arguments, exit_on_error=False, print_error=False) or EXIT_DONE)
     except cyclopts.CycloptsError as error:
+        if isinstance(error, cyclopts.UnusedCliTokensError):
+            odd = " ".join(error.unused_tokens or ())
+            raise ConfigError(
+                f"nothing takes {odd!r}; a switch has no value (--serve.start-offline, --serve.no-start-offline), and "
+                "`titlegen VERB --help` lists what there is"
+            ) from error
         cause = error.__cause__
         raise ConfigError(describe_invalid(cause) if isinstance(cause, ValidationError) else str(error)) from error
     except SettingsError as error:

@@ -186,3 +186,13 @@ def _is_foreign(head: bytes) -> bool:
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
     broken = text.count("\ufffd") - head.count("\ufffd".encode())
     return broken > _DAMAGED_SHARE * sum(1 for character in text if "\x7f" < character != "\ufffd")
+
+
+def read_at_most(path: Path, size: int) -> bytes:
+    """Return the bytes of a file, of one that has more ``size + 1`` of them: a device has no end.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(size + 1)

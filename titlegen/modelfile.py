@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from titlegen.encodings import read_at_most
 from titlegen.errors import ConfigError
 from titlegen.prompt import SYSTEM, PromptFormat
 from titlegen.settings import ServeSettings
@@ -69,11 +70,11 @@ def read_modelfile(path: Path) -> Modelfile:
         ConfigError: it cannot be read, or is none.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_at_most(path, _MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"--modelfile {path} cannot be read: {error.strerror}; correct the path") from error
     if len(raw) > _MAX_BYTES:
-        raise ConfigError(f"--modelfile {path} has {len(raw)} bytes; no Modelfile is so large, give one")
+        raise ConfigError(f"--modelfile {path} has more than {_MAX_BYTES} bytes; no Modelfile is so large, give one")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

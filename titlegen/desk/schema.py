@@ -1,5 +1,6 @@
 """What goes over the wire, to the page and to other programs; places are counted in code points."""
 
+import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -24,6 +25,14 @@ def _ends_a_length(chars: int) -> int:
     if chars not in _ENDS:
         raise ValueError(f"a length ends at one of {_ENDS}")
     return chars
+
+
+def _is_a_line(title: str) -> str:
+    if not title.strip():
+        raise ValueError("a title is not empty")
+    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in title.strip()):
+        raise ValueError("a title is one line without control characters")
+    return title
 
 
 Chars = Annotated[int, AfterValidator(_ends_a_length), Field(json_schema_extra={"enum": _ENDS})]
@@ -164,7 +173,7 @@ class ChoiceRequest(_Message):
     generation: Annotated[str, Field(max_length=64)]
     place: Annotated[int, Field(ge=0, le=100)]
     """Of the candidate, from 0."""
-    title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARS)]
+    title: Annotated[str, AfterValidator(_is_a_line), Field(min_length=1, max_length=MAX_TITLE_CHARS)]
     slot: Annotated[str, Field(max_length=40)] = ""
 
 

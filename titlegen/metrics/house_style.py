@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from titlegen.encodings import read_at_most
 from titlegen.errors import ConfigError
 from titlegen.metrics.figures import scan_figures
 from titlegen.metrics.numerals import HAN_DIGITS, HAN_UNITS, fold_width, parse_numeral
@@ -69,8 +70,7 @@ def load_style(path: Path | None = None) -> HouseStyle:
     if path is None:
         return parse_style((resources.files("titlegen") / "metrics" / "house_style.toml").read_bytes(), "the style")
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
+        raw = read_at_most(path, _MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"the style file {str(path)!r} cannot be read: {error.strerror}; correct its path") from error
     return parse_style(raw, f"the style file {str(path)!r}")

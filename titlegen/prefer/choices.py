@@ -102,5 +102,7 @@ def _check(record: dict[str, object], where: str) -> None:
             raise DataError(f"{where}: {key!r} is {type(value).__name__} instead of text; export it again")
         if len(value) > longest:
             raise DataError(f"{where}: {key!r} has {len(value)} characters, {longest} at most; remove that line")
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise DataError(f"{where}: {key!r} holds half a character, which no text has; remove that line")
         if key in {"chosen", "rejected"} and not value.strip():
             raise DataError(f"{where}: {key!r} is empty; remove that line")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from titlegen.settings.stage import Share, StageSettings
+from titlegen.settings.stage import Seed, Share, StageSettings
 
 
 class PreferSettings(StageSettings):
@@ -48,5 +48,5 @@ class PreferSettings(StageSettings):
     """Pairs in one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 7e-5
     """Peak learning rate of AdamW."""
-    seed: int = 20261127
+    seed: Seed = 20261127
     """Seed of the candidates and of the order of the pairs."""

@@ -7,8 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from titlegen.encodings import decode_text, marked_codec
+from titlegen.encodings import decode_text, marked_codec, read_at_most
 from titlegen.errors import ConfigError, DataError
+
+# A profile that sets everything has a hundredth of it.
+_MAX_BYTES = 2**20
 
 
 def profile_names() -> list[str]:
@@ -46,7 +49,7 @@ def _read_text(path: Path) -> str:
     """Return the text of a profile that any editor may have saved."""
     what = f"the profile {str(path)!r}"
     try:
-        raw = path.read_bytes()
+        raw = read_at_most(path, _MAX_BYTES)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{what} does not exist; correct its path, or use one of {_listed(profile_names())}"
@@ -54,6 +57,8 @@ def _read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{what} cannot be read: {reason}; give a TOML file that you may read") from error
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(f"{what} has more than {_MAX_BYTES} bytes; no profile is so large, give one")
     # Notepad's "Unicode", and what PowerShell writes with >, have a mark.
     try:
         return decode_text(raw, what, marked_codec(raw) or "utf-8")

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import PrivateAttr, ValidationError, model_validator
+from pydantic import PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -13,6 +13,7 @@ from titlegen.errors import ConfigError
 from titlegen.settings.prefer import PreferSettings
 from titlegen.settings.profiles import describe_unknown, read_profile
 from titlegen.settings.ray import RaySettings
+from titlegen.settings.stage import refuse_nul
 from titlegen.settings.stages import (
     DataSettings,
     DeskSettings,
@@ -94,6 +95,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: command line, environment, profile, and the variables of the tools we drive."""
         return init_settings, env_settings, _ProfileSource(settings_cls), _ForeignEnvironment(settings_cls)
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _without_nul(cls, value: object) -> object:
+        return refuse_nul(value)
 
     @model_validator(mode="after")
     def _refuse_unknown_environment(self) -> "Settings":

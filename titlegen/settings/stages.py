@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from titlegen import environment, specification
-from titlegen.settings.stage import Share, StageSettings
+from titlegen.settings.stage import Seed, Share, StageSettings
 
 EMBEDDED = "embedded"
 
@@ -40,7 +40,7 @@ class DataSettings(StageSettings):
     """Share of the articles for validation."""
     test_share: Share = 0.1
     """Share of the articles for the test."""
-    seed: int = 20240601
+    seed: Seed = 20240601
     """Seed of the split, of balancing and of every other draw in this stage."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Use at most this many rows of the source, 0 for all."""
@@ -126,7 +126,7 @@ class EvaluateSettings(StageSettings):
     """Score the untuned base model on the same rows, for the calibration card; not beside a predictions file."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     """Bootstrap resamples behind each 95% interval."""
-    seed: int = 7
+    seed: Seed = 7
     """Seed of the bootstrap, of the random baseline, and of titles that are drawn."""
     gates: GateSettings = GateSettings()
     """Limits below which `evaluate` exits with code 1."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from titlegen.errors import ConfigError
-from titlegen.settings.stage import Share, StageSettings
+from titlegen.settings.stage import Seed, Share, StageSettings
 
 
 class TrainSettings(StageSettings):
@@ -79,7 +79,7 @@ class TrainSettings(StageSettings):
     """Stop after this many validations without a lower loss, 0 for never."""
     tensorboard: bool = False
     """Also write TensorBoard events, into `tensorboard/` beside the adapter."""
-    seed: int = 3407
+    seed: Seed = 3407
     """Seed of initialisation, order and dropout."""
 
     @field_validator("init_adapter")
