@@ -248,6 +248,20 @@ def test_a_changed_prompt_makes_stale_what_renders_it_and_nothing_else(
     assert stale(Run(settings)) == expected
 
 
+def test_what_changes_the_speed_alone_makes_nothing_stale(settings: Settings) -> None:
+    run = Run(settings)
+    scoring.evaluate(run)
+    stages.bring_up_to_date(run, *stages.PIPELINE)
+    faster = {
+        "data": settings.data.model_copy(update={"workers": 2}),
+        "train": settings.train.model_copy(update={"devices": 1}),
+        "evaluate": settings.evaluate.model_copy(update={"devices": 1, "compile": True}),
+    }
+    assert stale(Run(settings.model_copy(update=faster))) == []
+    slower = {"evaluate": settings.evaluate.model_copy(update={"max_new_tokens": 12})}
+    assert stale(Run(settings.model_copy(update=slower))) == ["evaluate"]
+
+
 @pytest.mark.fault
 def test_kept_titles_are_of_this_prompt(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -76,7 +76,9 @@ def _scoring(run: Run, against: Path | None, other: Path | None) -> Stage:
     language = settings.report.chosen_language
     # A file's titles are not this model's: what is pushed is report/.
     folder = _FOLDERS.get(target, Folder.FILE_REPORT)
-    values = settings.evaluate.model_dump(mode="json", exclude={"devices"}) | {"target": target, "language": language}
+    # Both change the speed and nothing else.
+    values = settings.evaluate.model_dump(mode="json", exclude={"devices", "compile"})
+    values |= {"target": target, "language": language}
     if target in _FOLDERS and _redraws(run):
         values["redraws"] = _redraws(run)
     if target == "server":
