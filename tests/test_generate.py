@@ -24,6 +24,8 @@ from titlegen.console import EXIT_DONE, EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED
 from titlegen.errors import DataError
 from titlegen.families.gemma3 import PROMPT
 from titlegen.prompt import SYSTEM
+from titlegen.serve.answer import choose_answer, make_answer
+from titlegen.serve.article import Article
 from titlegen.serve.batch import _resume
 from titlegen.settings import DataSettings
 
@@ -450,3 +452,21 @@ def test_longer_result_is_another_files(generate: Generate, tmp_path: Path) -> N
     write_articles(source, range(4), note="changed")
     generate(source, "--out", target)
     assert target.read_bytes() == before
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("raw", "title"),
+    [
+        ("臺\ud800南宣布", "臺\ufffd南宣布"),
+        ("\x1b[31m臺南\0宣布\x07新制\u202e上路", "臺南宣布新制上路"),
+        ("\0\n臺南宣布", "臺南宣布"),
+    ],
+)
+def test_a_title_holds_nothing_that_a_terminal_obeys_or_no_file_takes(raw: str, title: str) -> None:
+    article = Article("臺南宣布新制上路。", "臺南宣布新制上路。", trimmed=False, converted=False)
+    answer = make_answer(raw, article, convert=True, done_reason="stop")
+    assert answer.title == title
+    # What decides among several titles reads everything that was written.
+    assert choose_answer([answer], article, convert=True) == [answer]
+    answer.raw.encode()

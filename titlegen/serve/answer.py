@@ -1,6 +1,7 @@
 """An article's titles from a model's raw output: the same code for every engine."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from titlegen.settings import ServeSettings
 from titlegen.text import first_line, to_traditional
 
 ABORTED = "aborted"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# What moves a terminal's cursor, colours it, or turns the direction of its text.
+_UNPRINTED = re.compile(
+    "\x1b\\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +103,9 @@ def make_answer(
         total_s: time that it took.
         load_s: of that, for loading the model.
     """
-    title = neutralise_control_tokens(first_line(_in_script(raw, convert=convert)))
+    # A server may send half a surrogate pair, which has no UTF-8 form.
+    raw = _SURROGATE.sub("\ufffd", raw)
+    title = neutralise_control_tokens(first_line(_UNPRINTED.sub("", _in_script(raw, convert=convert))))
     return Answer(
         title=title,
         raw=raw,
