@@ -97,6 +97,8 @@ def test_the_compiler_makes_one_graph_of_it_that_keeps_the_weight_once() -> None
         return result
 
     torch._dynamo.reset()
+    # Which keeps what other tests have counted.
+    torch._dynamo.utils.counters.clear()
     compiled = torch.compile(block, fullgraph=True, options={"shape_padding": False, "pattern_matcher": False})
     for tokens in (96, 130, 40):
         inputs = [torch.randn(tokens, 64).requires_grad_()]
