@@ -154,7 +154,7 @@ def _nox(command: list[str]) -> str:
 def _pytest_options() -> set[str]:
     sources = [ROOT / "conftest.py", *ROOT.glob("*/conftest.py")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    return set(re.findall(r'addoption\(\s*"(--[\w-]+)"', text)) | {"--benchmark-storage"}
+    return set(re.findall(r'addoption\(\s*"(--[\w-]+)"', text)) | {"--benchmark-storage", "--hypothesis-profile"}
 
 
 def _pytest(command: list[str]) -> str:
