@@ -105,6 +105,12 @@ def test_title_of_standard_input(generate: Generate, monkeypatch: pytest.MonkeyP
     assert generate("-").out == ANSWERS[4] + "\n"
 
 
+@pytest.mark.fault
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_a_file_without_an_end_is_not_read_to_one(generate: Generate) -> None:
+    assert "has more than 67,108,864 bytes, which no article has" in generate("/dev/zero", ends=EXIT_ERROR).err
+
+
 def test_trimming_is_said(generate: Generate, article: Path) -> None:
     article.write_text(ARTICLE * 2000, encoding="utf-8")
     assert "its end was left out at a sentence end" in generate(article, model="titles").err

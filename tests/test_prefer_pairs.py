@@ -122,6 +122,13 @@ def test_a_file_that_is_no_desks_is_refused(tmp_path: Path, changes: dict[str, A
         read_choices(written(tmp_path, row(**changes)))
 
 
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder; name the file in it"):
+        read_choices(tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        read_choices(tmp_path / "none.jsonl")
+
+
 def test_both_titles_of_a_pair_are_about_as_long() -> None:
     short, settings = "臺南整修老街", PreferSettings(pairs=63)
     drawn = [GOOD, AGREES, ODD, short, GOOD]

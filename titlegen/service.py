@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from titlegen.control import NO_CONTROL, Control
 from titlegen.daemon import stop_daemon
 from titlegen.data.files import is_table
-from titlegen.encodings import decode_text
+from titlegen.encodings import decode_text, read_at_most
 from titlegen.errors import ConfigError, DataError
 from titlegen.plural import count
 from titlegen.record import recall
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from titlegen.metrics.title_warnings import Evidence
     from titlegen.serve import Answer, FileTitles
 
+# Eight times the characters that are read of an article, of four bytes each.
+_MOST_BYTES = 2**26
 # Lines of a file of articles between two reports of progress.
 _PROGRESS_LINES = 100
 # Lines without a title that are shown; the file of titles has them all.
@@ -63,11 +65,16 @@ def generate(settings: Settings, article: str, number: int = 1, control: Control
     if is_table(article):
         raise ConfigError(f"{article} is a file or folder of many articles; say with --out where their titles go")
     try:
-        raw = sys.stdin.buffer.read() if article == "-" else Path(article).read_bytes()
+        raw = sys.stdin.buffer.read(_MOST_BYTES + 1) if article == "-" else read_at_most(Path(article), _MOST_BYTES)
     except OSError as error:
         raise DataError(
             f"cannot read {article!r}: {error.strerror}; give a text file, or - for standard input"
         ) from error
+    if len(raw) > _MOST_BYTES:
+        raise DataError(
+            f"{article!r} has more than {_MOST_BYTES:,} bytes, which no article has; give the text of one, or say with "
+            "--out where the titles of many go"
+        )
     text = decode_text(raw, repr(article), settings.data.encoding)
     from titlegen.metrics.assessment import assess_titles
 

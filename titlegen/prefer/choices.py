@@ -44,7 +44,8 @@ def read_choices(path: Path) -> tuple[Choice, ...]:
         DataError: the file is missing or empty, or a line is not such a record or of another schema.
     """
     if not path.is_file():
-        raise DataError(f"prefer.choices {path} does not exist; export the preferences from the desk")
+        what = "is a folder; name the file in it" if path.is_dir() else "does not exist"
+        raise DataError(f"prefer.choices {path} {what}; export the preferences from the desk")
     choices = []
     for number, record in read_jsonl(path):
         _check(record, f"prefer.choices {path}, line {number}")

@@ -113,28 +113,24 @@ class Endpoint:
         timeout = httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S, pool=None)
         with self._http.stream("POST", "/api/generate", json=body, timeout=timeout) as response:
             if not response.is_success:
-                raise ollama.ResponseError(read_text(response, wait_s), response.status_code)
+                said = read_text(response, wait_s).strip() or f"status {response.status_code} without a word"
+                raise ollama.ResponseError(said, response.status_code)
             yield response
 
     def _post(self, body: dict[str, object], wait_s: float) -> Any:
         import ollama
 
         with self._open(body, wait_s) as response:
-            return ollama.GenerateResponse(**read_json(response, wait_s))
+            return ollama.GenerateResponse(**_checked(read_json(response, wait_s)))
 
     def _stream(self, body: dict[str, object], wait_s: float, on_text: Callable[[str], None]) -> Any:
         """Return the last part of an answer in parts, with the text of all of them."""
-        import httpx
         import ollama
 
         text, part = "", {}
         with self._open(body, wait_s) as response:
             for line in read_lines(response, wait_s):
-                part = parse_json(line)
-                if not isinstance(part, dict):
-                    raise TypeError("a part of the answer is no object")
-                if "error" in part:
-                    raise ollama.ResponseError(str(part["error"]), httpx.codes.INTERNAL_SERVER_ERROR)
+                part = _checked(parse_json(line))
                 text += part.get("response") or ""
                 if len(text) > _MAX_ANSWER_CHARS:
                     raise ValueError("the answer does not end")
@@ -170,3 +166,15 @@ class Endpoint:
         else:
             raise error
         return failure
+
+
+def _checked(part: Any) -> dict[str, Any]:
+    """Return an answer, or a part of one, that holds no error; a server that has begun to answer sends one there."""
+    import httpx
+    import ollama
+
+    if not isinstance(part, dict):
+        raise TypeError("a part of the answer is no object")
+    if "error" in part:
+        raise ollama.ResponseError(str(part["error"]), httpx.codes.INTERNAL_SERVER_ERROR)
+    return part
