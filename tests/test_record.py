@@ -164,8 +164,8 @@ def test_a_broken_record_is_named(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
-def test_a_folder_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    name = "x" * 300
     with pytest.raises(ConfigError, match="choose another folder with --output"):
         recall(load_settings(output=tmp_path / name))
     # A source may be anything; an error is raised where it is read.

@@ -172,7 +172,8 @@ def describe_invalid(error: ValidationError | SettingsError) -> str:
         if item["type"] == "extra_forbidden":
             problems[describe_unknown(f"setting {key!r}", key, names)] = []
         else:
-            problems.setdefault(f"setting {key!r} = {item['input']!r}: ", []).append(item["msg"])
+            wrong = item["msg"].removeprefix("Value error, ")
+            problems.setdefault(f"setting {key!r} = {item['input']!r}: ", []).append(wrong)
     return "; ".join(f"{what}{', or: '.join(messages)}" for what, messages in problems.items())
 
 
