@@ -2,10 +2,11 @@
 
 ``python benchmarks/gpu_two.py OUT --tokenizer FOLDER --articles FILE [--part NAME ...]`` writes
 OUT/train_e4b_two_gpus.json, and again after each part, so that a time limit costs only what comes after it: what that
-file has already is not measured again, and ``--earlier`` takes it from another file, made on the same kind of cards.
-All parts take about nine minutes; ``one two one_again`` five. The model is made, and the compile cache filled by
-``first``, where a part needs them and they are not in WORK. The weights are random, of Gemma 3n E4B's true size. With
-``--tiny`` a small model stands for it and processes on the CPU for cards: for trying the script.
+file has already is not measured again, and ``--earlier`` takes it from other files, made on the same kind of cards; an
+empty ``--part`` puts these together without a card. All parts take about nine minutes; ``one two one_again`` five. The
+model is made, and the compile cache filled by ``first``, where a part needs them and they are not in WORK. The weights
+are random, of Gemma 3n E4B's true size. With ``--tiny`` a small model stands for it and processes on the CPU for cards:
+for trying the script.
 
 Each training is a process of its own, timed from its start to its end with the adapter saved; tokens a second are those
 between log lines without a checkpoint, after warm-up. The trainings in turn have as many rows at a time on a card
@@ -46,9 +47,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--articles", type=Path, required=True, help="JSONL with content and title")
     parser.add_argument("--work", type=Path, help="folder for the model and the trainings; default: OUT/work")
-    parser.add_argument("--earlier", type=Path, help="a result to go on from; default: the one in OUT")
+    parser.add_argument("--earlier", type=Path, nargs="+", help="results to go on from; default: the one in OUT")
     parser.add_argument("--budget-s", type=float, default=560)
-    parser.add_argument("--part", nargs="+", default=list(_PARTS_S), choices=list(_PARTS_S))
+    parser.add_argument("--part", nargs="*", default=list(_PARTS_S), choices=list(_PARTS_S))
     parser.add_argument("--rows", type=int, default=960, help="articles of the trainings in turn")
     parser.add_argument("--at-a-time", type=int, default=16, help="rows at a time on a card; a step has twice as many")
     parser.add_argument("--whole-rows", type=int, default=1400)
@@ -76,18 +77,24 @@ class Measurement:
         self.model = arguments.work / "model"
         self.compiled = arguments.work / "compiled"
         self.warmed = False
-        self.found: dict[str, Any] = self.earlier()
+        self.head = describe_run(NAME, "torch", "transformers", "peft", "trl", "accelerate")
+        self.head["device"] = device_name()
+        self.found: dict[str, Any] = {}
+        for path in arguments.earlier or [arguments.out / f"{NAME}.json"]:
+            self.take(path)
         self.report: dict[str, Any] = {}
 
-    def earlier(self) -> dict[str, Any]:
-        """Return what was measured before on such cards."""
-        path = self.arguments.earlier or self.arguments.out / f"{NAME}.json"
-        if not path.is_file():
-            return {}
+    def take(self, path: Path) -> None:
+        """Take over what was measured before on such cards."""
+        if not path.is_file() and not self.arguments.earlier:
+            return
         known = json.loads(path.read_bytes())
-        if known["device"] != (here := device_name()):
+        if not (self.arguments.part or self.found):
+            self.head |= {key: known[key] for key in self.head}
+        if known["device"] != (here := self.head["device"]):
             raise SystemExit(f"{path} was measured on {known['device']}, and this is {here}; give another OUT")
-        return {name: found for name, found in known["parts"].items() if not {"failed", "left_out"} & found.keys()}
+        parts = known["parts"].items()
+        self.found |= {name: found for name, found in parts if not {"failed", "left_out"} & found.keys()}
 
     def run(self) -> None:
         """Run the parts that fit into the time, and write what is known after each."""
@@ -205,8 +212,7 @@ class Measurement:
         metrics |= {key: value for key, value in found.get("generate", {}).items() if key.startswith("generate_")}
         if "tok_s" in found.get("peft", {}):
             metrics["tok_s_2_peft"] = found["peft"]["tok_s"]
-        report = describe_run(NAME, "torch", "transformers", "peft", "trl", "accelerate") | {
-            "device": device_name(),
+        report = self.head | {
             "metrics": {name: float(f"{value:.4g}") for name, value in metrics.items()},
             "notes": f"Random weights of E4B's true size, rows as in the PTS set, back end peft, compiled. tok_s_N: "
             f"tokens a second on N cards after warm-up, without checkpoints, one card before and after two, "

@@ -115,7 +115,7 @@ class EvaluateSettings(StageSettings):
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Cards that write titles together (merged and adapter); `auto` takes all."""
     compile: bool | Literal["auto"] = "auto"
-    """Compile each kind of layer (merged and adapter); `auto` does so on a GPU once a million tokens were read."""
+    """Compile each kind of layer (merged and adapter); `auto` does so on a GPU once 4.5 million tokens were read."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 48
     """Longest title, tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
