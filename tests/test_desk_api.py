@@ -394,6 +394,28 @@ def test_ten_megabytes_are_refused(app: httpx.Client) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("bodies", [8, 80])
+@pytest.mark.parametrize("origin", ["", "Origin: https://evil.example\r\n"])
+def test_a_refused_request_that_is_still_being_sent_gets_its_answer(
+    app: httpx.Client, bodies: int, origin: str
+) -> None:
+    place = app.base_url
+    head = (
+        f"POST /api/titles HTTP/1.1\r\nHost: {place.host}:{place.port}\r\n{origin}Content-Length: {bodies * 2**20}\r\n"
+    )
+    with socket.create_connection((place.host, place.port or 80), timeout=20) as connection:
+        connection.sendall(f"{head}\r\n".encode())
+        for _ in range(bodies):
+            try:
+                connection.sendall(b"a" * 2**20)
+            except ConnectionError:
+                # Not for ever.
+                assert bodies * 2**20 > 64 * 2**20
+                return
+        assert connection.recv(12) == (b"HTTP/1.1 403" if origin else b"HTTP/1.1 413")
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "headers",
     [

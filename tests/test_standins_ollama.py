@@ -300,6 +300,15 @@ def test_slow_body_is_408(server: OfflineServer) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.fault
+def test_a_body_that_is_too_large_has_its_answer_when_it_is_sent(server: OfflineServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head(server, 20 * 2**20))
+        for _ in range(20):
+            connection.sendall(b"x" * 2**20)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
 # Bodies
 
 

@@ -2,7 +2,6 @@
 
 import random
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +9,13 @@ from dataclasses import dataclass, replace
 from titlegen.data import Example
 from titlegen.errors import ConfigError
 from titlegen.slots import LENGTHS, Length, length_of
+from titlegen.text import is_one_line
 
 _LENGTHS = {length.max_chars: length for length in LENGTHS}
 MAX_WORDS = 3
 MAX_WORD_CHARS = 12
 # What a control token, or another line, is made of.
 _UNSAFE = frozenset("<>[]|\r\n")
-# Control characters, lone surrogates (bytes of a command line that are no text), separators of lines and paragraphs.
-_UNWRITTEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Of training rows with a control, how many ask for a length, and how many for words; some ask for both.
 _LENGTH_SHARE, _WORD_SHARE = 0.7, 0.6
 _SHORTEST, _LONGEST = 2, 6
@@ -90,12 +88,7 @@ NO_CONTROL = Control()
 
 def can_ask_for(word: str) -> bool:
     """Return whether a word can stand in the line that asks for it."""
-    return (
-        bool(word.strip())
-        and len(word) <= MAX_WORD_CHARS
-        and not _UNSAFE.intersection(word)
-        and not any(unicodedata.category(char) in _UNWRITTEN for char in word)
-    )
+    return bool(word.strip()) and len(word) <= MAX_WORD_CHARS and not _UNSAFE.intersection(word) and is_one_line(word)
 
 
 def ask(content: str, control: Control) -> str:

@@ -1,6 +1,7 @@
 """Who may ask the desk, and what its pages may do: token, Host, Origin, size of a request, security headers."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -17,6 +18,8 @@ TOKEN_VARIABLE = "TITLEGEN_DESK_TOKEN"  # noqa: S105 - a name
 COOKIE = "titlegen-desk"
 MIN_TOKEN_CHARS = 16
 MAX_BODY_BYTES = 6 * 2**20
+# What a refused request still sends is read so far, and so long.
+_DRAINED_BYTES, _DRAIN_S = 64 * 2**20, 10
 # A guess takes this long, seconds.
 _GUESS_S = 0.5
 _COOKIE_S = 30 * 24 * 3600
@@ -119,6 +122,7 @@ class DeskGuard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refuse(scope, headers) or await self._refuse_stranger(scope, headers)
         if refusal is not None:
+            await _drain(receive)
             await refusal(scope, receive, put_headers)
             return
         await self._app(scope, _bounded(receive), put_headers)
@@ -177,6 +181,17 @@ class TooLargeError(Exception):
     """A request has more bytes than are read, and did not say so."""
 
 
+async def _drain(receive: Receive) -> None:
+    """Read what a client still sends, within bounds: it would see a reset connection in place of the answer."""
+    left, more = _DRAINED_BYTES, True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message.get("more_body", False)
+
+
 def _bounded(receive: Receive) -> Receive:
     read = 0
 
@@ -185,6 +200,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         read += len(message.get("body", b""))
         if read > MAX_BODY_BYTES:
+            await _drain(receive)
             raise TooLargeError
         return message
 

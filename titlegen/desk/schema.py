@@ -1,6 +1,5 @@
 """What goes over the wire, to the page and to other programs; places are counted in code points."""
 
-import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -12,6 +11,7 @@ from titlegen.metrics.reasons import Reason
 from titlegen.metrics.rule_checks import RuleCheck
 from titlegen.metrics.title_warnings import TitleWarning
 from titlegen.slots import LENGTHS, Length, Slot
+from titlegen.text import is_one_line
 
 MAX_TITLE_CHARS = 200
 MAX_CANDIDATES = 10
@@ -30,7 +30,7 @@ def _ends_a_length(chars: int) -> int:
 def _is_a_line(title: str) -> str:
     if not title.strip():
         raise ValueError("a title is not empty")
-    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in title.strip()):
+    if not is_one_line(title.strip()):
         raise ValueError("a title is one line without control characters")
     return title
 

@@ -2,7 +2,7 @@
 
 from titlegen.text.clean import Removals, clean_content, clean_title, rule_names
 from titlegen.text.script import Converted, convert_article, is_simplified, to_traditional
-from titlegen.text.sentences import cut_to_tokens, first_line, split_sentences
+from titlegen.text.sentences import cut_to_tokens, first_line, is_one_line, split_sentences
 
 __all__ = [
     "Converted",
@@ -12,6 +12,7 @@ __all__ = [
     "convert_article",
     "cut_to_tokens",
     "first_line",
+    "is_one_line",
     "is_simplified",
     "rule_names",
     "split_sentences",

@@ -1,14 +1,26 @@
 """Sentences of a text, and the longest beginning that fits a token budget."""
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?]+[」』）)”’》】]*|[^。！？!?\n]+")
+# Control characters, half surrogate pairs, separators of lines and of paragraphs.
+_NOT_IN_LINES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _CLAUSE_END = re.compile(r"[，、；：,;:　 ]")
 # Running Chinese has one to two characters a token: a text this short may fit, and one this long cannot.
 _CHARS_PER_TOKEN = 2
 _MOST_CHARS_PER_TOKEN = 16
+
+
+def is_one_line(text: str) -> bool:
+    """Return whether a text is one line of characters.
+
+    It is not where it holds control characters, separators of lines or paragraphs, or half a surrogate pair, as which
+    bytes of a command line arrive that are no text.
+    """
+    return not any(unicodedata.category(char) in _NOT_IN_LINES for char in text)
 
 
 def first_line(text: str) -> str:

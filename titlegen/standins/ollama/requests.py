@@ -15,6 +15,8 @@ Options: TypeAlias = Mapping[str, Any]
 """Those that are known, in the types that the engine wants."""
 
 MAX_BODY_BYTES = 16 * 2**20
+# A client that still sends when its connection is closed sees no answer.
+_MOST_READ = 64 * 2**20
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 _JSON_NAMES = {str: "a text", bool: "true or false", dict: "an object", list: "a list"}
@@ -74,18 +76,19 @@ async def read_body(request: Request, timeout_s: float) -> bytes:
     Raises:
         ApiError: it is larger than the limit, or does not arrive in time.
     """
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
-        raise ApiError(413, "http: request body too large")
-    body = bytearray()
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise ApiError(413, "http: request body too large")
+                size += len(chunk)
+                if size <= MAX_BODY_BYTES:
+                    body += chunk
+                elif size > _MOST_READ:
+                    break
     except TimeoutError as error:
         raise ApiError(408, f"the request body did not arrive within {timeout_s:g} s") from error
+    if size > MAX_BODY_BYTES:
+        raise ApiError(413, "http: request body too large")
     return bytes(body)
 
 
