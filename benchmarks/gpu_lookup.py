@@ -44,8 +44,8 @@ NOTES = (
     "as for a trained model. compiled: as plain, each kind of layer compiled, in reading and in writing; its first_s, "
     "the first call of all, compiles, with cached_files in the compiler's cache before. reading: up to the first "
     "token. reading_PART_ms, reading_PART_launches: the GPU's time and kernels in reading, under a profiler; pass_: "
-    "the same in all passes behind it. limit: of its products, two operations a weight and token, at "
-    f"{_TFLOP_S} TFLOP/s. first_s: the first call of all. equal: share of the titles that are the same as plain's "
+    "the same in all passes behind it; host_: what the CPU spends in CUDA's own functions, and in torch's. limit: of "
+    f"its products, two operations a weight and token, at {_TFLOP_S} TFLOP/s. first_s: the first call of all. equal: share of the titles that are the same as plain's "
     "(in 16 bits, products of other sizes round differently, and compiled operations less often)."
 )
 
@@ -167,6 +167,10 @@ def profile_parts(decoder: TitleDecoder, prompts: list[list[int]], tokens: int) 
         with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
             run()
         for event in profiler.key_averages():
+            if cuda and event.device_type == DeviceType.CPU:
+                host = f"{step}_host_{event.key.lower() if event.key.startswith('cuda') else 'torch'}"
+                for name, value in ((f"{host}_ms", event.self_cpu_time_total / 1e3), (f"{host}_calls", event.count)):
+                    found[name] = found.get(name, 0) + value
             if (event.device_type == DeviceType.CUDA) != cuda:
                 continue
             part = next(part for part, pattern in _PARTS.items() if re.search(pattern, event.key, re.IGNORECASE))
