@@ -45,7 +45,8 @@ NOTES = (
     "the first call of all, compiles, with cached_files in the compiler's cache before. reading: up to the first "
     "token. reading_PART_ms, reading_PART_launches: the GPU's time and kernels in reading, under a profiler; pass_: "
     "the same in all passes behind it; host_: what the CPU spends in CUDA's own functions, and in torch's. limit: of "
-    f"its products, two operations a weight and token, at {_TFLOP_S} TFLOP/s. first_s: the first call of all. equal: share of the titles that are the same as plain's "
+    f"its products, two operations a weight and token, at {_TFLOP_S} TFLOP/s. first_s: the first call of all. equal: "
+    "share of the titles that are the same as plain's "
     "(in 16 bits, products of other sizes round differently, and compiled operations less often)."
 )
 
