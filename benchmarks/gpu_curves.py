@@ -60,6 +60,7 @@ def curves(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict[
     from titlegen.settings import load_settings
     from titlegen.train import encode_examples, fp8, padded_batch, prepare_weights
     from titlegen.train.backends import load_for_training
+    from titlegen.train.fp8_check import use_fp8
     from titlegen.train.trim import CompletionTrim
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -86,8 +87,8 @@ def curves(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict[
     losses = both("trimmed", trim)
     if arguments.small:
         fp8.LARGE = SMALL_LARGE
-    _, error = fp8.use_fp8(trim, model, batches[0])
-    return losses | both("fp8", trim), {"fp8_error": error}
+    found = use_fp8(trim, model, batches[0])
+    return losses | both("fp8", trim), {"fp8_error": found.error, "fp8_explained": found.explained}
 
 
 def train(

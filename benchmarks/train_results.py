@@ -93,7 +93,7 @@ def compare(roles: Roles, names: tuple[str, ...]) -> dict[str, Any]:
         metrics[f"rows_{name}"] = several[-1]["plan"]["batch"]
         metrics[f"to_first_step_s_{name}"] = several[-1]["to_first_step_s"]
         metrics[f"to_first_step_cold_s_{name}"] = several[0]["to_first_step_s"]
-        for key in ("loss_at_start", "full_loss_at_start", "fp8_error"):
+        for key in ("loss_at_start", "full_loss_at_start", "fp8_error", "fp8_explained"):
             if key in several[-1]:
                 metrics[f"{key}_{name}"] = several[-1][key]
         shape = name.removeprefix("titlegen")
@@ -228,7 +228,8 @@ NOTES = {
     ),
     "train_e4b_fp8": (
         "fp8: with --train.fp8; ratio_fp8 and ratio_pts_fp8: times the speed with 16-bit copies of the "
-        "weights. fp8_error: relative error of the final hidden states of two rows."
+        "weights. fp8_error: relative error of the final hidden states of two rows; fp8_explained: that of "
+        "random errors of the size of rounding in the same products."
     ),
 }
 

@@ -39,7 +39,8 @@ class Trained(Result):
     full_loss_at_start: float | None = None
     frozen_weights: str | None = None
     fp8_error: float | None = None
-    """Relative error of the final hidden states, where large weights are in FP8."""
+    """Relative error of the final hidden states, where large weights are in FP8, and what rounding explains of it."""
+    fp8_explained: float | None = None
     compiled: bool = False
 
 

@@ -25,7 +25,8 @@ from titlegen.settings import TrainSettings
 from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.devices import choose_devices, find_cards
 from titlegen.train.encode import Batch, TrainingRow, check_tokenizer, encode_examples
-from titlegen.train.fp8 import check_compiled, use_fp8
+from titlegen.train.fp8 import check_compiled
+from titlegen.train.fp8_check import use_fp8
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.launch import train_on
 from titlegen.train.loss import check_trim
@@ -246,8 +247,9 @@ def trimmed_loss(
     trimmed, full = check_trim(trim, model, batch)
     facts = {"completion_trim": True, "loss_at_start": trimmed, "full_loss_at_start": full, "frozen_weights": weights}
     if settings.fp8:
-        loss, error = use_fp8(trim, model, batch)
-        facts |= {"loss_at_start": loss, "fp8_error": error, "frozen_weights": f"float8_e4m3fn and {weights}"}
+        found = use_fp8(trim, model, batch)
+        facts |= {"loss_at_start": found.loss, "fp8_error": found.error, "fp8_explained": found.explained}
+        facts["frozen_weights"] = f"float8_e4m3fn and {weights}"
     return trim, facts
 
 

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from titlegen.errors import TrainError
-from titlegen.train.packed import pack
-from titlegen.train.trim import CompletionTrim, text_model
+from titlegen.train.trim import text_model
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +26,22 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from titlegen.train.encode import Batch
+    from titlegen.train.trim import CompletionTrim
 
 # With fewer weights quantising the activations takes longer than FP8 saves.
 LARGE = 2**24
 _LARGEST = 448.0  # Source: torch.finfo(torch.float8_e4m3fn).max
 # Root mean square of rounding to 3 bits over that of values, both even between two powers of two.
-_ROUNDING = 2**-3 / math.sqrt(12) / math.sqrt(7 / 3)
+ROUNDING = 2**-3 / math.sqrt(12) / math.sqrt(7 / 3)
+
+
+class Projection(NamedTuple):
+    """A linear layer, and where it stands."""
+
+    parent: nn.Module
+    name: str
+    linear: nn.Module
+    place: str
 
 
 def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,41 +139,33 @@ def check_compiled(trim: CompletionTrim) -> None:
         )
 
 
-def use_fp8(trim: CompletionTrim, model: PreTrainedModel | PeftModel, inputs: Batch) -> tuple[float, float]:
-    """Put the large frozen projections into FP8, and compare the final hidden states of a batch with those before.
-
-    The losses alone would not do: with random weights they hardly depend on the model. The tolerance is three times
-    what rounding explains. A value in e4m3 has a relative error of e = 2.4% (root mean square). In a feed-forward
-    layer's output six of them meet, those of both operands of three products, and add in squares: e * sqrt(6). Of the
-    stream that it is added to, layer l of layers whose outputs are alike in size is 1 / sqrt(l). So the last layer's
-    stream is off by e * sqrt(6 * (1 + 1/2 + ... + 1/layers)): 0.12 for 35 layers. Three times, because outputs are not
-    alike in size, and a gate near its threshold rounds more coarsely. A wrong product is off by 1 or more.
-
-    Returns:
-        The loss in FP8, and the relative error of the hidden states.
+def large_projections(model: PreTrainedModel | PeftModel) -> list[Projection]:
+    """Return the large frozen projections of a model's layers.
 
     Raises:
-        TrainError: they differ by more, or no projection is large.
+        TrainError: none is large.
     """
-    import torch
+    large = [
+        Projection(parent, name, child, f"layer {index}: {path}.{name}".removesuffix(".base_layer"))
+        for index, layer in enumerate(text_model(model).layers)
+        for path, parent in layer.named_modules()
+        for name, child in parent.named_children()
+        if _is_large(child)
+    ]
+    if not large:
+        raise TrainError(f"train.fp8 gains nothing: no projection of this model has {LARGE:,} weights; leave it off")
+    return large
 
-    packed, training = pack(inputs), model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            before = trim.states(packed).float()
-            quantise_weights(model)
-            error = float((trim.states(packed).float() - before).norm() / before.norm())
-            loss = float(trim({"packed": packed}))
-    finally:
-        model.train(training)
-    tolerance = 3 * _ROUNDING * math.sqrt(6 * sum(1 / layer for layer in range(1, len(trim.model.layers) + 1)))
-    if not error <= tolerance:
-        raise TrainError(
-            f"with train.fp8 the final hidden states are {error:.3g} off those without, and rounding explains "
-            f"{tolerance:.2g}; leave train.fp8 off, and report this model"
-        )
-    return loss, error
+
+def in_fp8(linear: Any) -> nn.Module:
+    """Return a linear layer in FP8."""
+    return _linear_fp8()(weight_of(linear))
+
+
+def weight_of(linear: Any) -> Tensor:
+    """Return the weight of a linear layer, in 4 bits or not, (out, in)."""
+    weight: Tensor = linear.dense() if hasattr(linear, "dense") else linear.weight.data
+    return weight
 
 
 def quantise_weights(model: PreTrainedModel | PeftModel) -> None:
@@ -176,18 +176,8 @@ def quantise_weights(model: PreTrainedModel | PeftModel) -> None:
     """
     import torch
 
-    large = [
-        (parent, name, child)
-        for layer in text_model(model).layers
-        for parent in layer.modules()
-        for name, child in parent.named_children()
-        if _is_large(child)
-    ]
-    if not large:
-        raise TrainError(f"train.fp8 gains nothing: no projection of this model has {LARGE:,} weights; leave it off")
-    for parent, name, linear in large:
-        weight = linear.dense() if hasattr(linear, "dense") else linear.weight.data
-        setattr(parent, name, _linear_fp8()(weight))
+    for parent, name, linear, _ in large_projections(model):
+        setattr(parent, name, in_fp8(linear))
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
