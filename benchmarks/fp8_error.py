@@ -22,8 +22,8 @@ _NOTES = (
     "bfloat16, random weights, layers of the published widths and number, a vocabulary of 4,096; two rows of 100 and "
     "150 random tokens, the last 20 labelled. error: relative error of the final hidden states with the feed-forward "
     "layers in FP8; explained: with random errors of the size of rounding in the same products of the model in 16 "
-    "bits; error_first_layer: with the first layer alone in FP8. dense: without sparse gates. Products by torch on the "
-    "CPU. benchmarks/fp8_error.py."
+    "bits; error_first_layer: with the first layer alone in FP8. dense: without sparse gates. Products of the codes in "
+    "bfloat16. benchmarks/fp8_error.py."
 )
 
 
@@ -32,15 +32,26 @@ def main() -> None:
     parser.add_argument("--family", default="gemma3n", choices=FAMILIES)
     parser.add_argument("--small", action="store_true", help="of the narrow model, to try this script")
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        fp8.multiply = multiply
     if arguments.small:
         fp8.LARGE = SMALL_LARGE
     config = text_config(arguments.family, small=arguments.small)
     config.vocab_size = config.vocab_size_per_layer_input = _VOCABULARY
-    metrics = errors(config)
+    name = f"fp8_error_{arguments.family}"
+    write_result(name, errors(config), _NOTES, "torch", "transformers")
     if any(getattr(config, "activation_sparsity_pattern", None) or ()):
         config.activation_sparsity_pattern = [0.0] * config.num_hidden_layers
-        metrics |= {f"{name}_dense": value for name, value in errors(config).items()}
-    write_result(f"fp8_error_{arguments.family}", metrics, _NOTES, "torch", "transformers")
+        dense = {f"{key}_dense": value for key, value in errors(config).items()}
+        write_result(name, dense, _NOTES, "torch", "transformers")
+
+
+def multiply(
+    left: torch.Tensor, left_scales: torch.Tensor, right: torch.Tensor, right_scales: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return what :func:`titlegen.train.fp8.multiply` does, by bfloat16, which holds every code: ten times as fast."""
+    product = left.to(torch.bfloat16) @ right.to(torch.bfloat16)
+    return (product.float() * left_scales * right_scales).to(dtype)
 
 
 def errors(config: Any) -> dict[str, float]:
