@@ -13,7 +13,7 @@ from machine import write_result
 from random_e4b import FAMILIES, random_model, text_config
 
 from titlegen.train import fp8
-from titlegen.train.fp8_check import use_fp8
+from titlegen.train.fp8_check import relative_error, use_fp8
 from titlegen.train.packed import pack
 from titlegen.train.trim import CompletionTrim
 
@@ -65,7 +65,7 @@ def errors(config: Any) -> dict[str, float]:
         first = [found for found in fp8.large_projections(model) if found.place.startswith("layer 0:")]
         for parent, name, linear, _ in first:
             setattr(parent, name, fp8.in_fp8(linear))
-        error = float((trim.states(packed).float() - whole).norm() / whole.norm())
+        error = relative_error(trim.states(packed), whole)
         for parent, name, linear, _ in first:
             setattr(parent, name, linear)
     found = use_fp8(trim, model, inputs)

@@ -62,9 +62,9 @@ def use_fp8(trim: CompletionTrim, model: PreTrainedModel | PeftModel, inputs: Ba
         with torch.no_grad():
             before = trim.states(packed).float()
             with _rounded(model):
-                explained = _relative(trim.states(packed), before)
+                explained = relative_error(trim.states(packed), before)
             quantise_weights(model)
-            error = _relative(trim.states(packed), before)
+            error = relative_error(trim.states(packed), before)
             loss = float(trim({"packed": packed}))
     finally:
         model.train(training)
@@ -78,7 +78,8 @@ def use_fp8(trim: CompletionTrim, model: PreTrainedModel | PeftModel, inputs: Ba
     return Compared(loss, error, explained)
 
 
-def _relative(found: Tensor, expected: Tensor) -> float:
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Return the size of a difference over that of what was expected, which is in float32."""
     return float((found.float() - expected).norm() / expected.norm())
 
 
