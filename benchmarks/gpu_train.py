@@ -218,8 +218,6 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.limit_gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(arguments.limit_gib * 2**30 / total)
-    functions = (train.load_for_training, train.trimmed_loss, train.plan_batches)
-    stages = {function.__name__: _timed(train, function.__name__) for function in functions}
     examples = make_examples(arguments)
     directory = arguments.out / (arguments.name or "titlegen")
     directory.mkdir(parents=True, exist_ok=True)
@@ -239,7 +237,6 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
         "fit_s": round(whole, 1),
         # Loading, self-check, compiling and trial passes lie before the first step.
         "to_first_step_s": round(whole - results.train_s + points[0][1], 1),
-        "stages_s": {name: round(sum(taken), 1) for name, taken in stages.items()},
         "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
         "losses": [record["loss"] for record in log if "loss" in record][:60],
         "mean_row": results.train_tokens / results.train_rows,
@@ -284,21 +281,6 @@ def make_examples(arguments: argparse.Namespace) -> list[Any]:
             content, title = text[start : start + size], rows[number % len(rows)]["title"]
         examples.append(Example(str(number), content, title, "benchmark", None))
     return examples
-
-
-def _timed(module: Any, name: str) -> list[float]:
-    """Put a clock around a function of a module; returns where it writes the seconds of each call."""
-    function, taken = getattr(module, name), []
-
-    def clocked(*arguments: Any, **named: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return function(*arguments, **named)
-        finally:
-            taken.append(time.perf_counter() - started)
-
-    setattr(module, name, clocked)
-    return taken
 
 
 def _speed(seconds: list[float], tokens: int) -> dict[str, Any]:

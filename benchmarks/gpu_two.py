@@ -219,10 +219,12 @@ class Measurement:
             f"{self.arguments.at_a_time} rows at a time on each card and {2 * self.arguments.at_a_time} in a step; the "
             "compile cache was filled by one card before, and graphs_compiled_2 is how many two cards added to it. "
             "whole_s_2: 1,400 articles, 3 epochs, two cards, from process start to its end with the adapter saved, "
-            "with that cache and as many rows at a time as titlegen chooses; train_s_2 of it was training. generate: "
-            "greedy "
-            "titles of 24 tokens, all batches alike, in turn. tok_s_2_peft: transformers, PEFT and "
-            "DistributedDataParallel, bf16, checkpointing, 4 x 2,048 a card.",
+            "with that cache and as many rows at a time as titlegen chooses; train_s_2 of it was training. parts_s: "
+            "where the time went in the first rank, from its beginning on (before: until fit is called; plan: trial "
+            "passes); launch: torchrun in front of it; end: behind its result; command_: the command itself, in front "
+            "of the ranks (start, torch) and behind them. generate: greedy titles of 24 tokens, all batches alike, "
+            "in turn. tok_s_2_peft: transformers, PEFT and DistributedDataParallel, bf16, checkpointing, 4 x 2,048 a "
+            "card.",
             "parts": found,
         }
         (self.arguments.out / f"{NAME}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -251,8 +253,9 @@ def build(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train as the stage does, on so many cards."""
     from titlegen.settings import load_settings
-    from titlegen.train import train_adapter
+    from titlegen.train import launch, train_adapter
     from titlegen.train.arguments import steps_between_checkpoints
+    from titlegen.train.parts import Parts
 
     change: dict[str, Any] = {"backend": "peft", "devices": arguments.devices, "logging_steps": 5}
     change |= {"num_train_epochs": arguments.epochs, "compile": True}
@@ -271,9 +274,27 @@ def train(arguments: argparse.Namespace) -> None:
     lines = [json.dumps(asdict(example)) + "\n" for example in make_examples(arguments)]
     (prepared / "train.jsonl").write_text("".join(lines), encoding="utf-8")
     (prepared / "val.jsonl").write_text("", encoding="utf-8")
+    parts, start_ranks, told = Parts(), launch._run, list[float]()
+
+    # torchrun and its ranks run in this call alone.
+    def clocked(devices: Any, command: Sequence[str], folder: Path) -> None:
+        parts.end("torch")
+        start_ranks(devices, command, folder)
+        told.append(time.time() - (folder / launch.RESULT).stat().st_mtime)
+        parts.end("ranks")
+
+    launch._run = clocked
+    parts.end("start")
     results = train_adapter(
         prepared, arguments.work / "model", settings, arguments.out / "checkpoints", directory, key="benchmark"
     )
+    parts.end("rest")
+    seconds = dict(results.parts_s)
+    if told:
+        # What the command spends before and behind the ranks, and torchrun beside them.
+        seconds["end"] = told[0]
+        seconds["launch"] = parts.seconds["ranks"] - sum(seconds.values())
+        seconds |= {f"command_{name}": parts.seconds[name] for name in ("start", "torch", "rest")}
     log = [json.loads(line) for line in (directory / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     points = [(r["step"], r["elapsed_s"], r["tokens_per_s"] * r["elapsed_s"]) for r in log if "tokens_per_s" in r]
     every = steps_between_checkpoints(settings, results.steps)
@@ -282,6 +303,7 @@ def train(arguments: argparse.Namespace) -> None:
         {
             **({} if arguments.rows == _FIRST_ROWS else {"tok_s": round(without_checkpoints(points, every), 1)}),
             "first_step_s": points[0][1],
+            "parts_s": {name: round(taken, 2) for name, taken in seconds.items()},
             "losses": [record["loss"] for record in log if "loss" in record][:40],
             **{
                 name: getattr(results, name)

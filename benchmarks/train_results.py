@@ -108,7 +108,7 @@ def in_turn(roles: Roles) -> dict[str, Any]:
     """Return the figures of ``speed`` and ``first``, and those in 24 GiB."""
     plain, compiled, pts = (roles.turns(name) for name in ("plain", "unsloth", "titlegen_pts"))
     small, cold = roles.one("limit_24"), roles.one("titlegen_pts_cold")
-    load, load_cold = (found["stages_s"]["load_for_training"] for found in (pts[-1], cold))
+    load, load_cold = (found["parts_s"]["load"] for found in (pts[-1], cold))
     return compare(roles, ("plain", "unsloth", "titlegen", "titlegen_pts")) | {
         "tok_s_unsloth_compiled": roles.mean("unsloth"),
         "peak_gib_unsloth_compiled": roles.peak("unsloth"),
@@ -161,7 +161,7 @@ def faster(roles: Roles) -> dict[str, Any]:
         "ratio_vs_plain": roles.mean("titlegen_pts") / roles.mean("plain"),
         "ratio_vs_unsloth": roles.mean("titlegen_pts") / roles.mean("unsloth"),
         "seconds_1400x3": roles.one("long_1400x3")["process_s"],
-        "first_step_cold_s": cold["to_first_step_s"] - cold["stages_s"]["load_for_training"],
+        "first_step_cold_s": cold["to_first_step_s"] - cold["parts_s"]["load"],
         "first_step_warm_s": roles.turns("titlegen_pts")[-1]["to_first_step_s"],
         "peak_gib_low_memory": roles.one("low_memory")["peak_gib"],
         "gemm_share": roles.gemm_share(),

@@ -79,7 +79,7 @@ def test_no_benchmark_writes_into_the_project() -> None:
 def measured(speed: float, **more: Any) -> dict[str, Any]:
     """What a role of gpu_train.py writes, as far as results are made of it."""
     ours = {"plan": {"batch": 16}, "to_first_step_s": 39.0, "loss_at_start": 12.5, "full_loss_at_start": 12.5}
-    ours |= {"reserved_gib": 60.0, "load_peak_gib": 7.0, "stages_s": {"load_for_training": 30.0}, "mean_row": 2000.0}
+    ours |= {"reserved_gib": 60.0, "load_peak_gib": 7.0, "parts_s": {"load": 30.0}, "mean_row": 2000.0}
     others = {"first_step_s": 5.0, "gemm_tflop_s": 750.0, "process_s": 100.0, "device": "a card", "versions": {}}
     return {"tok_s": speed, "peak_gib": 50.0} | ours | others | more
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
@@ -107,6 +108,11 @@ def test_training_learns_and_keeps_stdout_clean(
     results = run(examples, tiny_base, tmp_path, SETTINGS)
     assert capsys.readouterr().out == ""
     assert results["steps"] == 20
+    parts = results["parts_s"]
+    assert list(parts) == ["before", "load", "encode", "check", "plan", "prepare", "train", "save"]
+    age = time.time() - psutil.Process().create_time()
+    # The second that the system's time of booting may be wrong by.
+    assert results["train_s"] - 0.1 < parts["train"] < sum(parts.values()) < age + 1
     assert results["last_loss"] < results["first_loss"]
     assert results["loss_at_start"] == pytest.approx(results["full_loss_at_start"], rel=1e-4)
     assert results["val_loss"] == min(results["validation"].values())

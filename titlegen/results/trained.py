@@ -26,6 +26,8 @@ class Trained(Result):
     left_out_share: float = 0.0
     left_out_by: tuple[str, int] = ("", 0)
     train_s: float = 0.0
+    parts_s: dict[Name, float] = Field(default_factory=dict)
+    """Of each part in turn: ``before`` counts from the beginning of the process, ``prepare`` makes the trainer."""
     tokens_per_s: float | None = None
     load_peak_gib: float = 0.0
     peak_gib: float = 0.0

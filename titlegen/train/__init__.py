@@ -30,6 +30,7 @@ from titlegen.train.fp8_check import use_fp8
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
 from titlegen.train.launch import train_on
 from titlegen.train.loss import check_trim
+from titlegen.train.parts import Parts
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import smooth_loss, write_loss_curve
 from titlegen.train.progress import EVENTS, LOG, LogRecord, peak_gib
@@ -154,7 +155,10 @@ def _fit(
     *,
     ranks: Ranks,
 ) -> Trained:
+    parts = Parts()
+    parts.end("before")
     model, tokenizer = load_for_training(base, settings)
+    parts.end("load")
     load_peak_gib = peak_gib()
     checkpoint = newest_checkpoint(work, ranks)
     if checkpoint is None and ranks.leads:
@@ -167,17 +171,22 @@ def _fit(
     rows = encode_examples(train, tokenizer, family.prompt, settings.max_length)
     val_rows = encode_examples(val, tokenizer, family.prompt, settings.max_length)
     tokens = sum(len(row["input_ids"]) for row in rows)
+    parts.end("encode")
     make_batch = partial(padded_batch, model, tokenizer)
     trim, facts = trimmed_loss(model, make_batch, rows, settings, tokens)
+    parts.end("check")
     plan = plan_batches(model, rows, settings, trim, make_batch, work, ranks=ranks)
+    parts.end("plan")
     if trim is not None:
         trim.kept_share = plan.kept_share
         if settings.fp8:
             check_compiled(trim)
     trainer = build_trainer(model, tokenizer, rows, val_rows, settings, work, plan=plan, loss=trim, ranks=ranks)
+    parts.end("prepare")
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.stop_on_broken(wait=True)
     peaks = ranks.gather(peak_gib())
+    parts.end("train")
     if not ranks.leads:
         return Trained(steps=trainer.state.global_step, first_loss=None, last_loss=None, val_loss=None)
     save_adapter(trainer.model, base, directory)
@@ -191,6 +200,7 @@ def _fit(
     before = evaluations.pop(0, None)
     if ranks.count == 1:
         shutil.rmtree(work)
+    parts.end("save")
     seconds = float(result.metrics.get("train_runtime", 0.0))
     return Trained(
         steps=trainer.state.global_step,
@@ -207,6 +217,7 @@ def _fit(
         ),
         left_out_by=("train.max_length", settings.max_length),
         train_s=round(seconds, 2),
+        parts_s=parts.seconds,
         tokens_per_s=round(trainer.tokens_seen / seconds, 1) if seconds else None,
         load_peak_gib=load_peak_gib,
         peak_gib=max(peaks),
