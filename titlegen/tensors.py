@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,9 @@ INDEX = "model.safetensors.index.json"
 # A mapped page counts as memory in use until the mapping goes, so a shard is mapped anew after this many bytes.
 _MAPPED_BYTES = 2**28
 _BLOCK_ELEMENTS = 2**23
+_READ_BYTES = 2**24
+# Share of the available memory that a model may take in the system's cache.
+_CACHED_SHARE = 0.5
 
 
 def shard_files(directory: Path) -> list[Path]:
@@ -37,6 +42,34 @@ def shard_files(directory: Path) -> list[Path]:
         if not (directory / name).is_file():
             raise ExportError(f"{directory / name} is missing; fetch or export the model again")
     return [directory / name for name in names]
+
+
+def read_ahead(directory: Path) -> threading.Thread:
+    """Begin to read a model's files into the system's cache, while libraries are imported.
+
+    They are read through a mapping later, tensor by tensor, and the disk would stand still meanwhile.
+
+    Returns:
+        The thread that reads; nothing has to wait for it.
+    """
+    import psutil
+
+    def read() -> None:
+        block = bytearray(_READ_BYTES)
+        # What cannot be read is told by whoever needs it.
+        with contextlib.suppress(OSError, ExportError):
+            files = shard_files(directory)
+            if sum(path.stat().st_size for path in files) > _CACHED_SHARE * psutil.virtual_memory().available:
+                # The last would push the first out again.
+                return
+            for path in files:
+                with path.open("rb", buffering=0) as file:
+                    while file.readinto(block):
+                        pass
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
 
 
 def weight_map(directory: Path) -> dict[str, str]:

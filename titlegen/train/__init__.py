@@ -22,6 +22,7 @@ from titlegen.plural import count
 from titlegen.results import Trained
 from titlegen.runs import say
 from titlegen.settings import TrainSettings
+from titlegen.tensors import read_ahead
 from titlegen.train.backends import check_backend, check_environment, load_for_training
 from titlegen.train.devices import choose_devices, find_cards
 from titlegen.train.encode import Batch, TrainingRow, check_tokenizer, encode_examples
@@ -77,6 +78,7 @@ def train_adapter(
         ConfigError: there are too few cards, or a step cannot be divided among them.
         TrainError: the machine cannot train, or training stopped.
     """
+    read_ahead(base)
     devices = choose_devices(settings, *find_cards())
     if devices.alone:
         train, val = (load_split(prepared, split) for split in ("train", "val"))
