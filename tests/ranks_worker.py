@@ -109,4 +109,4 @@ def none() -> None:
 
 if __name__ == "__main__":
     globals()[sys.argv[1]]()
-    sys.exit(worker.main(Path(sys.argv[2])))
+    worker.main(Path(sys.argv[2]))

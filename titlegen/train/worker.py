@@ -4,11 +4,13 @@ FILE holds a :class:`~titlegen.train.work.Work`. The first process of each host 
 a process that fails writes why.
 """
 
+import contextlib
 import json
 import os
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from titlegen import cards, environment
 from titlegen.errors import TitlegenError, TrainError
@@ -17,8 +19,8 @@ from titlegen.train.work import RESULT, Failure, Work, failure_of
 from titlegen.upstream import silence_harmless
 
 
-def main(path: Path) -> int:
-    """Train as one of several, and return the exit code."""
+def main(path: Path) -> NoReturn:
+    """Train as one of several, and end this process."""
     end_with_parent()
     _keep_output(path.parent / f"output{cards.rank()}.log")
     # To torch each rank's card is then number 0, which is part of the key of compiled code: what one has compiled, all
@@ -27,6 +29,7 @@ def main(path: Path) -> int:
     environment.prepare()
     environment.prepare_threads()
     silence_harmless()
+    code = 0
     try:
         _work(Work.model_validate_json(path.read_bytes()), path.parent)
     except Exception as error:  # noqa: BLE001 - whatever it is, the command is to say it
@@ -34,10 +37,14 @@ def main(path: Path) -> int:
         text = str(error) if known else f"{type(error).__name__}: {error}"
         told = Failure(known=known, text=text, traceback=traceback.format_exc())
         failure_of(path.parent, cards.rank()).write_text(told.model_dump_json(indent=1), encoding="utf-8")
-        # Threads of a process group that lost a rank may wait for it for ever.
+        code = 1
+    # A full disk is not to keep a failed rank here.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
-    return 0
+    # Threads of a process group that lost a rank may wait for it for ever. And Python would take two seconds, for which
+    # the command waits, to take apart what is loaded.
+    os._exit(code)
 
 
 def _keep_output(log: Path) -> None:
@@ -67,4 +74,4 @@ def _work(given: Work, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))
