@@ -1,3 +1,4 @@
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 
 from titlegen.errors import ConfigError, TitlegenError
 from titlegen.gguf_reader import read_header
-from titlegen.models import fingerprint, materialise_embedded, resolve_base
+from titlegen.models import fingerprint, materialise_embedded, resolve_base, uncollected
 from titlegen.settings import ModelSettings
 
 WORDS = "台北市政府今日宣布，user model\n\n\n  三格空白   結尾<end_of_turn>\n<start_of_turn>model\n"
@@ -121,3 +122,22 @@ def test_an_unsafe_directory_is_refused_with_the_reason(tmp_path: Path, fault: s
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=reason):
         resolve_base(ModelSettings(base=str(tmp_path)))
+
+
+def test_garbage_is_looked_for_again_after_loading_also_where_it_fails() -> None:
+    def fail() -> None:
+        with uncollected(), uncollected():
+            assert not gc.isenabled()
+            raise ImportError("broken")
+
+    assert gc.isenabled()
+    with pytest.raises(ImportError, match="broken"):
+        fail()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from titlegen import environment
 from titlegen.errors import ConfigError, ExportError
 from titlegen.generation.decoder import COMPILE_TOKENS, TitleDecoder
-from titlegen.generation.transformers import load_model, load_tokenizer, write_tokens
+from titlegen.generation.transformers import load_model, write_tokens
 from titlegen.metrics.ranking import (
     Chosen,
     candidate_temperature,
@@ -21,7 +21,7 @@ from titlegen.metrics.ranking import (
     redraw_temperature,
 )
 from titlegen.metrics.title_warnings import Facts
-from titlegen.models import family_at, fingerprint
+from titlegen.models import family_at, fingerprint, load_tokenizer
 from titlegen.plural import count
 from titlegen.prompt import PromptFormat
 from titlegen.settings import EvaluateSettings

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from titlegen.models import family_at
+from titlegen.models import family_at, load_tokenizer, uncollected
 from titlegen.tensors import Tensors
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 MAX_NEW_TOKENS = 48
 # Room for activations beside the weights.
@@ -30,13 +30,6 @@ class Written(NamedTuple):
     """For each step (rows, vocabulary); empty unless asked for."""
 
 
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """Return a directory's tokenizer as transformers loads it; code that it brings is not run."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-
-
 def load_model(
     directory: Path, adapter: Path | None = None, *, dtype: torch.dtype | str = "auto"
 ) -> PreTrainedModel | PeftModel:
@@ -47,8 +40,9 @@ def load_model(
         adapter: directory of a PEFT adapter.
         dtype: element type of the weights; by default the one that they are stored in.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
+    with uncollected():
+        import torch
+        from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # Straight to its device: an E4B is not held in the machine's memory first.

@@ -8,6 +8,7 @@ from titlegen.errors import ConfigError, TitlegenError
 from titlegen.families import ModelFamily, all_families, family_of
 from titlegen.files import digest_json
 from titlegen.models.embedded import EMBEDDED_NAME, materialise_embedded
+from titlegen.models.load import load_tokenizer, uncollected
 from titlegen.models.read import check_safe, read_json, text_config
 from titlegen.models.tokenizer import write_tokenizer
 from titlegen.proxies import proxy_hint
@@ -18,11 +19,13 @@ __all__ = [
     "download",
     "family_at",
     "fingerprint",
+    "load_tokenizer",
     "materialise_embedded",
     "name_of_base",
     "read_json",
     "resolve_base",
     "text_config",
+    "uncollected",
     "write_tokenizer",
 ]
 

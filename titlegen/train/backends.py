@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from titlegen.environment import prepare_training_environment
 from titlegen.errors import TrainError
-from titlegen.models import family_at
+from titlegen.models import family_at, load_tokenizer, uncollected
 from titlegen.settings import TrainSettings
 from titlegen.train.fp8 import check_fp8
 from titlegen.train.init_adapter import load_init_adapter, resolve_init_adapter
@@ -146,15 +146,16 @@ def load_for_training(base: Path, settings: TrainSettings) -> tuple[PeftModel, P
 
 
 def _load_peft(base: Path, settings: TrainSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
+    with uncollected():
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
 
     family = family_at(base)
     towers = rf".*{family.towers}\..*"
     # Gemma overflows in float16; bfloat16 is slow on most CPUs.
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     # Source: QLoRA (arXiv 2305.14314), and Unsloth's arguments: NormalFloat, and the scales quantised too.
     in_4bit = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -200,8 +201,9 @@ def _keep_weights_as_loaded(model: PreTrainedModel) -> None:
 
 def _load_unsloth(base: Path, settings: TrainSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     # Unsloth patches trl, transformers and peft, so it comes before any of them.
-    import unsloth  # noqa: I001 - and before torch is used
-    import torch
+    with uncollected():
+        import unsloth  # noqa: I001 - and before torch is used
+        import torch
 
     model, tokenizer = unsloth.FastModel.from_pretrained(
         model_name=str(base),

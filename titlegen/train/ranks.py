@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen import cards
+from titlegen.models import uncollected
 
 # Longest wait of one rank for the others before all end; longer than the slowest card needs for loading or compiling.
 TIMEOUT_S = 900.0
@@ -75,8 +76,9 @@ def joined(journal: Path | None = None, timeout_s: float = TIMEOUT_S) -> Iterato
         journal: folder for this rank's notes.
         timeout_s: longest wait for the others.
     """
-    import torch
-    import torch.distributed as dist
+    with uncollected():
+        import torch
+        import torch.distributed as dist
 
     timeout, local_rank = timedelta(seconds=timeout_s), cards.local_rank()
     if torch.cuda.is_available():
