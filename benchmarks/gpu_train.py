@@ -205,11 +205,14 @@ def titlegen(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = load_settings(profile=f"{arguments.family}-e4b").train.model_copy(
         update={key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     )
-    import torch
-
     from titlegen import train
+    from titlegen.environment import prepare_training_environment
     from titlegen.train import backends, fp8
     from titlegen.train.arguments import steps_between_checkpoints
+
+    # As the stage does, before torch is imported.
+    prepare_training_environment(compile_model=False)
+    import torch
 
     if arguments.small:
         # A CPU has such products, too, and what is large in a narrow model is not in others.

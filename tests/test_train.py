@@ -29,7 +29,7 @@ from titlegen.environment import prepare_training_environment
 from titlegen.errors import MissingDependencyError, TrainError
 from titlegen.families.gemma3 import PROMPT
 from titlegen.settings import TrainSettings
-from titlegen.train import backends, fit, memory
+from titlegen.train import backends, fit, memory, shared
 from titlegen.train.encode import IGNORED, encode_examples
 from titlegen.train.loss import completion_loss
 from titlegen.train.memory import (
@@ -324,6 +324,35 @@ def test_a_stopped_run_resumes_to_the_same_result(
     assert resumed["losses"] == whole["losses"]
     assert resumed["validation"] == whole["validation"]
     assert all(torch.equal(weight, resumed["weights"][key]) for key, weight in whole["weights"].items())
+
+
+def test_a_step_does_not_walk_through_the_model_and_a_checkpoint_has_no_tokenizer(
+    examples: list[Example], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers does both by itself: thousands of modules four times a step, and 40 MB for each checkpoint."""
+    walks, seen, kept = 0, list[int](), list[str]()
+    named_modules = PeftModel.named_modules
+
+    def counted(model: PeftModel, *arguments: Any, **named: Any) -> Any:
+        nonlocal walks
+        walks += 1
+        return named_modules(model, *arguments, **named)
+
+    monkeypatch.setattr(PeftModel, "named_modules", counted)
+    save = shared.SharedSteps._save_rng_state
+
+    def saved(trainer: Any, directory: str) -> None:
+        kept.extend(path.name for path in Path(directory).iterdir())
+        save(trainer, directory)
+
+    monkeypatch.setattr(shared.SharedSteps, "_save_rng_state", saved)
+    monkeypatch.setattr(shared.SharedSteps, "scale_of", lambda *_: seen.append(walks))
+    run(examples, tiny_base, tmp_path, changed(logging_steps=100, save_steps=100))
+    assert len(seen) > 8
+    # Between the first pass and the checkpoint on half the way.
+    assert seen[1] == seen[len(seen) // 2 - 1]
+    assert any(name.startswith("adapter_model") for name in kept)
+    assert not any("token" in name for name in kept)
 
 
 def test_the_best_adapter_is_kept_and_a_rising_loss_stops_early(

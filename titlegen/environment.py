@@ -6,6 +6,7 @@ import os
 import ssl
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -154,6 +155,23 @@ def prepare_threads() -> None:
     """
     if not SHORT_WAIT.keys() & os.environ.keys():
         os.environ.update(SHORT_WAIT)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread of the processor meanwhile.
+
+    For the small operations that make a batch, a dozen of them: waking each of 32 threads for every one takes 6 ms, and
+    a GPU waits.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def prepare_compiler() -> None:

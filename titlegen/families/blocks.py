@@ -102,9 +102,11 @@ def project(linear: Function, inputs: Tensor) -> Tensor:
     if not _has_adapter(linear):
         return linear(inputs)
     down, up = linear.lora_A[ADAPTER].weight, linear.lora_B[ADAPTER].weight
-    # Scaled where it is narrow: behind the second product it would be a pass over up to 16,384 columns, and back.
-    low = F.linear(linear.lora_dropout[ADAPTER](inputs), down.to(inputs.dtype)) * linear.scaling[ADAPTER]
-    return linear.base_layer(inputs) + F.linear(low, up.to(inputs.dtype))
+    # The weight is scaled, where it costs nothing: it is converted in any case. Behind the second product it would be a
+    # pass over up to 16,384 columns, and back.
+    up = (up * linear.scaling[ADAPTER]).to(inputs.dtype)
+    low = F.linear(linear.lora_dropout[ADAPTER](inputs), down.to(inputs.dtype))
+    return linear.base_layer(inputs) + F.linear(low, up)
 
 
 def _has_adapter(linear: Function) -> TypeGuard[AdaptedLinear]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from titlegen.environment import one_thread
 from titlegen.generation.writing import Shape, Writing, can_record
 from titlegen.train.encode import IGNORED
 from titlegen.train.packed import Packed, pack, rows_alike
@@ -149,6 +150,7 @@ def default_lookup(device: torch.device, rows: int) -> int:
     return _LOOKUP if rows <= _MOST_ROWS.get(device.type, 0) else 0
 
 
+@one_thread()
 def _pack_prompts(prompts: Sequence[Sequence[int]]) -> Packed:
     """Pack prompts whose last token alone predicts something: here a label that is not read.
 

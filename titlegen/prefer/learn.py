@@ -14,8 +14,9 @@ from titlegen.prefer.pairs import Pair
 from titlegen.prefer.trainer import as_training_row, build_trainer, encode_pairs, score_reference
 from titlegen.results import Learned
 from titlegen.settings import PreferSettings, TrainSettings
-from titlegen.train import newest_checkpoint, padded_batch, read_log, save_adapter, trimmed_loss
+from titlegen.train import padded_batch, trimmed_loss
 from titlegen.train.backends import check_backend, load_for_training
+from titlegen.train.kept import newest_checkpoint, read_log, save_adapter
 from titlegen.train.planning import PLAN, plan_batches
 from titlegen.train.progress import LOG, peak_gib
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from titlegen.environment import one_thread
 from titlegen.prefer.head import supply_head, trim_backbone
 from titlegen.prefer.pairs import Pair
 from titlegen.prompt import PromptFormat
@@ -221,6 +222,7 @@ def _collator(tokenizer: PreTrainedTokenizerBase, *, packed: bool) -> DataCollat
     class PairCollator(DataCollatorForPreference):  # type: ignore[misc] # trl is untyped
         """Packs a batch beside TRL's padded form, each article once."""
 
+        @one_thread()
         def torch_call(self, examples: list[PairRow]) -> Batch:
             batch: Batch = super().torch_call(examples)
             if packed:

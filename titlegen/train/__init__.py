@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titlegen.adapter import CONFIG, sign_adapter
 from titlegen.control import with_controls
 from titlegen.data import Example, load_split
 from titlegen.errors import TrainError
 from titlegen.files import write_atomically
-from titlegen.models import family_at, name_of_base
+from titlegen.models import family_at
 from titlegen.plural import count
 from titlegen.results import Trained
 from titlegen.runs import say
@@ -29,12 +26,13 @@ from titlegen.train.encode import Batch, TrainingRow, check_tokenizer, encode_ex
 from titlegen.train.fp8 import check_compiled
 from titlegen.train.fp8_check import use_fp8
 from titlegen.train.init_adapter import digest_init_adapter, resolve_init_adapter
+from titlegen.train.kept import newest_checkpoint, read_log, save_adapter, step_of
 from titlegen.train.launch import train_on
 from titlegen.train.loss import check_trim
 from titlegen.train.parts import Parts
 from titlegen.train.planning import PLAN, MakeBatch, plan_batches
 from titlegen.train.plot import smooth_loss, write_loss_curve
-from titlegen.train.progress import EVENTS, LOG, LogRecord, peak_gib
+from titlegen.train.progress import EVENTS, LOG, peak_gib
 from titlegen.train.ranks import ALONE, TIMEOUT_S, Ranks
 from titlegen.train.shared import as_record
 from titlegen.train.trainer import build_trainer, collator
@@ -52,8 +50,10 @@ __all__ = [
     "digest_init_adapter",
     "encode_examples",
     "fit",
+    "padded_batch",
     "resolve_init_adapter",
     "train_adapter",
+    "trimmed_loss",
 ]
 
 CURVE = "loss.svg"
@@ -79,11 +79,12 @@ def train_adapter(
         TrainError: the machine cannot train, or training stopped.
     """
     read_ahead(base)
+    # Before torch is imported to look at the cards: it reads the order of their memory then.
+    check_backend(settings)
     devices = choose_devices(settings, *find_cards())
     if devices.alone:
         train, val = (load_split(prepared, split) for split in ("train", "val"))
         return fit(train, val, base, settings, work, directory)
-    check_backend(settings)
     say(f"train: {count(devices.count, 'rank')} on this host ({devices.why})")
     given = Work(
         prepared=prepared.absolute(),
@@ -206,7 +207,7 @@ def _fit(
     seconds = float(result.metrics.get("train_runtime", 0.0))
     return Trained(
         steps=trainer.state.global_step,
-        resumed_from_step=_step(checkpoint) if checkpoint else 0,
+        resumed_from_step=step_of(checkpoint) if checkpoint else 0,
         first_loss=losses[0] if losses else None,
         last_loss=losses[-1] if losses else None,
         val_loss_at_start=before,
@@ -264,47 +265,6 @@ def trimmed_loss(
         facts |= {"loss_at_start": found.loss, "fp8_error": found.error, "fp8_explained": found.explained}
         facts["frozen_weights"] = f"float8_e4m3fn and {weights}"
     return trim, facts
-
-
-def newest_checkpoint(work: Path, ranks: Ranks = ALONE) -> Path | None:
-    """Return the last complete checkpoint in a folder, from which training resumes: the last that every rank has."""
-    # trainer_state.json is written last, so a checkpoint without it was cut off.
-    complete = {_step(path) for path in work.glob("checkpoint-*") if (path / "trainer_state.json").is_file()}
-    # A host may have stopped before the others.
-    step = max(set.intersection(*ranks.gather(complete)), default=None)
-    return None if step is None else work / f"checkpoint-{step}"
-
-
-def save_adapter(model: PeftModel, base: Path, directory: Path) -> None:
-    """Write a PEFT model's adapter as titlegen keeps one: signed with its base model, without paths of this machine."""
-    model.save_pretrained(directory)
-    # PEFT writes an empty model card; the real one belongs to the published model.
-    (directory / "README.md").unlink(missing_ok=True)
-    _forget_local_path(directory / CONFIG, base)
-    sign_adapter(directory, base)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def read_log(path: Path) -> list[LogRecord]:
-    """Read the log, keeping the last record of a step that was repeated after a resume."""
-    records: dict[tuple[float, bool], LogRecord] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        # A kill can cut the last line off.
-        with contextlib.suppress(ValueError):
-            record: LogRecord = json.loads(line)
-            records[record["step"], "eval_loss" in record] = record
-    return [records[key] for key in sorted(records)]
-
-
-def _forget_local_path(config: Path, base: Path) -> None:
-    """Replace the base model's path on this machine by its name: the adapter may be published."""
-    fields = json.loads(config.read_text(encoding="utf-8"))
-    if os.path.isabs(fields.get("base_model_name_or_path") or ""):  # noqa: PTH117 - also false for Hub names
-        fields["base_model_name_or_path"] = name_of_base(base)
-    write_atomically(config, json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def _out_of_memory(settings: TrainSettings) -> str:

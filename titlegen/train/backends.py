@@ -38,7 +38,7 @@ def check_backend(settings: TrainSettings) -> list[str]:
     Raises:
         TrainError: no usable GPU, too little memory, or versions that do not work; the message names the remedy.
     """
-    # Before anything asks for the GPU: torch reads its memory's configuration once.
+    # Before torch is imported, which reads its memory's configuration then.
     prepare_training_environment(compile_model=settings.compile is True and not settings.completion_trim)
     if settings.backend == "unsloth":
         # First the faults that no installation can mend.

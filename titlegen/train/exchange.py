@@ -1,4 +1,4 @@
-"""A pass for DistributedDataParallel: the trained parameters, and the loss of a batch."""
+"""A pass as a module for the trainer and DistributedDataParallel: the trained parameters, and the loss of a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from titlegen.train.encode import Batch
 from titlegen.train.memory import Loss
-from titlegen.train.ranks import Ranks
+from titlegen.train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 # A resumed run must not repeat the dropout of its beginning; any large odd number keeps steps and ranks apart.
 _STRIDE = 1_000_003
+
+
+def wrap_alone(model: PeftModel, loss: Loss) -> nn.Module:
+    """Return a module that computes the loss of a batch, for training by one process.
+
+    transformers walks through all modules of what it trains four times a step, for modes, norms and gradients; through
+    the thousands of a model in 4 bits with an adapter that takes as long as launching a third of a pass.
+    """
+    return _pass_class()(model, loss, [p for p in model.parameters() if p.requires_grad], ALONE)
 
 
 def wrap_pass(model: PeftModel, loss: Loss, example: Batch, ranks: Ranks) -> nn.Module:
@@ -72,7 +81,8 @@ def _pass_class() -> type[nn.Module]:
             self._model = [model]
 
         def train(self, mode: bool = True) -> Pass:  # noqa: FBT001, FBT002 - torch's signature
-            self._model[0].train(mode)
+            if self._model[0].training != mode:
+                self._model[0].train(mode)
             return super().train(mode)
 
         def forward(self, inputs: Batch, num_items: Tensor | int | None) -> Tensor:

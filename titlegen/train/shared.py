@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from titlegen.settings import TrainSettings
 from titlegen.train.encode import IGNORED, Batch, EncodedRow, NumberedRow, TrainingRow
-from titlegen.train.exchange import load_random_state, save_random_state, seed_rank, wrap_pass
+from titlegen.train.exchange import load_random_state, save_random_state, seed_rank, wrap_alone, wrap_pass
 from titlegen.train.memory import Loss
 from titlegen.train.ranks import Ranks
 from titlegen.train.steps import StepSampler, load_batches, share_batches
@@ -69,12 +69,15 @@ class SharedSteps:
 
     def pass_loss(self, model: nn.Module, inputs: Batch, numbers: Sequence[int], labels: int) -> Tensor:
         """Return the loss of a pass: its share of the step's mean, over all ranks."""
+        loss: Tensor = model(inputs, labels)
         if self.ranks.count == 1:
-            return self.batch_loss(inputs, labels)
+            return loss
         # Gradients are averaged over the ranks, and so is the loss that is logged: both are to be sums.
-        weight = self.ranks.count if self.sampler.owns(numbers[0]) else 0
-        loss: Tensor = model(inputs, labels) * weight
-        return loss
+        return loss * (self.ranks.count if self.sampler.owns(numbers[0]) else 0)
+
+    def floating_point_ops(self, _inputs: Batch) -> int:
+        """Count nothing: no one reads it, and transformers walks through the whole model in every pass for it."""
+        return 0
 
     def scale_of(self, numbers: Sequence[int]) -> float | None:
         """Return what a pass' loss is multiplied by to be the mean of its own labels; None: they count elsewhere."""
@@ -107,8 +110,10 @@ class SharedSteps:
         training: bool = True,  # noqa: FBT001, FBT002 - transformers' signature
         dataloader: DataLoader[Batch] | None = None,
     ) -> nn.Module:
-        if self.ranks.count == 1 or not training:
+        if not training:
             return super()._wrap_model(model, training, dataloader)  # type: ignore[misc, no-any-return] # the trainer's
+        if self.ranks.count == 1:
+            return wrap_alone(self.model, self.batch_loss)
         shortest = min(range(len(self.rows)), key=lambda number: len(self.rows[number]["input_ids"]))
         batch = self.data_collator([as_record(self.rows[shortest], shortest)])
         example = {key: value.to(self.args.device) for key, value in batch.items() if key != "row"}

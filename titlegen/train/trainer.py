@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titlegen.environment import one_thread
 from titlegen.errors import TrainError
 from titlegen.settings import TrainSettings
 from titlegen.train.arguments import trainer_arguments
@@ -82,6 +83,8 @@ def build_trainer(  # noqa: PLR0913 - a training is made of these
     # TRL rounds the adapter of a 4-bit model to bfloat16, which Unsloth does not let it.
     for parameter, values in adapter.items():
         parameter.data = values
+    # Each checkpoint would have it, 40 MB that take half a second.
+    trainer.processing_class = None
     # Gemma 3n's multimodal class says that it takes no count of labels; our loss does.
     trainer.model_accepts_loss_kwargs = True
     trainer.rows = rows
@@ -131,6 +134,7 @@ def _collator_class() -> type[DataCollatorForLanguageModeling]:
 
         packed = False
 
+        @one_thread()
         def torch_call(self, examples: list[NumberedRow]) -> Batch:
             batch: Batch = super().torch_call(examples)
             if self.packed:
