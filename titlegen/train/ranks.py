@@ -1,6 +1,7 @@
 """The processes that train together, one on each card, and their messages."""
 
 import ctypes
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +32,8 @@ class Ranks:
     hosts: int = 1
     talk: Any = None
     """Process group for exchanges other than gradients."""
-    journal: Path | None = None
-    """File in which this rank notes its progress, so that a hanging rank can be found."""
+    journal: int | None = None
+    """Open file in which this rank notes its progress, so that a hanging rank can be found."""
 
     @property
     def leads(self) -> bool:
@@ -56,7 +57,8 @@ class Ranks:
     def note(self, number: int, doing: str) -> None:
         """Note what this rank does in which pass; a few microseconds."""
         if self.journal is not None:
-            self.journal.write_text(f"{number} {doing}", encoding="ascii")
+            # Over the note before: some file systems write to the disk when a file that was emptied is closed.
+            os.pwrite(self.journal, f"{number:<9} {doing:<10}".encode("ascii"), 0)
 
 
 ALONE = Ranks()
@@ -88,7 +90,9 @@ def joined(journal: Path | None = None, timeout_s: float = TIMEOUT_S) -> Iterato
     else:
         dist.init_process_group("gloo", timeout=timeout)
     talk = dist.new_group(backend="gloo", timeout=timeout)
-    own = None if journal is None else journal / f"rank{dist.get_rank()}"
+    own = None
+    if journal is not None:
+        own = os.open(journal / f"rank{dist.get_rank()}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     hosts = dist.get_world_size() // cards.local_ranks()
     yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, hosts, talk, own)
     # Not after a failure: it would wait for ranks that may be gone.
