@@ -227,13 +227,16 @@ def gate(arguments: argparse.Namespace, sft_adapter: Path, preferred: Path) -> d
 
 
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what is kept: flat figures, every variant on validation, and what was measured on the test split."""
+    """Return what is kept: flat figures, every variant on validation, and what was measured on the test split.
+
+    Titles are not: their references are other people's text.
+    """
 
     def load(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_bytes()))
 
     metrics: dict[str, float] = {}
-    found: dict[str, Any] = {"validation": {}, "test": {}, "gate": {}, "controlled": {}, "titles": {}}
+    found: dict[str, Any] = {"validation": {}, "test": {}, "gate": {}, "controlled": {}, "test_run": {}}
     origin: dict[str, Any] = {}
     for path in sorted({*arguments.out.glob("trial-*.json")} - {*arguments.out.glob("*.partial.json")}):
         content = load(path)
@@ -258,15 +261,15 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
             metrics[f"rougeL_of_8{label}_{name}"] = content["scores"][f"{key}, best of 8"]["rougeL"][0]
         _, low, high = content["scores"][f"{chosen}, greedy"]["difference"]
         metrics |= {f"difference_low_{name}": low, f"difference_high_{name}": high}
-        found["test"][name], found["gate"][name], found["titles"][name] = (
-            content[key] for key in ("scores", "gate", "titles")
-        )
+        found["test"][name], found["gate"][name] = content["scores"], content["gate"]
         found["controlled"][name] = content["controlled"]
+        found["test_run"] = {key: content[key] for key in ("device", "date", "versions")}
     return {
         "name": "prefer_270m",
         "metrics": metrics,
         **{key: value for key, value in found.items() if value},
         **origin,
+        "notes": arguments.notes,
     }
 
 

@@ -67,7 +67,7 @@ one() {
   local name=$1 control=${CONTROL:-0} asked=0
   [ "$control" = 0 ] || asked=100
   role "sft-$name" "$3" sft --name "$name" --set compile=false seed="$2" control_share="$control" &&
-    role "draw-$name" "$3" draw --name "$name" --candidates "$4" --control "${DRAWN:-0}" --batch-size 40 &&
+    role "draw-$name" "$3" draw --name "$name" --candidates "$4" --control "${DRAWN:-0}" --batch-size 20 &&
     role "trial-$name" "$3" trial --name "$name" --variants "$5" --controlled "$asked" \
       --set compile=false control_share="$control" &&
     role "final-$name" "$3" final --name "$name" --controlled "$((2 * asked))" --adapter "$(chosen "$name")"

@@ -134,7 +134,7 @@ def test_results_of_trainings_are_written_whole(tmp_path: Path) -> None:
 
 
 def test_another_familys_trainings_that_took_turns_become_one_file(tmp_path: Path) -> None:
-    for name in ("plain_1", "titlegen_1", "titlegen_2"):
+    for name in ("plain_1", "unsloth_1", "titlegen_1", "titlegen_2"):
         (tmp_path / f"{name}.json").write_text(json.dumps(ROLES[name]), encoding="utf-8")
     make_results(tmp_path, "gemma4")
     metrics = json.loads((tmp_path / "train_gemma4_e4b.json").read_bytes())["metrics"]

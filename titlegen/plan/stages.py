@@ -118,9 +118,8 @@ class Estimator:
             hosts = "" if devices.hosts == "1" else f" on each of {devices.hosts} hosts"
             sources.append(f"{count(devices.count, 'card')}{hosts} ({devices.why}); GPU memory is that of each card")
         if self.model.on_gpu and devices.count > 1:
-            # Each of several cards is assumed to reach the share of its speed alone that each of two reaches; measured
-            # was more than all of it, since one card took a step's rows in two passes.
-            speed *= devices.count * min(1.0, MEASURED[_SEVERAL] / 2)
+            # Each of several cards is assumed to reach the share of its speed alone that each of two reaches.
+            speed *= devices.count * MEASURED[_SEVERAL] / 2
             sources.append(cite(_SEVERAL))
         minutes = (start + tokens / speed) / 60
         stage = StageEstimate(
