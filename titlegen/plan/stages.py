@@ -9,7 +9,6 @@ from titlegen.families import ModelSize
 from titlegen.plan.estimate import StageEstimate
 from titlegen.plan.figures import (
     BESIDE_MODEL_GIB,
-    COMPILE_TOKENS,
     GPU_STEPS_S,
     LLAMA_CPU_TITLE_S,
     MEASURED,
@@ -24,6 +23,7 @@ from titlegen.plan.sizes import TOKENS_PER_CHAR, ArticleSizes
 from titlegen.plural import count
 from titlegen.runs import Folder
 from titlegen.settings import EMBEDDED, Settings
+from titlegen.train import COMPILE_TOKENS
 from titlegen.train.devices import choose_devices
 
 # Bytes for one weight in a GGUF file. Source: Q8_0 keeps 32 weights in 34 bytes; the last four are llama.cpp's mixtures

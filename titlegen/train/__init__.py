@@ -58,7 +58,7 @@ __all__ = [
 
 CURVE = "loss.svg"
 # Compiling wins its own time back from this many tokens on; see docs/performance.md.
-_COMPILE_TOKENS = 1_000_000
+COMPILE_TOKENS = 1_000_000
 
 
 def train_adapter(
@@ -252,7 +252,7 @@ def trimmed_loss(
     weights = prepare_weights(model, low_memory=settings.low_memory)
     compiled = settings.compile
     if compiled == "auto":
-        long = tokens * settings.num_train_epochs >= _COMPILE_TOKENS
+        long = tokens * settings.num_train_epochs >= COMPILE_TOKENS
         compiled = torch.cuda.is_available() and (long or settings.fp8)
     trim = CompletionTrim(model, compiled=compiled)
     # Two rows of different lengths, so that a fault in the padding shows.
