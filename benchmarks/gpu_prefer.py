@@ -26,6 +26,7 @@ from machine import describe_run
 from titlegen.control import Control, ask, draw_control
 from titlegen.data import Example, load_split
 from titlegen.generation import TransformersGenerator
+from titlegen.metrics.bootstrap import bootstrap_interval, resample_sums
 from titlegen.metrics.records import Text
 from titlegen.metrics.scores import compare_scores, estimate_scores, measure_titles
 from titlegen.prefer import Task, decide, draw_candidates, learn, make_pairs
@@ -198,6 +199,8 @@ def final(arguments: argparse.Namespace) -> dict[str, Any]:
         if name != "sft":
             difference = compare_scores(statistics, measured["sft", number], 1000, 7)["rougeL"]
             entry["difference"] = [round(v, 4) for v in (difference.value, difference.low, difference.high)]
+            apart = statistics.column("rougeL") - measured["sft", number].column("rougeL")
+            entry["differences"] = [round(value, 4) for value in apart.tolist()]
         found[f"{name}, {'greedy' if number == 1 else f'best of {number}'}"] = entry
     shown = [
         {"reference": example.title, **{name: titles[name, 1][row] for name in adapters}}
@@ -253,6 +256,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         metrics[f"validation_rougeL_{_flat(path.stem)}"] = validation["greedy"]["rougeL"]
         if asked := validation.get("controlled"):
             metrics |= {key: value for key, value in asked.items() if "shown" not in key}
+    apart: list[list[float]] = []
     for path in sorted(arguments.out.glob("final-*.json")):
         content, name = load(path), path.stem.removeprefix("final-")
         (chosen,) = {key.partition(",")[0] for key in content["scores"]} - {"sft"}
@@ -261,9 +265,12 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
             metrics[f"rougeL_of_8{label}_{name}"] = content["scores"][f"{key}, best of 8"]["rougeL"][0]
         _, low, high = content["scores"][f"{chosen}, greedy"]["difference"]
         metrics |= {f"difference_low_{name}": low, f"difference_high_{name}": high}
+        apart.append(content["scores"][f"{chosen}, greedy"].get("differences", []))
         found["test"][name], found["gate"][name] = content["scores"], content["gate"]
         found["controlled"][name] = content["controlled"]
         found["test_run"] = {key: content[key] for key in ("device", "date", "versions")}
+    if len(apart) > 1 and all(apart):
+        metrics |= pool(apart)
     return {
         "name": "prefer_270m",
         "metrics": metrics,
@@ -271,6 +278,20 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         **origin,
         "notes": arguments.notes,
     }
+
+
+def pool(apart: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Return the mean paired difference over seeds, with its interval: articles are drawn, each with all of its seeds.
+
+    Args:
+        apart: for each seed the difference of each article's scores; the same articles, in the same order.
+    """
+    import numpy as np
+
+    of_article = np.asarray(apart).mean(0)
+    sums = resample_sums(of_article[:, None], 1000, 7)
+    low, high = bootstrap_interval(sums[:, 0] / len(of_article), len(of_article))
+    return {"difference": float(of_article.mean().round(4)), "difference_low": low, "difference_high": high}
 
 
 def _flat(name: str) -> str:
