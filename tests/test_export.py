@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from titlegen import export
 from titlegen.adapter import match_targets
 from titlegen.errors import ExportError, MissingDependencyError
 from titlegen.export import K_QUANTS, gguf_name, merge_adapter, write_gguf
@@ -142,7 +143,7 @@ def test_a_failing_converter_leaves_nothing_and_shows_its_output(tiny_merged: Pa
     other = tmp_path / "other"
     shutil.copytree(tiny_merged, other)
     (other / "model.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(ExportError, match="converter failed"):
+    with pytest.raises(ExportError, match="converter ended with code"):
         write_gguf(other, "f16", tmp_path / "x.gguf")
     assert not list(tmp_path.glob("*.gguf*"))
 
@@ -223,9 +224,20 @@ def test_a_failing_quantiser_leaves_nothing_and_shows_its_output(
     tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_on_path("raise SystemExit('tensor blk.0 has a shape of its own')\n", tmp_path / "bin", monkeypatch)
-    with pytest.raises(ExportError, match=r"llama-quantize failed.*\n.*shape of its own"):
+    with pytest.raises(ExportError, match=r"llama-quantize ended with code \d+; `titlegen plan`.*\n.*shape of its own"):
         write_gguf(tiny_merged, "q4_k_m", tmp_path / "x.gguf")
     assert [entry.name for entry in tmp_path.iterdir()] == ["bin"]
+
+
+@pytest.mark.fault
+def test_a_converter_that_the_system_kills_is_said_to_lack_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(export, "convert_command", lambda *_: kill)
+    with pytest.raises(ExportError, match=r"GGUF converter was ended by SIGKILL \(the system does that.*titlegen plan"):
+        write_gguf(tmp_path, "bf16", tmp_path / "model.gguf")
+    assert list(tmp_path.iterdir()) == []
 
 
 _MERGE_AND_REPORT = """

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from titlegen.environment import describe_exit
 from titlegen.errors import ServeError
 from titlegen.files import writable, write_atomically
 from titlegen.locks import locked
@@ -121,7 +122,7 @@ def _wait(
         # Checked last: another server may answer there, and ours may have ended because of it.
         if process.poll() is not None:
             raise ServeError(
-                f"{daemon.name} ended with code {process.returncode} while starting: {_tail(daemon.log)}; "
+                f"{daemon.name} {describe_exit(process.returncode)} while starting: {_tail(daemon.log)}; "
                 "its whole log is "
                 f"{daemon.log}"
             )

@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import os
+import signal
 import ssl
 import sys
 import tempfile
@@ -210,6 +211,14 @@ def python_command(module: str) -> list[str]:
     looked_at = {os.path.realpath(folder) for folder in sys.path}
     safe = [] if os.path.realpath("") in looked_at else ["-P"]
     return [sys.executable, *safe, "-m", module]
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process ended, with its exit code or its signal, and what a kill may mean."""
+    if code >= 0:
+        return f"ended with code {code}"
+    killed = " (the system does that when host memory runs out)" if code == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-code).name}{killed}"
 
 
 def locale_name() -> str:

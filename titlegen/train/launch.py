@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from titlegen import cards
-from titlegen.environment import python_command
+from titlegen.environment import describe_exit, python_command
 from titlegen.errors import TrainError
 from titlegen.results import Trained
 from titlegen.train.devices import Devices
@@ -111,10 +111,7 @@ def _describe(failures: Mapping[int, Any], devices: Devices, folder: Path) -> st
         return f"{who} lost the ranks of another host: what it says there is the cause; {_AGAIN} on every host"
     if failure is not None:
         return f"{who} failed: {failure.text}; its traceback is in {failure_of(folder, rank)}; {_AGAIN}"
-    code = failures[rank].exitcode
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    killed = " (the system does that when host memory runs out)" if code == -signal.SIGKILL else ""
-    return f"{who} {how}{killed} while {_doing(folder, rank)}; {_AGAIN}"
+    return f"{who} {describe_exit(failures[rank].exitcode)} while {_doing(folder, rank)}; {_AGAIN}"
 
 
 def _latest(folder: Path) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titlegen.environment import python_command
+from titlegen.environment import describe_exit, python_command
 from titlegen.export import quantize_command
 from titlegen.gguf_writer import arrange
 
@@ -58,7 +58,7 @@ async def quantize(source: Path, target: Path, level: str) -> None:
         raise
     if process.returncode != 0:
         text = output.decode(errors="replace").strip()[-_LOG_TAIL_CHARS:]
-        raise ConversionError(f"quantizing to {level} failed with code {process.returncode}: {text}")
+        raise ConversionError(f"quantizing to {level} {describe_exit(process.returncode or 0)}: {text}")
 
 
 def write_q8_0(source: Path, target: Path) -> None:
