@@ -232,11 +232,11 @@ def gate(arguments: argparse.Namespace, sft_adapter: Path, preferred: Path) -> d
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what is kept: flat figures, every variant on validation, and what was measured on the test split.
 
-    Titles are not: their references are other people's text.
+    Titles are not: they are, or may be copied from, other people's text.
     """
 
     def load(path: Path) -> dict[str, Any]:
-        return dict(json.loads(path.read_bytes()))
+        return dict(json.loads(path.read_bytes(), object_hook=_without_titles))
 
     metrics: dict[str, float] = {}
     found: dict[str, Any] = {"validation": {}, "test": {}, "gate": {}, "controlled": {}, "test_run": {}}
@@ -255,7 +255,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         found["validation"][path.stem] = validation
         metrics[f"validation_rougeL_{_flat(path.stem)}"] = validation["greedy"]["rougeL"]
         if asked := validation.get("controlled"):
-            metrics |= {key: value for key, value in asked.items() if "shown" not in key}
+            metrics |= asked
     apart: list[list[float]] = []
     for path in sorted(arguments.out.glob("final-*.json")):
         content, name = load(path), path.stem.removeprefix("final-")
@@ -292,6 +292,10 @@ def pool(apart: Sequence[Sequence[float]]) -> dict[str, float]:
     sums = resample_sums(of_article[:, None], 1000, 7)
     low, high = bootstrap_interval(sums[:, 0] / len(of_article), len(of_article))
     return {"difference": float(of_article.mean().round(4)), "difference_low": low, "difference_high": high}
+
+
+def _without_titles(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if not key.startswith("shown")}
 
 
 def _flat(name: str) -> str:
