@@ -3,8 +3,8 @@
     python benchmarks/generalise.py OUT ARTICLES --model outputs/quickstart/final-hf
 
 ARTICLES is any data set that ``titlegen prepare`` reads; of its articles ``--rows`` are drawn with ``--seed``. OUT
-becomes the result, with intervals, and thirty titles for reading. With ``--corpus`` the scores of an evaluation's
-report.json on the model's own test split stand beside them.
+becomes the result, with intervals, and thirty titles for reading, without those that are copied word for word. With
+``--corpus`` the scores of an evaluation's report.json on the model's own test split stand beside them.
 """
 
 import argparse
@@ -76,8 +76,8 @@ def main() -> None:
         "notes": f"{len(examples)} articles of {arguments.articles.name}, seed {arguments.seed}, at most "
         f"{arguments.max_content_tokens} tokens each; none of them was seen in training.",
         "titles": [
-            # Not what the untuned model writes, which repeats the article.
-            {"id": example.id, "title": title}
+            # Not what the untuned model writes, which repeats the article, nor what is copied from it word for word.
+            {"id": example.id, "title": None if title in f"{example.title}\n{example.content}" else title}
             for example, title in list(zip(examples, titles, strict=True))[:_SHOWN]
         ],
     }

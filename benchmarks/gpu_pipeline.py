@@ -59,8 +59,7 @@ _NOTES = {
     "--profile gemma3n-e4b; alpha = r from r 32 on. unsloth and both in 4 bits: 4-bit weights; unsloth-16bit and "
     "peft: bfloat16. "
     "of_candidates: of so many titles drawn for each article the best by `generate --n`'s ranking, which knows no "
-    "reference. titles: reference and prediction of the first 20 test articles, unsloth-16bit; titles_of_candidates: "
-    "the same of 'unsloth-16bit, candidates'. benchmarks/gpu_pipeline.py quality.",
+    "reference. benchmarks/gpu_pipeline.py quality.",
     "resume_e4b": "`titlegen train --profile gemma3n-e4b` on a Gemma 3n E4B with random weights and {rows} articles, "
     "killed (SIGKILL) behind the checkpoint of step 5 and run again, against a run that was not. largest_difference: "
     "of the losses of both, over all steps; GPU sums are in no fixed order. benchmarks/gpu_pipeline.py resume.",
@@ -165,9 +164,6 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
         if not path.is_file():
             path.write_text(json.dumps(_measure(label, arguments), ensure_ascii=False), encoding="utf-8")
         found[label] = _read(path)
-    titles = {
-        label: (result.pop("titles"), result.pop("titles_of_candidates", None)) for label, result in found.items()
-    }
     metrics: dict[str, Any] = dict(found)
     for name, one, other in (
         ("4bit", *(f"{way}, both in 4 bits" for way in ("unsloth", "peft"))),
@@ -180,12 +176,8 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
         metrics["rougeL_greedy"] = best["rougeL"]
     if compiled := found.get("unsloth-16bit, compiled"):
         metrics["train_s_compiled"] = compiled["train_s"]
-    nothing: tuple[list[Any], list[Any]] = ([], [])
-    return {
-        "metrics": metrics,
-        "titles": titles.get("unsloth-16bit", nothing)[0],
-        "titles_of_candidates": titles.get("unsloth-16bit, candidates", nothing)[1],
-    }
+    # Titles stay in WORK: their references are other people's text.
+    return {"metrics": metrics}
 
 
 def _measure(label: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -209,9 +201,8 @@ def _measure(label: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if (candidates := LABELS[label]) > 1:
         options += ["--evaluate.candidates", str(candidates)]
         seconds = Run("evaluate", arguments, output, *options).wait(allowed=(0, 1))
-        drawn = _scored(directory / Folder.REPORT)
-        found["titles_of_candidates"] = drawn.pop("titles")
-        found["of_candidates"] = {"candidates": candidates, "seconds": seconds, **drawn}
+        scored = _scored(directory / Folder.REPORT)
+        found["of_candidates"] = {"candidates": candidates, "seconds": seconds, **scored}
     return found
 
 
@@ -223,7 +214,6 @@ def _scored(directory: Path) -> dict[str, Any]:
         "lead1_rougeL": lead1,
         "ratio": scores["rougeL"]["value"] / lead1,
         "rougeL_interval": [scores["rougeL"]["low"], scores["rougeL"]["high"]],
-        "titles": [[row["reference"], row["prediction"]] for row in _log(directory / "predictions.jsonl")[:20]],
     }
 
 
