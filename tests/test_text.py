@@ -45,7 +45,7 @@ CONTENT_CASES = [
     ("repeated_punctuation", "太好了！！！真的嗎？！？！對，，對。。", "太好了！真的嗎？！對，對。"),
     ("press_dateline", f"發稿時間：112年3月30日 14:05\n{BODY}", BODY),
     ("press_dateline", f"發稿日期:2月3日 09:45(10:00更新)\n{BODY}", BODY),
-    ("press_unit", f"發稿單位：地政局發稿時間：115年4月27日13:45{BODY}", BODY),
+    ("press_unit", f"發稿單位：衛生局發稿時間：114年9月3日08:20{BODY}", BODY),
     ("press_unit", f"發稿單位：新聞及國際關係處\n發稿人：王大明 2991111#123\n{BODY}", BODY),
     ("contact_block", f"{BODY}\n新聞聯絡人：法制處 王大明 聯絡電話：06-2991111", BODY),
     ("contact_block", f"{BODY}\n連 絡 人：王科長\n電 　 話： 0912-345-678", BODY),
