@@ -179,3 +179,23 @@ def test_every_process_of_ours_is_begun_by_one_command() -> None:
     package = Path(environment.__file__).parent
     begun = [path.name for path in package.rglob("*.py") if '"-m", ' in path.read_text(encoding="utf-8")]
     assert begun == ["environment.py"]
+
+
+MEMORY = "when host memory runs out; `titlegen plan` says how much is needed"
+
+
+OUT_OF_MEMORY = "the system does that when host memory runs out; `titlegen plan` says how much is needed"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (0, "ended with code 0"),
+        (3, "ended with code 3"),
+        (-15, "was ended by SIGTERM"),
+        (-9, f"was ended by SIGKILL ({OUT_OF_MEMORY})"),
+        (-40, "was ended by signal 40"),
+    ],
+)
+def test_how_a_process_ended_is_told_from_its_code(code: int, text: str) -> None:
+    assert environment.describe_exit(code) == text

@@ -143,7 +143,7 @@ def test_a_failing_converter_leaves_nothing_and_shows_its_output(tiny_merged: Pa
     other = tmp_path / "other"
     shutil.copytree(tiny_merged, other)
     (other / "model.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(ExportError, match="converter ended with code"):
+    with pytest.raises(ExportError, match="converter failed"):
         write_gguf(other, "f16", tmp_path / "x.gguf")
     assert not list(tmp_path.glob("*.gguf*"))
 
@@ -224,7 +224,7 @@ def test_a_failing_quantiser_leaves_nothing_and_shows_its_output(
     tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_on_path("raise SystemExit('tensor blk.0 has a shape of its own')\n", tmp_path / "bin", monkeypatch)
-    with pytest.raises(ExportError, match=r"llama-quantize ended with code \d+; `titlegen plan`.*\n.*shape of its own"):
+    with pytest.raises(ExportError, match=r"llama-quantize failed.*\n.*shape of its own"):
         write_gguf(tiny_merged, "q4_k_m", tmp_path / "x.gguf")
     assert [entry.name for entry in tmp_path.iterdir()] == ["bin"]
 
@@ -235,7 +235,7 @@ def test_a_converter_that_the_system_kills_is_said_to_lack_memory(
 ) -> None:
     kill = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     monkeypatch.setattr(export, "convert_command", lambda *_: kill)
-    with pytest.raises(ExportError, match=r"GGUF converter was ended by SIGKILL \(the system does that.*titlegen plan"):
+    with pytest.raises(ExportError, match=r"converter failed.* was ended by SIGKILL \(the system.*titlegen plan"):
         write_gguf(tmp_path, "bf16", tmp_path / "model.gguf")
     assert list(tmp_path.iterdir()) == []
 

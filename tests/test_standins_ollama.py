@@ -180,7 +180,7 @@ def test_no_room_for_a_quantised_model(tmp_path: Path, scripted: Path, f16_gguf:
         before = sorted(path.name for path in (server.directory / "blobs").iterdir())
         body = {"model": "q8", "from": "f16", "quantize": "q8_0"}
         *_, last = server.http.post("/api/create", json=body).text.splitlines()
-        assert "quantizing to Q8_0 ended with code" in json.loads(last)["error"]
+        assert "quantizing to Q8_0 failed" in json.loads(last)["error"]
         assert sorted(path.name for path in (server.directory / "blobs").iterdir()) == before
         assert server.http.post("/api/show", json={"model": "q8"}).status_code == 404
         assert is_answered(server)

@@ -217,8 +217,12 @@ def describe_exit(code: int) -> str:
     """Return how a process ended, with its exit code or its signal, and what a kill may mean."""
     if code >= 0:
         return f"ended with code {code}"
-    killed = " (the system does that when host memory runs out)" if code == -signal.SIGKILL else ""
-    return f"was ended by {signal.Signals(-code).name}{killed}"
+    # Python has no names for most real-time signals.
+    name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
+    killed = ""
+    if name == "SIGKILL":
+        killed = " (the system does that when host memory runs out; `titlegen plan` says how much is needed)"
+    return f"was ended by {name}{killed}"
 
 
 def locale_name() -> str:

@@ -224,7 +224,7 @@ def write_gguf(merged: Path, kind: str, path: Path) -> None:
 
 
 def _convert(merged: Path, kind: str, target: Path) -> None:
-    _run(convert_command(merged, kind, target), target, f"on {merged} the GGUF converter")
+    _run(convert_command(merged, kind, target), target, f"the GGUF converter failed on {merged}")
 
 
 def _quantize(merged: Path, kind: str, target: Path) -> None:
@@ -242,15 +242,15 @@ def _quantize(merged: Path, kind: str, target: Path) -> None:
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("dtype")
     try:
         _convert(merged, _GGUF_OF_DTYPE.get(str(dtype), "f16"), source)
-        _run(command, target, f"on {merged} llama-quantize")
+        _run(command, target, f"llama-quantize failed on {merged}")
     finally:
         source.unlink(missing_ok=True)
 
 
-def _run(command: list[str], target: Path, what: str) -> None:
+def _run(command: list[str], target: Path, failure: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
     if NO_CONVERTER in result.stderr:
         raise MissingDependencyError(CONVERTER_REMEDY)
     if result.returncode != 0 or not target.is_file():
         tail = "\n".join(result.stderr.strip().splitlines()[-_LOG_TAIL_LINES:])
-        raise ExportError(f"{what} {describe_exit(result.returncode)}; `titlegen plan` says what it needs:\n{tail}")
+        raise ExportError(f"{failure}, and {describe_exit(result.returncode)}:\n{tail}")

@@ -58,7 +58,7 @@ async def quantize(source: Path, target: Path, level: str) -> None:
         raise
     if process.returncode != 0:
         text = output.decode(errors="replace").strip()[-_LOG_TAIL_CHARS:]
-        raise ConversionError(f"quantizing to {level} {describe_exit(process.returncode or 0)}: {text}")
+        raise ConversionError(f"quantizing to {level} failed, and {describe_exit(process.returncode or 0)}: {text}")
 
 
 def write_q8_0(source: Path, target: Path) -> None:
