@@ -8,9 +8,8 @@ from findings import Finding
 
 from titlegen.data import Example
 from titlegen.export import gguf_name
-from titlegen.generation import load_tokenizer
 from titlegen.manifest import read_manifest
-from titlegen.models import resolve_base
+from titlegen.models import load_tokenizer, resolve_base
 from titlegen.results import ConvertedFiles, read_result
 from titlegen.runs import Folder
 from titlegen.serve import Client

@@ -18,9 +18,8 @@ from titlegen.errors import ConfigError, TrainError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.families.gemma3 import PROMPT as PROMPT_3
 from titlegen.families.gemma4 import E4B, FAMILY, PROMPT
-from titlegen.generation import load_tokenizer
 from titlegen.gguf_reader import read_header
-from titlegen.models import family_at, resolve_base
+from titlegen.models import family_at, load_tokenizer, resolve_base
 from titlegen.plan.sizes import find_model
 from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.settings import ExportSettings, ModelSettings, TrainSettings

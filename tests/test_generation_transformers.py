@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from titlegen.families.gemma3 import PROMPT
-from titlegen.generation import greedy_title, least_rounding, load_model, load_tokenizer, write_tokens
+from titlegen.generation import greedy_title, least_rounding, load_model, write_tokens
+from titlegen.models import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

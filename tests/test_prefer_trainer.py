@@ -7,8 +7,7 @@ import pytest
 import torch
 from training_models import KINDS, tiny_model
 
-from titlegen.generation import load_tokenizer
-from titlegen.models import family_at
+from titlegen.models import family_at, load_tokenizer
 from titlegen.prefer.pairs import Pair
 from titlegen.prefer.trainer import PairRow, build_trainer, encode_pairs, score_reference
 from titlegen.settings import PreferSettings, TrainSettings

@@ -15,7 +15,7 @@ from titlegen.console import EXIT_DONE, EXIT_ERROR
 from titlegen.errors import ConfigError, ExportError, VerifyError
 from titlegen.export import gguf_name, merge_adapter, write_gguf
 from titlegen.families.gemma3 import PROMPT
-from titlegen.generation import load_tokenizer
+from titlegen.models import load_tokenizer
 from titlegen.prompt import PromptFormat
 from titlegen.settings import ExportSettings
 from titlegen.tensors import INDEX

@@ -4,7 +4,6 @@ from titlegen.generation.decoder import TitleDecoder
 from titlegen.generation.generator import Advance, Draft, TransformersGenerator, unwatched
 from titlegen.generation.spread import SpreadGenerator, open_generator
 from titlegen.generation.transformers import greedy_title, least_rounding, load_model, write_tokens
-from titlegen.models import load_tokenizer
 
 __all__ = [
     "Advance",
@@ -15,7 +14,6 @@ __all__ = [
     "greedy_title",
     "least_rounding",
     "load_model",
-    "load_tokenizer",
     "open_generator",
     "unwatched",
     "write_tokens",

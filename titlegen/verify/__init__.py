@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from titlegen.errors import VerifyError
-from titlegen.generation import load_tokenizer
+from titlegen.models import load_tokenizer
 from titlegen.plural import count
 from titlegen.verify.check import Check, failures
 from titlegen.verify.foreign import check_foreign

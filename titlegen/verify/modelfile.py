@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titlegen.families import ModelFamily
-from titlegen.generation import load_tokenizer
 from titlegen.modelfile import Modelfile, read_modelfile
-from titlegen.models import family_at
+from titlegen.models import family_at, load_tokenizer
 from titlegen.plural import count
 from titlegen.prompt import INSTRUCTION, SYSTEM
 from titlegen.template import Template, TemplateError, values_of

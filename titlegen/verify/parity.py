@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titlegen.generation import load_tokenizer
-from titlegen.models import family_at
+from titlegen.models import family_at, load_tokenizer
 from titlegen.plural import count
 from titlegen.prompt import SYSTEM
 from titlegen.template import Template, values_of
