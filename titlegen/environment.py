@@ -162,8 +162,8 @@ def prepare_threads() -> None:
 def one_thread() -> Iterator[None]:
     """Let torch compute on one thread of the processor meanwhile.
 
-    For the small operations that make a batch, a dozen of them: waking each of 32 threads for every one takes 6 ms, and
-    a GPU waits.
+    For the small operations that make a batch, a dozen of them: waking all threads of a large machine for every one
+    takes longer than computing it, and a GPU waits.
     """
     import torch
 

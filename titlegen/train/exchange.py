@@ -21,8 +21,8 @@ _STRIDE = 1_000_003
 def wrap_alone(model: PeftModel, loss: Loss) -> nn.Module:
     """Return a module that computes the loss of a batch, for training by one process.
 
-    transformers walks through all modules of what it trains four times a step, for modes, norms and gradients. Through
-    the thousands of an E4B with an adapter that takes an eighth of the time in which a pass is launched.
+    transformers walks through all modules of what it trains four times a step, for modes, norms and gradients: through
+    the thousands of an E4B with an adapter, while the GPU waits for the next pass.
     """
     return _pass_class()(model, loss, [p for p in model.parameters() if p.requires_grad], ALONE)
 
