@@ -194,9 +194,38 @@ def test_lost_precision_is_caught(export: Path, tiny_base: Path, tiny_adapter: P
 
 
 @pytest.mark.fault
-def test_nan_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path) -> None:
-    edit_weights(export, lambda weights: weights[NORM].fill_(float("nan")))
-    assert the_only_failure(check_export(export, tiny_base, tiny_adapter)).name == "weights.finite"
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("key", [NORM, Q_PROJ])
+@pytest.mark.parametrize("adapted", [True, False])
+def test_a_single_element_that_is_no_number_is_caught(
+    export: Path, tiny_base: Path, tiny_adapter: Path, value: str, key: str, *, adapted: bool
+) -> None:
+    edit_weights(export, lambda weights: weights[key].view(-1)[-1:].fill_(float(value)))
+    checks = check_export(export, tiny_base, tiny_adapter) if adapted else check_export(export)
+    assert the_only_failure(checks).name == "weights.finite"
+
+
+@pytest.mark.fault
+def test_an_adapter_with_nan_is_caught(export: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    damaged = Path(shutil.copytree(tiny_adapter, tmp_path / "damaged"))
+    factors = load_file(damaged / "adapter_model.safetensors")
+    next(tensor for name, tensor in factors.items() if "lora_B" in name)[-1, -1] = float("nan")
+    save_file(factors, damaged / "adapter_model.safetensors", metadata={"format": "pt"})
+    assert the_only_failure(check_export(export, tiny_base, damaged)).name == "weights.merged"
+
+
+@pytest.mark.fault
+def test_the_last_row_of_a_tensor_that_is_read_in_parts_is_compared(
+    export: Path, tiny_base: Path, tiny_adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("titlegen.tensors._BLOCK_ELEMENTS", 200)
+    assert not failures(check_export(export, tiny_base, tiny_adapter))
+    edit_weights(export, lambda weights: weights[Q_PROJ][-1].add_(1e-2))
+    failure = the_only_failure(check_export(export, tiny_base, tiny_adapter))
+    assert failure.name == "weights.merged"
+    assert Q_PROJ in failure.detail
 
 
 @pytest.mark.fault

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 # A mapped page counts as memory in use until the mapping goes, so a shard is mapped anew after this many bytes.
 _MAPPED_BYTES = 2**28
-_BLOCK_ELEMENTS = 2**23
+# In float32 16 MiB, of which an allocator keeps a few for the next part; larger ones are mapped, and filled with zeros
+# by the system, each time anew.
+_BLOCK_ELEMENTS = 2**22
 _READ_BYTES = 2**24
 # Share of the available memory that a model may take in the system's cache.
 _CACHED_SHARE = 0.5
@@ -143,7 +145,7 @@ class Tensors:
         return self._count(self._opened(key).get_tensor(key))
 
     def parts(self, key: str) -> Iterator[slice]:
-        """Yield ranges of rows, of about eight million elements each, that together are the tensor."""
+        """Yield ranges of rows, of about four million elements each, that together are the tensor."""
         shape = self._shapes[key]
         if not shape or math.prod(shape) <= _BLOCK_ELEMENTS:
             yield slice(None)
