@@ -159,9 +159,9 @@ FIELDS: list[tuple[dict[str, Any], int, dict[str, Any]]] = [
         for value in NO_DURATIONS
     ),
     ({"keep_alive": "1h0m1.5s"}, 200, ANSWERED),
-    *(({name: value}, 400, not_offered(name)) for name, value in (("raw", True), ("template", "x"), ("context", [1]))),
-    *(({name: value}, 400, not_offered(name)) for name, value in (("format", "json"), ("logprobs", True))),
-    *(({name: value}, 400, not_offered(name)) for name, value in (("suffix", "x"), ("think", "max"))),
+    *(({name: value}, 400, not_offered(name)) for name, value in (("template", "x"), ("context", [1]))),
+    *(({name: value}, 400, not_offered(name)) for name, value in (("format", "json"), ("suffix", "x"))),
+    ({"think": "max"}, 400, not_offered("think")),
     ({"images": ["a"]}, 400, not_offered("images")),
     ({"raw": False, "template": "", "context": [], "format": "", "logprobs": None}, 200, ANSWERED),
 ]

@@ -470,6 +470,47 @@ def test_system_text_of_the_model_can_be_replaced(api: httpx.Client, model: str,
         assert answer["_debug_info"]["rendered_template"] == RENDERED_P.replace("user\n", head)
 
 
+def test_raw_prompt_goes_through_no_template(api: httpx.Client, model: str) -> None:
+    rendered = RENDERED_P.replace("\nP<", f"\n{ARTICLE}<")
+    fields = {"model": model, "stream": False, "options": GREEDY}
+    answers = [
+        api.post("/api/generate", json=fields | body).json()
+        for body in ({"prompt": ARTICLE}, {"prompt": rendered, "raw": True})
+    ]
+    assert [answer["prompt_eval_count"] for answer in answers] == [ARTICLE_TOKENS] * 2
+    assert answers[0]["response"] == answers[1]["response"]
+    # With the beginning of an answer the model goes on behind it.
+    first = answers[0]["response"][:1]
+    more = api.post("/api/generate", json=fields | {"prompt": rendered + first, "raw": True}).json()
+    assert more["prompt_eval_count"] == ARTICLE_TOKENS + 1
+    refused = api.post("/api/generate", json=fields | {"prompt": "P", "raw": True, "system": "x"})
+    assert (refused.status_code, refused.json()) == (
+        400,
+        {"error": "raw mode does not support template, system, or context"},
+    )
+
+
+def test_the_likeliest_tokens_of_each_place_are_told(api: httpx.Client, model: str) -> None:
+    fields = {"model": model, "prompt": ARTICLE, "options": GREEDY, "logprobs": True}
+    answer = api.post("/api/generate", json=fields | {"top_logprobs": 3, "stream": False}).json()
+    places = answer["logprobs"]
+    assert "".join(place["token"] for place in places) == answer["response"]
+    for place in places:
+        assert list(place) == ["token", "logprob", "bytes", "top_logprobs"]
+        assert bytes(place["bytes"]).decode() == place["token"]
+        assert place["logprob"] <= 0
+        # Greedy: what is written is the likeliest.
+        assert place["top_logprobs"][0] == {name: place[name] for name in ("token", "logprob", "bytes")}
+        values = [other["logprob"] for other in place["top_logprobs"]]
+        assert len(values) == 3
+        assert values == sorted(values, reverse=True)
+    parts = lines(api.post("/api/generate", json=fields))
+    assert [list(part["logprobs"][0]) for part in parts if part["response"]] == [["token", "logprob", "bytes"]] * 3
+    assert "logprobs" not in api.post("/api/generate", json=fields | {"logprobs": False, "stream": False}).json()
+    refused = api.post("/api/generate", json=fields | {"top_logprobs": 21})
+    assert (refused.status_code, refused.json()) == (400, {"error": "top_logprobs must be between 0 and 20"})
+
+
 def test_unknown_options_do_not_matter(api: httpx.Client) -> None:
     assert generate(api, prompt=ARTICLE, options=GREEDY | {"nope": 1})["response"] == "請將以下"
 

@@ -180,12 +180,13 @@ class Engine:
             self._process.kill()
             await self._process.wait()
 
-    async def complete(self, body: Mapping[str, object], opening: str = "") -> AsyncGenerator[Event]:
+    async def complete(self, body: Mapping[str, object], opening: str | None = "") -> AsyncGenerator[Event]:
         """Yield the engine's events for a completion; closing the iterator cancels it.
 
         Args:
             body: of the request.
-            opening: what the prompt has in common with all others; empty for nothing.
+            opening: what the prompt has in common with all others; empty for nothing, None for what is held of the
+                last one, whatever that is.
 
         Raises:
             EngineError: the engine refused, as it does a prompt that is longer than the window, or ended in the middle.
@@ -196,8 +197,8 @@ class Engine:
         last: Event | None = None
         try:
             if self._opening is not None:
-                await self._opening.hold(opening)
-                body = {**body, "cache_prompt": bool(opening)}
+                await self._opening.hold(opening or "")
+                body = {**body, "cache_prompt": opening is None or bool(opening)}
             async with self._client.stream("POST", "/completion", json=dict(body)) as response:
                 if response.status_code != httpx.codes.OK:
                     raise _refusal(await response.aread(), response.status_code)

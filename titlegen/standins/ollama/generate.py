@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import Any
 
 from titlegen.standins.ollama.engine import Engine
 from titlegen.standins.ollama.opening import Event
@@ -29,6 +30,8 @@ _SAMPLING = {
 _DEFAULT_NUM_KEEP = 4
 # Source: Ollama's llm/server.go: an answer ends after this many context windows, or this many like tokens.
 _MOST_CONTEXTS, _MOST_REPEATS = 10, 30
+# Source: Ollama's api, which tells of no more tokens than these.
+_MOST_LIKELIEST = 20
 # Stands for a prompt where only the text around it is wanted.
 _MARK = "\x00prompt\x00"
 
@@ -48,6 +51,11 @@ class GenerateRequest:
         self.name = body.get("model", "")
         self._model = _find(store, self.name)
         self._options = check_options({**self._model.parameters, **body.get("options", {})})
+        self._raw = body.get("raw", False)
+        if self._raw and body.get("system"):
+            raise ApiError(400, "raw mode does not support template, system, or context")
+        if not 0 <= body.get("top_logprobs", 0) <= _MOST_LIKELIEST:
+            raise ApiError(400, f"top_logprobs must be between 0 and {_MOST_LIKELIEST}")
 
     @property
     def is_empty(self) -> bool:
@@ -70,7 +78,7 @@ class GenerateRequest:
             if self.is_empty:
                 yield self._part("", done=True, done_reason="load")
                 return
-            prompt = self._render(self._body["prompt"])
+            prompt = self._body["prompt"] if self._raw else self._render(self._body["prompt"])
             if self._body.get("_debug_render_only"):
                 yield self._part("", done=False, _debug_info={"rendered_template": prompt})
                 return
@@ -78,11 +86,13 @@ class GenerateRequest:
                 async for part in parts:
                     yield part
 
-    def gather(self, parts: Sequence[dict[str, object]]) -> dict[str, object]:
+    def gather(self, parts: Sequence[dict[str, Any]]) -> dict[str, object]:
         """Return the one answer that parts add up to, for a request that is not streamed."""
         # No part: the model repeated tokens without text until it was stopped.
         last = dict(parts[-1]) if parts else self._part("", done=False)
-        return last | {"response": "".join(str(part["response"]) for part in parts)}
+        logprobs = [entry for part in parts for entry in part.get("logprobs", ())]
+        whole = last | {"response": "".join(str(part["response"]) for part in parts)}
+        return whole | {"logprobs": logprobs} if logprobs else whole
 
     def _render(self, prompt: str) -> str:
         # An empty system text is none: the model's own holds.
@@ -105,12 +115,14 @@ class GenerateRequest:
     async def _complete(self, engine: Engine, prompt: str, load_s: float) -> AsyncGenerator[dict[str, object]]:
         prompt = self._without_bos(prompt)
         request = self._request(engine, prompt)
-        async with aclosing(self._events(engine, request, load_s, self._opening())) as parts:
+        # What is asked for raw is mostly asked for again, with more behind it.
+        opening = None if self._raw else self._opening()
+        async with aclosing(self._events(engine, request, load_s, opening)) as parts:
             async for part in parts:
                 yield part
 
     async def _events(
-        self, engine: Engine, request: Mapping[str, object], load_s: float, opening: str
+        self, engine: Engine, request: Mapping[str, object], load_s: float, opening: str | None
     ) -> AsyncGenerator[dict[str, object]]:
         repeated, repeats = "", 0
         async with aclosing(engine.complete(request, opening)) as events:
@@ -122,7 +134,7 @@ class GenerateRequest:
                     # Ollama, too, stops here without a last line: the answer is not done.
                     return
                 if text:
-                    yield self._part(text, done=False)
+                    yield self._part(text, done=False, **self._likeliest(event))
                 if event.get("stop"):
                     elapsed = time.monotonic() - self._started
                     yield self._part("", done=True, **_counts(event, elapsed, load_s))
@@ -137,9 +149,22 @@ class GenerateRequest:
             "stream": True,
             "cache_prompt": True,
             "n_predict": wanted if 0 < wanted < most else most,
+            "n_probs": self._body.get("top_logprobs", 0) or 1 if self._body.get("logprobs") else 0,
             "n_keep": options.get("num_keep", _DEFAULT_NUM_KEEP),
             "stop": options.get("stop", []),
             **{name: options[name] for name in _SAMPLING},
+        }
+
+    def _likeliest(self, event: Event) -> dict[str, object]:
+        """Return what Ollama adds to a part: its token's log-probability, and the likeliest tokens there."""
+        if not self._body.get("logprobs"):
+            return {}
+        top = self._body.get("top_logprobs", 0)
+        return {
+            "logprobs": [
+                _named(found) | ({"top_logprobs": list(map(_named, found["top_logprobs"][:top]))} if top else {})
+                for found in event.get("completion_probabilities", ())
+            ]
         }
 
     def _part(self, text: str, *, done: bool, **fields: object) -> dict[str, object]:
@@ -167,6 +192,10 @@ def _find(store: ModelStore, name: str) -> StoredModel:
 def timestamp(moment: datetime) -> str:
     """Return a time as Go writes it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _named(found: Mapping[str, Any]) -> dict[str, object]:
+    return {name: found[name] for name in ("token", "logprob", "bytes")}
 
 
 def _counts(event: Event, elapsed_s: float, load_s: float) -> dict[str, object]:

@@ -8,7 +8,7 @@ prompt in one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class Timings(TypedDict, total=False):
@@ -27,6 +27,7 @@ class Event(TypedDict, total=False):
     stop: bool
     stop_type: str
     truncated: bool
+    completion_probabilities: list[dict[str, Any]]
     tokens_evaluated: int
     tokens_predicted: int
     timings: Timings

@@ -19,7 +19,7 @@ MAX_BODY_BYTES = 16 * 2**20
 _MOST_READ = 64 * 2**20
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
-_JSON_NAMES = {str: "a text", bool: "true or false", dict: "an object", list: "a list"}
+_JSON_NAMES = {str: "a text", int: "a whole number", bool: "true or false", dict: "an object", list: "a list"}
 
 GENERATE = {
     "model": str,
@@ -27,6 +27,9 @@ GENERATE = {
     "system": str,
     "stream": bool,
     "options": dict,
+    "raw": bool,
+    "logprobs": bool,
+    "top_logprobs": int,
     "_debug_render_only": bool,
 }
 CREATE = {
@@ -44,7 +47,7 @@ NAMED = {"model": str, "name": str}
 COPY = {"source": str, "destination": str}
 # Fields of Ollama that no verb, client or document of titlegen uses: refused, so that no answer differs from Ollama's.
 _ABSENT = {
-    "generate": (*("raw", "template", "context", "format", "logprobs", "top_logprobs", "suffix", "images", "think"),),
+    "generate": ("template", "context", "format", "suffix", "images", "think"),
     "create": ("adapters", "license", "messages", "parser", "renderer", "requires"),
 }
 
@@ -108,7 +111,7 @@ def parse_body(body: bytes, route: str, fields: Mapping[str, type]) -> Body:
     for name, type_ in fields.items():
         if (field := value.get(name)) is None:
             continue
-        if not isinstance(field, type_):
+        if not isinstance(field, type_) or (type_ is int and isinstance(field, bool)):
             raise ApiError(400, f"{name} must be {_JSON_NAMES[type_]}")
         found[name] = plain(field) if isinstance(field, str) else field
     for name in _ABSENT.get(route, ()):
