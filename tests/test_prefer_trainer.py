@@ -78,6 +78,9 @@ def test_training_is_trls_own_to_rounding(
         # Rounding of ten layers grows with each step of this learning rate.
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), f"step {step}"
     assert adapters == 1, "no second adapter stays"
+    checkpoint = max((tmp_path / "trimmed").glob("checkpoint-*"))
+    assert (checkpoint / "adapter_model.safetensors").is_file()
+    assert not list(checkpoint.glob("tokenizer*"))
 
 
 def test_simpo_is_its_paper_s_loss(tiny_base: Path, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def build_trainer(
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=tokenizer,
     )
+    # It would be written with every checkpoint, 40 MB.
+    trainer.processing_class = None
     # TRL rounds the adapter of a 4-bit model to bfloat16.
     for parameter, values in adapter.items():
         parameter.data = values
