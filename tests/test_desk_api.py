@@ -47,8 +47,8 @@ def new_app(
     settings: Settings, store: Path, token: str = "", host: str = "127.0.0.1", *, taught: bool = False
 ) -> Iterator[httpx.Client]:
     """Serve a desk from a thread; ``host`` is what it is told to listen at."""
-    client = Client(settings.serve, settings.directory / "final-hf")
-    writer = Writer(settings, client, Store(store), load_style(), taught=taught)
+    client = Client(settings.serve, settings.directory / "final-hf", taught=taught)
+    writer = Writer(settings, client, Store(store), load_style())
     application = create_app(writer, token=token, host=host)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5))
@@ -162,10 +162,15 @@ def test_titles_come_as_they_are_written(app: httpx.Client) -> None:
 
 def test_words_decide_and_what_cannot_be_given_is_said(app: httpx.Client) -> None:
     answer = app.post("/api/titles", json={"article": ARTICLE, "must": ["公車"], "number": 6}).json()
-    assert titles_of(answer)[0] == BACKED
-    assert [candidate["unmet"] for candidate in answer["candidates"]] == [[]] + [["公車"]] * 4
-    assert "5 of 6 titles: in 36 tries" in answer["shortfall"]["message"]
-    assert "5 則裡有 1 則符合（有「公車」）" in answer["shortfall"]["message_zh"]
+    # Of what the model writes by itself one title has it; searching finds others, and the rest stand behind.
+    fitting = [candidate["title"] for candidate in answer["candidates"] if not candidate["unmet"]]
+    assert BACKED in fitting
+    assert titles_of(answer)[: len(fitting)] == fitting
+    assert all("公車" in title for title in fitting)
+    assert all(candidate["unmet"] == ["公車"] for candidate in answer["candidates"][len(fitting) :])
+    given = len(answer["candidates"])
+    assert f"{len(fitting)} of {given} titles have 公車, after 36 tries" in answer["shortfall"]["message"]
+    assert f"{given} 則裡有 {len(fitting)} 則符合（有「公車」）" in answer["shortfall"]["message_zh"]
     answer = app.post("/api/titles", json={"article": ARTICLE, "must_not": ["公", "人"], "must": ["交"]}).json()
     assert WRONG in titles_of(answer)
     assert BACKED not in titles_of(answer), "a word that must not occur never does"
@@ -181,21 +186,24 @@ def test_words_decide_and_what_cannot_be_given_is_said(app: httpx.Client) -> Non
 def test_a_length_is_checked_and_what_has_another_stands_behind(app: httpx.Client) -> None:
     answer = app.post("/api/titles", json={"article": ARTICLE, "chars": 13}).json()
     found = [(candidate["title"], candidate["unmet"]) for candidate in answer["candidates"]]
-    fitting = {title for title in TITLES if 9 <= len(title) <= 13}
-    assert 0 < len(fitting) < 5
-    assert [title in fitting for title, _ in found] == [True] * len(fitting) + [False] * (5 - len(fitting))
-    assert [unmet for _, unmet in found] == [[]] * len(fitting) + [["chars"]] * (5 - len(fitting))
-    assert f"{len(fitting)} of 5 titles have 9 to 13 characters" in answer["shortfall"]["message"]
-    length = next(check for check in answer["candidates"][-1]["checks"] if check["rule"] == "length")
-    assert (length["passed"], "9 到 13" in length["message_zh"]) == (False, True)
+    assert 0 < sum(9 <= len(title) <= 13 for title in TITLES) < 5
+    fitting = [title for title, unmet in found if not unmet]
+    assert {title for title in TITLES if 9 <= len(title) <= 13} <= set(fitting)
+    assert all(9 <= len(title) <= 13 for title in fitting)
+    assert found[len(fitting) :] == [(title, ["chars"]) for title, _ in found[len(fitting) :]]
+    if len(fitting) < 5:
+        assert f"{len(fitting)} of 5 titles have 9 to 13 characters" in answer["shortfall"]["message"]
+    last = answer["candidates"][-1]
+    length = next(check for check in last["checks"] if check["rule"] == "length")
+    assert (length["passed"], "9 到 13" in length["message_zh"]) == (not last["unmet"], True)
     both = app.post("/api/titles", json={"article": ARTICLE, "chars": 13, "must": ["公車"], "number": 3}).json()
-    assert (titles_of(both)[0], [one["unmet"] for one in both["candidates"]]) == (BACKED, [[], ["公車"], ["公車"]])
-    neither = app.post("/api/titles", json={"article": ARTICLE, "chars": 28, "must": ["公車"], "number": 3}).json()
-    assert [candidate["unmet"] for candidate in neither["candidates"]] == [
-        ["chars"],
-        ["chars", "公車"],
-        ["chars", "公車"],
-    ]
+    assert BACKED in titles_of(both)
+    assert both["candidates"][0]["unmet"] == []
+    # Two words that have no room in one title.
+    body = {"article": ARTICLE, "chars": 13, "must": ["公車增開3趟夜間", "票價不會調漲"], "number": 3}
+    neither = app.post("/api/titles", json=body).json()
+    assert all(candidate["unmet"] for candidate in neither["candidates"])
+    assert "0 of" in neither["shortfall"]["message"]
 
 
 @pytest.mark.fault
@@ -215,15 +223,16 @@ def test_a_model_that_was_taught_is_asked_for_length_and_words(
     # The line has room for three words; all of them are checked.
     body = {"article": ARTICLE, "chars": 13, "must": ["公車", "<eos>", "夜間", "三班", "延長"], "number": 1}
     with new_app(settings, tmp_path / "d.sqlite3", taught=taught) as client:
-        assert client.get("/api/status").json()["taught"] is taught
         client.post("/api/titles", json=body).raise_for_status()
-        assert len(hostile.asked) == 6, "one title is tried for six times"
+        searched, *drawn = hostile.asked
+        assert len(drawn) == 6, "one title is tried for six times, where the server tells nothing of its tokens"
+        assert searched.endswith("<start_of_turn>model\n")
         assert all(("（9到13字，包含「公車」「夜間」「三班」）\n" in asked) is taught for asked in hostile.asked)
         assert all(("9到13字" in asked) is taught for asked in hostile.asked)
         hostile.asked.clear()
         answer = client.post("/api/titles", json={**body, "must": ["公車"]}).json()
         assert (titles_of(answer), answer["shortfall"]) == (["公車增開三班延長夜間服務"], None)
-        assert len(hostile.asked) == 1
+        assert len(hostile.asked) == 2
         hostile.asked.clear()
         client.post("/api/titles", json={"article": ARTICLE, "number": 1}).raise_for_status()
         # Without anything asked for the prompt stays the specification's.
@@ -231,14 +240,17 @@ def test_a_model_that_was_taught_is_asked_for_length_and_words(
 
 
 def test_a_desk_knows_from_the_training_whether_the_model_was_taught(
-    desk_outputs: Path, desk_model_host: str, tmp_path: Path
+    hostile: Any, desk_outputs: Path, tmp_path: Path
 ) -> None:
+    hostile.body = _part("公車增開三班延長夜間服務") + _part("", done=True)
     outputs = tmp_path / "outputs"
     shutil.copytree(desk_outputs / "quickstart", outputs / "quickstart")
     for share, taught in ((0.0, False), (0.3, True)):
         remember(load_settings(output=outputs, train={"control_share": share}), ["train"])
-        with running_desk(outputs, desk_model_host) as mine:
-            assert mine.http.get("/api/status").json()["taught"] is taught
+        with running_desk(outputs, hostile.host) as mine:
+            hostile.asked.clear()
+            mine.http.post("/api/titles", json={"article": ARTICLE, "chars": 13, "number": 1}).raise_for_status()
+            assert ("（9到13字）" in hostile.asked[0]) is taught
 
 
 def test_a_round_ends_with_what_is_written_when_that_is_enough(desk_outputs: Path, tmp_path: Path) -> None:

@@ -385,8 +385,6 @@ def test_a_length_is_asked_for(open_page: Open) -> None:
     page.locator("#chars").select_option(label="9–13 字 · 推播")
     write_titles(page)
     expect(page.locator(".shortfall")).to_contain_text("9 到 13 字")
-    # The scripted model was not taught, which is said.
-    expect(page.locator("details .hint")).to_contain_text("沒有學過")
     last = page.locator(".card").last
     expect(last.locator(".chips .bad").first).to_contain_text("（9 到 13）")
     last.locator("textarea").fill("公車增班延長夜間服務")

@@ -188,7 +188,7 @@ def generate(  # noqa: PLR0913 - one for each option
         concurrency: articles of a file that are worked on at a time; with Ray, on each server.
         engine: with ray, --out is a folder, and any number of servers, GPUs and machines works on it (docs/cluster.md).
         ordered: with --engine ray, also write all titles into one file, in the order of the articles.
-        chars: most characters of the title, 13, 18, 23 or 28; at most four fewer. For a model with train.control-share.
+        chars: most characters of the title, 13, 18, 23 or 28; at most four fewer.
         include: a word that the title has to have, as often as there are words.
         as_json: print titles, timings and token counts as one JSON object.
     """

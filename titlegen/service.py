@@ -78,8 +78,6 @@ def generate(settings: Settings, article: str, number: int = 1, control: Control
     text = decode_text(raw, repr(article), settings.data.encoding)
     from titlegen.metrics.assessment import assess_titles
 
-    if control and not recall(settings).train.control_share:
-        say("this model was trained without --train.control-share, so it may not know --chars and --include")
     with _client(settings) as client:
         answers = client.generate_candidates(text, number, control)
         facts = client.facts(text)
@@ -178,7 +176,8 @@ def _client(settings: Settings) -> Iterator[Any]:
     from titlegen import serve as serving
 
     convert = settings.data.script != "keep"
-    client = serving.Client(settings.serve, settings.directory / Folder.EXPORT, convert=convert, say=say)
+    taught = recall(settings).train.control_share > 0
+    client = serving.Client(settings.serve, settings.directory / Folder.EXPORT, convert=convert, taught=taught, say=say)
     try:
         yield client
     finally:

@@ -83,9 +83,9 @@ def serve_desk(settings: Settings) -> None:
 
     style = load_style(desk.style)
     convert = settings.data.script != "keep"
-    client = Client(settings.serve, settings.directory / Folder.EXPORT, convert=convert, say=say)
     taught = recall(settings).train.control_share > 0
-    writer = Writer(settings, client, open_store(settings), style, taught=taught)
+    client = Client(settings.serve, settings.directory / Folder.EXPORT, convert=convert, taught=taught, say=say)
+    writer = Writer(settings, client, open_store(settings), style)
     listener = _listen(desk.host, desk.port)
     url = _address(desk.host, listener.getsockname()[1])
     # The first title would wait for its dictionary, about a second.

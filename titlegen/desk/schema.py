@@ -219,8 +219,6 @@ class Status(_Message):
     slots: tuple[Slot, ...]
     lengths: tuple[Length, ...]
     """What can be asked for."""
-    taught: bool
-    """Whether the model was trained to be asked for a length and for words; else titles are drawn until some fit."""
     fetch_urls: bool
     keep_articles: bool
 

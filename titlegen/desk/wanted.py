@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from titlegen.control import MAX_WORDS, NO_CONTROL, Control, can_ask_for
+from titlegen.control import MAX_WORDS, Control, can_ask_for
 from titlegen.desk.schema import Notice, TitleRequest
 from titlegen.slots import Length
 
@@ -16,7 +16,7 @@ class Wanted:
     must: tuple[str, ...]
     must_not: tuple[str, ...]
     control: Control
-    """What the model is told of it."""
+    """What of it titles are searched for with."""
 
     def __bool__(self) -> bool:
         """Whether anything is wanted of a title."""
@@ -75,14 +75,8 @@ class Wanted:
         return " and ".join(en), "、".join(zh)
 
 
-def read_wanted(request: TitleRequest, *, taught: bool) -> Wanted:
-    """Return what a request wants.
-
-    Args:
-        request: the request.
-        taught: whether the model knows the line that asks for a length and words; else titles are drawn and checked.
-    """
-    length = Control(request.chars)
+def read_wanted(request: TitleRequest) -> Wanted:
+    """Return what a request wants."""
+    length = Control(request.chars).length
     include = tuple(word for word in request.must if can_ask_for(word))[:MAX_WORDS]
-    control = Control(request.chars, include) if taught else NO_CONTROL
-    return Wanted(request.number, length.length, request.must, request.must_not, control)
+    return Wanted(request.number, length, request.must, request.must_not, Control(request.chars, include))

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,7 @@ from titlegen.metrics.house_style import HouseStyle, check_style
 from titlegen.metrics.reasons import Reason, explain_place
 from titlegen.metrics.rule_checks import check_rules
 from titlegen.metrics.title_warnings import Facts, find_warnings
-from titlegen.serve import Client, UnavailableError, served_digest
+from titlegen.serve import Answer, Client, UnavailableError, served_digest
 from titlegen.serve.article import Article
 from titlegen.settings import Settings
 from titlegen.slots import LENGTHS, SLOTS, fill_slots
@@ -45,12 +46,25 @@ class _StoppedError(Exception):
     """Nobody waits for the titles any more."""
 
 
+class _Searched:
+    """Titles that are searched for once, by the first try, and taken one by one."""
+
+    def __init__(self, search: Callable[[Callable[[str], object]], list[Answer]]) -> None:
+        self._search, self._lock = search, threading.Lock()
+        self._left: list[Answer] | None = None
+
+    def take(self, on_text: Callable[[str], object]) -> Answer | None:
+        """Return the next title, None where there is no further one."""
+        with self._lock:
+            if self._left is None:
+                self._left = self._search(on_text)
+            return self._left.pop(0) if self._left else None
+
+
 class Writer:
     """Writes, checks and remembers titles; safe to use from threads."""
 
-    def __init__(
-        self, settings: Settings, client: Client, store: Store, style: HouseStyle, *, taught: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, client: Client, store: Store, style: HouseStyle) -> None:
         """Take what it works with; the server is not asked yet.
 
         Args:
@@ -58,9 +72,8 @@ class Writer:
             client: asks the model.
             store: keeps what is made.
             style: the house style.
-            taught: whether the model was trained to be asked for a length and for words (``train.control_share``).
         """
-        self.settings, self.client, self.store, self.style, self.taught = settings, client, store, style, taught
+        self.settings, self.client, self.store, self.style = settings, client, store, style
         self._rounds: dict[str, Round] = {}
         # What was checked a keystroke ago is checked again.
         self._facts = lru_cache(maxsize=_REMEMBERED_ARTICLES)(Facts)
@@ -68,7 +81,7 @@ class Writer:
     def write(self, request: TitleRequest) -> Iterator[Event]:
         """Yield what happens until the titles are there, or until an error; closing the iterator ends the work."""
         started = time.monotonic()
-        wanted = read_wanted(request, taught=self.taught)
+        wanted = read_wanted(request)
         try:
             read = self.client.read(request.article, wanted.control)
         except DataError as error:
@@ -76,6 +89,7 @@ class Writer:
             return
         facts = self._facts(read.text)
         work = Round(request, wanted, self.settings.serve.redraws)
+        searched = _Searched(partial(self._search, read, wanted, request))
         # The first titles stay what `titlegen generate` prints; further ones are drawn with new seeds.
         seeds = itertools.count(0 if not request.seen else 1 + _first_seed(request.seen))
         with ThreadPoolExecutor(self.settings.desk.parallel + 1) as threads:
@@ -88,7 +102,9 @@ class Writer:
                     work.events.put(TextEvent(seed=seed, text=text[:MAX_TITLE_CHARS]))
 
                 try:
-                    answer = self.client.write_candidate(read, seed, on_text, again=work.redraws_until > 0)
+                    answer = searched.take(on_text) or self.client.write_candidate(
+                        read, seed, on_text, again=work.redraws_until > 0
+                    )
                     work.events.put((seed, answer))
                 except _StoppedError:
                     pass
@@ -106,6 +122,15 @@ class Writer:
             finally:
                 work.stopped.set()
                 del self._rounds[work.name]
+
+    def _search(
+        self, read: Article, wanted: Wanted, request: TitleRequest, on_text: Callable[[str], object]
+    ) -> list[Answer]:
+        """Return titles as they are wanted, also those that are known; none where any title will do."""
+        if not wanted.control:
+            return []
+        number = request.number + len(request.seen)
+        return self.client.search(read, wanted.control, number, avoid=wanted.must_not, on_text=on_text)
 
     def end_round(self, name: str) -> None:
         """End a round with the titles that it has; nothing happens where it is over."""
@@ -214,7 +239,6 @@ class Writer:
             candidates=desk.candidates,
             slots=SLOTS,
             lengths=LENGTHS,
-            taught=self.taught,
             fetch_urls=desk.fetch_urls,
             keep_articles=desk.keep_articles,
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from titlegen import environment
+from titlegen.constrained import LIKELIEST, Place, run_searches, search_titles
+from titlegen.control import Control
 from titlegen.errors import ConfigError, ExportError
 from titlegen.generation.decoder import COMPILE_TOKENS, TitleDecoder
 from titlegen.generation.transformers import load_model, write_tokens
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# How a vocabulary names a token that is a byte.
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 # The share of reading in the time for a title, on a CPU.
 _READING_SHARE = 0.5
 
@@ -182,6 +187,67 @@ class TransformersGenerator:
             ConfigError: the GPU has too little memory for the batch.
         """
         return self._in_batches(contents, self.settings.batch_size, lambda prompts: self._draft(prompts, advance))
+
+    def search(self, contents: Sequence[str], controls: Sequence[Control], number: int = 1) -> list[list[str]]:
+        """Return up to ``number`` titles for each article that are as asked for, the likeliest first.
+
+        Articles of like length are searched for together (:mod:`titlegen.constrained`).
+        """
+        prompts = [self.prompt.render(content) for content in contents]
+        titles: dict[int, list[str]] = {}
+        for batch in self.batches(contents):
+            searches = [search_titles(controls[index], contents[index], number) for index in batch]
+
+            def write(begun: Sequence[tuple[int, str]]) -> list[list[Place]]:
+                longest = max(self._longest(controls[batch[index]]) for index, _ in begun)  # noqa: B023
+                return self._places([prompts[batch[index]] + text for index, text in begun], longest)  # noqa: B023
+
+            titles |= zip(batch, run_searches(searches, write), strict=True)
+        return [titles[index] for index in range(len(contents))]
+
+    def _longest(self, control: Control) -> int:
+        """Return how many tokens a title has at most, with its end; each has a character or more."""
+        chars = self.settings.max_new_tokens if control.length is None else control.length.max_chars + 1
+        return min(chars, self.settings.max_new_tokens)
+
+    def _places(self, prompts: Sequence[str], longest: int) -> list[list[Place]]:
+        """Return what is written behind prompts, greedily, with the likeliest tokens at each place."""
+        import torch
+
+        rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        written = write_tokens(
+            self.model,
+            rows,
+            padding=self.tokenizer.pad_token_id,
+            stop=self.stop,
+            max_new_tokens=longest,
+            with_logits=True,
+        )
+        likeliest = [logits.float().log_softmax(-1).topk(LIKELIEST) for logits in written.logits]
+        values = torch.stack([top.values for top in likeliest]).tolist()
+        tokens = torch.stack([top.indices for top in likeliest]).tolist()
+        paths = []
+        for row, ids in enumerate(written.rows):
+            end = next((place + 1 for place, token in enumerate(ids) if token in self.stop), len(ids))
+            paths.append(
+                [
+                    self._place(ids[place], dict(zip(tokens[place][row], values[place][row], strict=True)))
+                    for place in range(end)
+                ]
+            )
+        return paths
+
+    def _place(self, chosen: int, likeliest: dict[int, float]) -> Place:
+        named = [(self._token(token), value) for token, value in likeliest.items()]
+        return Place(self._token(chosen), likeliest[chosen], tuple(named))
+
+    def _token(self, number: int) -> str:
+        """Return a token's text; empty for one that ends a title, and the replacement character for what is no text."""
+        if number in self.stop:
+            return ""
+        text = str(self.tokenizer.convert_ids_to_tokens(number))
+        is_text = not _BYTE.fullmatch(text) and not self.prompt.control.match(text)
+        return text.replace("▁", " ") if is_text else "\ufffd"
 
     def _in_batches(
         self, contents: Sequence[str], size: int, draft: Callable[[Sequence[str]], list[tuple[Draft, ...]]]

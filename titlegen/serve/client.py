@@ -1,13 +1,15 @@
 """The client: an article of any size in, a title out; nothing is cut off without a notice."""
 
 import dataclasses
+import math
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from titlegen.constrained import LIKELIEST, Place, run_searches, search_titles
 from titlegen.control import NO_CONTROL, Control, ask
 from titlegen.errors import ServeError, TitlegenError
 from titlegen.families.gemma3n import FAMILY as DEFAULT_FAMILY
@@ -26,10 +28,12 @@ from titlegen.serve.answer import (
     trained_content_tokens,
 )
 from titlegen.serve.article import Article, read_article, token_counter
-from titlegen.serve.endpoint import Endpoint
+from titlegen.serve.endpoint import Endpoint, UnavailableError
 from titlegen.serve.server import server_url
 from titlegen.settings import ServeSettings
 
+# Log-probability of an end that the model chose.
+_ENDED = math.log(0.7)
 # Further tries until titles meet a request.
 _FURTHER_TRIES = 8
 # Requests under way at a time for many articles.
@@ -45,7 +49,7 @@ class Client:
     Where a single title is doubtful, ``settings.redraws`` others are drawn, and a better one takes its place.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all of them named where it is made
         self,
         settings: ServeSettings,
         model_directory: Path | None = None,
@@ -55,6 +59,7 @@ class Client:
         max_content_tokens: int | None = None,
         temperature: float = 0.0,
         convert: bool = True,
+        taught: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Open the tokenizer; the server is not asked yet.
@@ -69,6 +74,7 @@ class Client:
                 that of the articles that the model was trained on, where its manifest says so.
             temperature: of sampling, whatever the Modelfile has for those who ask without one; 0 is greedy.
             convert: put Simplified articles and titles into Traditional Chinese, as the training data was.
+            taught: the model knows the line that asks for a length and words (``train.control_share``).
             say: is told of what takes longer than it should.
 
         Raises:
@@ -77,7 +83,7 @@ class Client:
         self.settings = settings
         self.model_name = model_name or settings.model_name
         self.url = server_url(settings.host)
-        self.temperature, self.convert = temperature, convert
+        self.temperature, self.convert, self.taught = temperature, convert, taught
         self._has_tokenizer = model_directory is not None
         self._count = token_counter(model_directory)
         if prompt is None:
@@ -117,7 +123,7 @@ class Client:
         """Return the model's raw answers for an article in ``number`` tries, the best first, titles or not.
 
         Where a single one is asked for and it is doubtful, those that are drawn then follow the one to take.
-        With a control it is asked up to eight times more, until ``number`` answers are what was asked for.
+        With a control the titles are searched for; what that does not find is drawn, in up to eight tries more.
 
         Raises:
             DataError: nothing of the article is left after cleaning.
@@ -126,9 +132,9 @@ class Client:
         read = self.read(article, control)
         if number == 1 and not control:
             return self._ask_single(read)
-        answers: list[Answer] = []
+        answers = self.search(read, control, number) if control else []
         for seed in range(number + (_FURTHER_TRIES if control else 0)):
-            if seed >= number and sum(not answer.unmet for answer in answers) >= number:
+            if control and sum(not answer.unmet for answer in answers) >= number:
                 break
             answer = self.write_candidate(read, seed)
             answers.append(dataclasses.replace(answer, unmet=tuple(control.unmet(answer.title))))
@@ -161,6 +167,74 @@ class Client:
             heat = redraw_temperature if again else candidate_temperature
             options["temperature"] = heat(self.temperature)
         return dataclasses.replace(self._ask(read, options, on_text), seed=seed)
+
+    def search(
+        self,
+        read: Article,
+        control: Control,
+        number: int = 1,
+        *,
+        avoid: Sequence[str] = (),
+        on_text: Callable[[str], object] = lambda _: None,
+    ) -> list[Answer]:
+        """Return up to ``number`` different titles with all that is asked for, by constrained decoding.
+
+        Args:
+            read: the article, from :meth:`read`.
+            control: what is asked for.
+            number: titles at most.
+            avoid: words that a title must not have.
+            on_text: is told of each beginning of a title that is tried.
+
+        Returns:
+            The likeliest first; none where the server refuses, or does not tell of tokens, as Ollama before 0.12.11.
+
+        Raises:
+            UnavailableError: the server or the model is missing.
+        """
+        prompt = self.prompt.render(read.sent).removeprefix(self.prompt.bos)
+        expected = self._count(prompt) + self.settings.num_predict
+        length = control.length
+        seconds, tokens, asked = 0.0, 0, 0
+
+        def write(begun: Sequence[tuple[int, str]]) -> list[list[Place]]:
+            nonlocal seconds, tokens, asked
+            ((_, text),) = begun
+            on_text(text)
+            # Behind the longest title nothing is read.
+            left = self.settings.num_predict if length is None else length.max_chars - len(text.strip()) + 2
+            options: dict[str, object] = {
+                "temperature": 0.0,
+                "seed": 0,
+                "num_predict": min(left, self.settings.num_predict),
+            }
+            answer = self._endpoint.send(prompt + text, options, expected, likeliest=LIKELIEST)
+            self._check_count(read.sent, answer.prompt_eval_count or 0)
+            seconds += (answer.total_duration or 0) / 1e9
+            tokens += answer.eval_count or 0
+            asked = asked or answer.prompt_eval_count or 0
+            return [_places(answer)]
+
+        try:
+            (titles,) = run_searches([search_titles(control, read.text, number, avoid)], write)
+        except UnavailableError:
+            raise
+        except ServeError:
+            # Titles can be drawn as ever, which says what is wrong where that fails, too.
+            return []
+        found = []
+        for title in titles:
+            answer = make_answer(
+                title,
+                read,
+                convert=self.convert,
+                done_reason="stop",
+                prompt_tokens=asked,
+                eval_tokens=tokens,
+                total_s=seconds,
+            )
+            found.append(dataclasses.replace(answer, unmet=tuple(control.unmet(answer.title))))
+        return found
 
     def generate_many(
         self, articles: Iterable[str], concurrency: int = CONCURRENCY, *, number: int = 1
@@ -214,11 +288,12 @@ class Client:
     def read(self, article: str, control: Control = NO_CONTROL) -> Article:
         """Return the article as titles are checked against it, and as it is sent: cleaned, within the token budget.
 
-        What is sent begins with the line that asks for a control, where there is one.
+        What is sent begins with the line that asks for a control, where there is one and the model knows it.
 
         Raises:
             DataError: nothing is left of it.
         """
+        control = control if self.taught else NO_CONTROL
         budget = self.content_tokens - (self._count(ask("", control)) if control else 0)
         read = read_article(article, budget, self._count, convert=self.convert)
         return dataclasses.replace(read, sent=ask(read.sent, control))
@@ -251,6 +326,19 @@ class Client:
                 f"the server read {found} of the prompt's {expected} tokens: it cut the article, or its tokenizer is "
                 f"another one; deploy again, so that its num_ctx is {self.settings.num_ctx}"
             )
+
+
+def _places(answer: Any) -> list[Place]:
+    """Return the places of a title behind its beginning; none where the server does not tell of them."""
+    told = [
+        Place(place.token, place.logprob, tuple((other.token, other.logprob) for other in place.top_logprobs or ()))
+        for place in answer.logprobs or ()
+    ]
+    ended = answer.done and answer.done_reason == "stop"
+    if ended and (told or not answer.response) and not (told and not told[-1].token):
+        # Of the token that ends a title, Ollama tells nothing.
+        told.append(Place("", _ENDED, ()))
+    return told
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], concurrency: int) -> Generator[R]:

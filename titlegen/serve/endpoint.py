@@ -64,7 +64,13 @@ class Endpoint:
         self._http.close()
 
     def send(
-        self, content: str, options: dict[str, object], tokens: int, on_text: Callable[[str], None] | None = None
+        self,
+        content: str,
+        options: dict[str, object],
+        tokens: int,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        likeliest: int = 0,
     ) -> Any:
         """Return the server's answer, an ``ollama.GenerateResponse``.
 
@@ -73,12 +79,16 @@ class Endpoint:
             options: of sampling alone: a runner option, such as num_ctx, would make the server load the model anew.
             tokens: of prompt and title together, at most.
             on_text: is told what is written so far, as it is written; from the beginning again after a further try.
+            likeliest: ``content`` is the whole prompt with the beginning of a title, and the answer tells so many of
+                the likeliest tokens at each place behind it.
 
         Raises:
             ServeError: no answer came, also after the further tries, or none that can be used.
         """
         stream = on_text is not None
         body = {"model": self._model_name, "prompt": content, "stream": stream, "options": options}
+        if likeliest:
+            body |= {"raw": True, "logprobs": True, "top_logprobs": likeliest}
         wait_s = self._patience.timeout_s(tokens)
         timeouts = 0
 

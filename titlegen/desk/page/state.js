@@ -12,7 +12,6 @@ const FRESH = {
   // Slots and lengths, as the desk said last.
   slots: [],
   lengths: [],
-  taught: true,
   language: null,
   theme: null,
   // Asked for and not answered: taken up again when the server is back.

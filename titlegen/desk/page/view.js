@@ -58,7 +58,6 @@ function choose(act) {
         <details ?open=${Boolean(state.must || state.mustNot || state.chars)}>
           <summary>${t("conditions")}</summary>
           ${lengths(act)} ${words("must", act)} ${words("mustNot", act)}
-          ${state.taught ? nothing : html`<p class="hint">${t("untaught")}</p>`}
         </details>
         <p class="row">
           <button class="main" type="submit" ?disabled=${state.busy}>${state.busy ? t("writing") : t("write")}</button>

@@ -13,10 +13,6 @@ const WORDS = {
   conditions: ["字數與用字", "Length and words"],
   wantedLength: ["字數", "Length"],
   anyLength: ["不限", "any"],
-  untaught: [
-    "這個模型沒有學過指定字數與用字：會多寫幾則，再挑出符合的。",
-    "This model was not trained to be asked for a length or words: more titles are written, and those that fit are chosen.",
-  ],
   lacks: ["缺少", "lacks "],
   hasStill: ["不可有", "must not have "],
   must: ["一定要有的字詞（用空格分開）", "Words that must occur (with spaces between)"],

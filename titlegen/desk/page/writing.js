@@ -174,8 +174,8 @@ export async function poll() {
   const before = state.away;
   try {
     state.status = await get("/api/status");
-    const { slots, lengths, taught } = state.status;
-    Object.assign(state, { slots, lengths, taught });
+    const { slots, lengths } = state.status;
+    Object.assign(state, { slots, lengths });
     state.away = state.status.ready ? "" : "away";
     if (state.away) retries = 0;
     await sendOutbox();
