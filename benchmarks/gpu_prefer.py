@@ -23,7 +23,7 @@ from typing import Any
 
 from machine import describe_run
 
-from titlegen.control import Control, ask, draw_control
+from titlegen.control import Control, draw_control
 from titlegen.data import Example, load_split
 from titlegen.generation import TransformersGenerator
 from titlegen.metrics.bootstrap import bootstrap_interval, resample_sums
@@ -36,6 +36,8 @@ from titlegen.train import fit
 
 _SCORES = ("rougeL", "rouge1", "bleu1", "title_only_rate", "length_rate", "clean_rate", "number_support")
 _SHOWN = 20
+# Articles that titles are searched for at a time: their logits are kept.
+_SEARCHED = 100
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder of splits as titlegen prepare writes them")
     parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--name", default="sft", help="folder of the SFT adapter below OUT")
+    parser.add_argument("--name", default="sft", help="folder of the SFT adapter below OUT; of a report, its own name")
     parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="adapters to score beside the SFT one")
     parser.add_argument("--variants", type=Path, help="file of the variants to try, one a line")
     parser.add_argument("--part", default="0/1", help="only every n-th variant, from this one on")
@@ -53,7 +55,9 @@ def main() -> None:
     parser.add_argument(
         "--control", type=float, default=0.0, help="share of the articles drawn for with a control, too"
     )
-    parser.add_argument("--controlled", type=int, default=0, help="validation articles asked for titles with a control")
+    parser.add_argument(
+        "--controlled", type=int, default=0, help="articles asked for titles with a length, and with words"
+    )
     parser.add_argument("--start", type=Path, help="go on from this adapter in place of the SFT one: a further round")
     parser.add_argument("--draw-from", type=Path, help="draw from this adapter in place of the SFT one")
     parser.add_argument("--limit", type=int, default=0, help="at most so many articles of each split")
@@ -69,7 +73,7 @@ def main() -> None:
     label = "" if arguments.part == "0/1" else f"-{arguments.part.partition('/')[0]}"
     path = arguments.out / f"{arguments.role}-{arguments.name}{label}.json"
     if arguments.role == "report":
-        path = arguments.out / "prefer_270m.json"
+        path = arguments.out / f"{arguments.name}.json"
     path.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"{arguments.role} {arguments.name}{label}: {result['seconds']} s\n")
 
@@ -254,8 +258,6 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         validation = load(path)["validation"]
         found["validation"][path.stem] = validation
         metrics[f"validation_rougeL_{_flat(path.stem)}"] = validation["greedy"]["rougeL"]
-        if asked := validation.get("controlled"):
-            metrics |= asked
     apart: list[list[float]] = []
     for path in sorted(arguments.out.glob("final-*.json")):
         content, name = load(path), path.stem.removeprefix("final-")
@@ -268,11 +270,13 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         apart.append(content["scores"][f"{chosen}, greedy"].get("differences", []))
         found["test"][name], found["gate"][name] = content["scores"], content["gate"]
         found["controlled"][name] = content["controlled"]
+        for adapter, asked in content["controlled"].items():
+            metrics |= {f"{key}{'_sft' if adapter == 'sft' else ''}_{name}": value for key, value in asked.items()}
         found["test_run"] = {key: content[key] for key in ("device", "date", "versions")}
     if len(apart) > 1 and all(apart):
         metrics |= pool(apart)
     return {
-        "name": "prefer_270m",
+        "name": arguments.name,
         "metrics": metrics,
         **{key: value for key, value in found.items() if value},
         **origin,
@@ -291,7 +295,11 @@ def pool(apart: Sequence[Sequence[float]]) -> dict[str, float]:
     of_article = np.asarray(apart).mean(0)
     sums = resample_sums(of_article[:, None], 1000, 7)
     low, high = bootstrap_interval(sums[:, 0] / len(of_article), len(of_article))
-    return {"difference": float(of_article.mean().round(4)), "difference_low": low, "difference_high": high}
+    return {
+        "difference": float(of_article.mean().round(4)),
+        "difference_low": round(low, 4),
+        "difference_high": round(high, 4),
+    }
 
 
 def _without_titles(fields: dict[str, Any]) -> dict[str, Any]:
@@ -328,8 +336,6 @@ class Scorer:
                     values = statistics.column("rougeL")
                     found[label]["rougeL_val"] = round(float(values[: self._val].mean()), 4)
                     found[label]["shown"] = titles[:5]
-        if self.arguments.controlled:
-            found["controlled"] = self.control(adapter)
         return found
 
     @property
@@ -337,22 +343,32 @@ class Scorer:
         return len(read(self.arguments, "val"))
 
     def control(self, adapter: Path) -> dict[str, Any]:
-        """Return how many greedy titles are as asked for."""
+        """Return how many titles are as asked for by constrained decoding, and their scores beside the greedy ones."""
         examples = self.examples[: self.arguments.controlled or None]
+        texts = self.texts[: len(examples)]
+        settings = EvaluateSettings(batch_size=min(_SEARCHED, self.arguments.batch_size))
+        generator = TransformersGenerator(self.arguments.base, adapter, settings)
         found: dict[str, Any] = {}
+
+        def measure(name: str, rows: Sequence[int], controls: Sequence[Control]) -> None:
+            started = time.monotonic()
+            titles = generator.search([examples[row].content for row in rows], controls)
+            first = [given[0] if given else "" for given in titles]
+            met = [bool(title) and not control.unmet(title) for title, control in zip(first, controls, strict=True)]
+            found[name] = round(sum(met) / len(met), 4)
+            scores = estimate_scores(measure_titles(first, [texts[row] for row in rows]), 200, 7)
+            found[f"rougeL_{name}"] = round(scores["rougeL"].value, 4)
+            found[f"{name}_s"] = round(time.monotonic() - started, 1)
+            found[f"shown_{name}"] = [[texts[row].reference, title] for row, title in zip(rows, first, strict=True)]
+
+        everyone = range(len(examples))
         for slot in (length.max_chars for length in LENGTHS):
-            control = Control(slot)
-            titles = self._write(adapter, [ask(example.content, control) for example in examples], 1)
-            found[f"in_slot_{slot}"] = round(sum(not control.unmet(title) for title in titles) / len(titles), 4)
-            found[f"shown_{slot}"] = titles[:5]
-        asked = [example for example in examples if self.words.get(example.id)]
+            measure(f"in_slot_{slot}", everyone, [Control(slot)] * len(examples))
+        asked = [row for row in everyone if self.words.get(examples[row].id)]
         if asked:
-            controls = [Control(None, (self.words[example.id],)) for example in asked]
-            contents = [ask(example.content, control) for example, control in zip(asked, controls, strict=True)]
-            titles = self._write(adapter, contents, 1)
-            missing = [bool(control.unmet(title)) for control, title in zip(controls, titles, strict=True)]
-            found["with_word"] = round(1 - sum(missing) / len(missing), 4)
-            found["shown_words"] = [[self.words[e.id], title] for e, title in zip(asked, titles, strict=True)][:10]
+            words = [(self.words[examples[row].id],) for row in asked]
+            measure("with_word", asked, [Control(None, word) for word in words])
+            measure("with_word_in_slot_18", asked, [Control(18, word) for word in words])
         return found
 
     def _write(self, adapter: Path, contents: Sequence[str], number: int) -> list[str]:

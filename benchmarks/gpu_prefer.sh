@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Preference training of Gemma 3 270M on one card: benchmarks/gpu_prefer.sh OUT DATA BASE PART, of trial, final, seeds, speed
+# Preference training of Gemma 3 270M on one card: benchmarks/gpu_prefer.sh OUT DATA BASE PART, of trial, seeds, speed
 #
 # DATA holds train, val, more (further validation articles) and test as JSONL, and words.json (article id to a word).
-# trial: an SFT adapter without and one with controls, and what every way of preferring makes of them on validation.
+# trial: an SFT adapter, and what every way of preferring makes of it on validation.
 set -uo pipefail
 
-[ $# -ge 4 ] || { echo "usage: $0 OUT DATA BASE trial|final|seeds|speed" >&2; exit 2; }
+[ $# -ge 4 ] || { echo "usage: $0 OUT DATA BASE trial|seeds|speed" >&2; exit 2; }
 mkdir -p "$1"
 out=$(realpath "$1") data=$(realpath "$2") base=$(realpath "$3") part=$4
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -25,12 +25,8 @@ role() {
 }
 
 trial() {
-  role sft 0.45 sft --name sft --set compile=false &
-  role sft-control 0.45 sft --name control --controlled 100 --set compile=false control_share=0.3 &
-  wait
-  role draw 0.45 draw --name sft --candidates 24 --batch-size 40 &
-  role draw-control 0.45 draw --name control --candidates 16 --control 0.6 --batch-size 40 &
-  wait
+  role sft 0.45 sft --name sft --set compile=false
+  role draw 0.45 draw --name sft --candidates 24 --batch-size 40
   cat >"$out/variants.txt" <<'END'
 lr5e-5 learning_rate=5e-5
 lr1e-4 learning_rate=1e-4
@@ -51,26 +47,20 @@ candidates8 learning_rate=1e-4 candidates=8
 distance2 learning_rate=1e-4 distance=0.2
 sftweight1 learning_rate=2e-4 sft_weight=1
 END
-  printf 'lr1e-4 learning_rate=1e-4\nlr2e-4 learning_rate=2e-4\nepochs3 learning_rate=1e-4 num_train_epochs=3\n' \
-    >"$out/variants-control.txt"
   for number in 0 1 2; do
     role "trial-$number" 0.2 trial --name sft --variants "$out/variants.txt" --part "$number/3" --set compile=false &
   done
-  role trial-control 0.2 trial --name control --variants "$out/variants-control.txt" --controlled 100 \
-    --set compile=false control_share=0.3 &
   wait
 }
 
 # one NAME SEED SHARE CANDIDATES VARIANTS: an SFT adapter, candidates, the variants, and for the one that validation
-# chooses the test split, looked at once. CONTROL is the share of rows and articles with something to ask for.
+# chooses the test split, looked at once, and titles with a length and with words for 100 articles of it.
 one() {
-  local name=$1 control=${CONTROL:-0} asked=0
-  [ "$control" = 0 ] || asked=100
-  role "sft-$name" "$3" sft --name "$name" --set compile=false seed="$2" control_share="$control" &&
-    role "draw-$name" "$3" draw --name "$name" --candidates "$4" --control "${DRAWN:-0}" --batch-size 20 &&
-    role "trial-$name" "$3" trial --name "$name" --variants "$5" --controlled "$asked" \
-      --set compile=false control_share="$control" &&
-    role "final-$name" "$3" final --name "$name" --controlled "$((2 * asked))" --adapter "$(chosen "$name")"
+  local name=$1
+  role "sft-$name" "$3" sft --name "$name" --set compile=false seed="$2" &&
+    role "draw-$name" "$3" draw --name "$name" --candidates "$4" --batch-size 20 &&
+    role "trial-$name" "$3" trial --name "$name" --variants "$5" --set compile=false &&
+    role "final-$name" "$3" final --name "$name" --controlled 100 --adapter "$(chosen "$name")"
 }
 
 # chosen NAME: the folder of the variant with the best greedy titles for the validation articles.
@@ -84,19 +74,9 @@ print(f"{out}/{name}/preferred-" + max(found, key=lambda key: found[key]["valida
 END
 }
 
-# final: two seeds, and a model that is asked for length and words.
-final() {
-  printf 'a learning_rate=1e-4 beta=0.3 sft_weight=1\nb learning_rate=5e-5 beta=0.3 sft_weight=1\n' >"$out/two.txt"
-  head -n 1 "$out/two.txt" >"$out/one.txt"
-  one s3407 3407 0.3 16 "$out/two.txt" &
-  one s42 42 0.3 16 "$out/two.txt" &
-  CONTROL=0.5 DRAWN=1 one control 3407 0.35 8 "$out/one.txt" &
-  wait
-}
-
-# seeds: as final, with one variant and no model with controls.
+# seeds: twice, each with an SFT model of its own, and with the one variant that the trials chose.
 seeds() {
-  printf 'a learning_rate=7e-5 beta=0.3 sft_weight=1\n' >"$out/one.txt"
+  printf 'a learning_rate=1e-4 beta=0.3 sft_weight=1\n' >"$out/one.txt"
   one s3407 3407 0.45 16 "$out/one.txt" &
   one s42 42 0.45 16 "$out/one.txt" &
   wait

@@ -138,6 +138,9 @@ def measure(
         trainer.args.save_strategy = "no"
         trainer.add_callback(step_clock(seconds))
         trainer.train()
+    # The trainer's own copy of the adapter, which the next one makes anew.
+    if "ref" in model.peft_config:
+        model.delete_adapter("ref")
     if trimmed:
         untrim(model)
     tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"] + row["rejected_ids"]) for row in rows)
