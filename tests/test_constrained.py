@@ -166,7 +166,7 @@ def test_control_tokens_are_no_text(tiny_merged: Path) -> None:
 def test_a_part_of_a_character_is_followed_no_further() -> None:
     end = Place(END, -0.1, ((END, -0.1), ("\ufffd", -2.0)))
     paths = {"": [Place("\ufffd", -0.1, (("\ufffd", -0.1), ("縣", -2.0))), end], "縣": [end]}
-    asked = []
+    asked: list[str] = []
 
     def write(begun: Sequence[tuple[int, str]]) -> list[list[Place]]:
         asked.extend(text for _, text in begun)
