@@ -17,6 +17,7 @@ from titlegen.generation import TransformersGenerator
 from titlegen.models import load_tokenizer
 from titlegen.prompt import SYSTEM
 from titlegen.serve import Client
+from titlegen.serve.client import _places
 from titlegen.serve.endpoint import Endpoint
 from titlegen.settings import EvaluateSettings, ServeSettings
 from titlegen.slots import LENGTHS
@@ -216,6 +217,22 @@ def test_searches_share_their_rounds() -> None:
 
 
 # Real engines
+
+
+@pytest.mark.fault
+def test_tokens_that_a_server_leaves_out_end_what_is_followed() -> None:
+    import ollama
+
+    def places(response: str, *tokens: str) -> list[str]:
+        told = [{"token": token, "logprob": -0.1, "top_logprobs": []} for token in tokens]
+        answer = ollama.GenerateResponse(response=response, done=True, done_reason="stop", logprobs=told)
+        return [place.token for place in _places(answer)]
+
+    assert places("縣府津貼", "縣府", "津貼") == ["縣府", "津貼", END]
+    assert places("縣府津貼", "縣府", "津貼", END) == ["縣府", "津貼", END]
+    assert places("縣府發放津貼", "縣府", "津貼") == ["縣府"]
+    assert places("縣府津貼") == []
+    assert places("") == [END]
 
 
 def test_a_served_model_is_searched_and_says_what_it_took(desk_outputs: Path, desk_model_host: str) -> None:

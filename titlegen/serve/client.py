@@ -329,13 +329,20 @@ class Client:
 
 
 def _places(answer: Any) -> list[Place]:
-    """Return the places of a title behind its beginning; none where the server does not tell of them."""
-    told = [
-        Place(place.token, place.logprob, tuple((other.token, other.logprob) for other in place.top_logprobs or ()))
-        for place in answer.logprobs or ()
-    ]
-    ended = answer.done and answer.done_reason == "stop"
-    if ended and (told or not answer.response) and not (told and not told[-1].token):
+    """Return the places of a title behind its beginning, as far as the server tells of them; none where it does not.
+
+    A server may leave tokens out: parts of a character, or those that it looked up and did not draw.
+    """
+    response, text = answer.response or "", ""
+    told: list[Place] = []
+    for place in answer.logprobs or ():
+        if not response.startswith(text + place.token):
+            break
+        others = tuple((other.token, other.logprob) for other in place.top_logprobs or ())
+        told.append(Place(place.token, place.logprob, others))
+        text += place.token
+    ended = answer.done and answer.done_reason == "stop" and text == response
+    if ended and not (told and not told[-1].token):
         # Of the token that ends a title, Ollama tells nothing.
         told.append(Place("", _ENDED, ()))
     return told
